@@ -1,0 +1,135 @@
+//! The embedder's API on one page.
+
+use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
+use crate::state::{State, StateError};
+use crate::storage::{
+    AppendError, Appended, Batch, Deleted, Matcher, OpenError, Options, Pending, Storage, StorageStats,
+    TimeRange, Timestamp, View,
+};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An open database. Cloning is cheap and shares it; it closes when the last clone is dropped.
+#[derive(Clone)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    storage: Storage,
+    state: State,
+    clock: crate::storage::options::Clock,
+}
+
+/// A database could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DbOpenError {
+    /// The samples could not be opened.
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    /// The state store could not be opened.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A query has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The text is no query.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// The evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+}
+
+impl Db {
+    /// Opens or creates the database in the folder `path`. One process at a time may have it.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Db, DbOpenError> {
+        let path = path.as_ref().to_owned();
+        let clock = options.clock.clone();
+        let storage = Storage::open(&path, options)?;
+        let state = State::open(&path.join("state"))?;
+        Ok(Db { inner: Arc::new(Inner { path, storage, state, clock }) })
+    }
+
+    /// Appends a batch and waits until it is as durable as the fsync policy says. Good samples are
+    /// kept, bad ones are named in the outcome. Queries see the samples from then on.
+    pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
+        self.inner.storage.append(batch)
+    }
+
+    /// Appends a batch without waiting for the device; the outcome tells when it is durable.
+    pub fn append_start(&self, batch: &Batch) -> Result<Pending, AppendError> {
+        self.inner.storage.append_start(batch)
+    }
+
+    /// Evaluates a query at one time.
+    pub fn query(&self, query: &str, at: Timestamp) -> Result<Answer, QueryError> {
+        self.evaluate(&promql::parse(query)?, Steps::instant(at), &EvalOptions::default())
+    }
+
+    /// Evaluates a query at every step.
+    pub fn query_range(&self, query: &str, steps: Steps) -> Result<Answer, QueryError> {
+        self.evaluate(&promql::parse(query)?, steps, &EvalOptions::default())
+    }
+
+    /// Evaluates a parsed query.
+    pub fn evaluate(&self, expr: &Expr, steps: Steps, options: &EvalOptions) -> Result<Answer, QueryError> {
+        Ok(promql::evaluate(expr, &self.view(), steps, options)?)
+    }
+
+    /// What is stored now, for selecting series without PromQL and for listing labels.
+    pub fn view(&self) -> View {
+        self.inner.storage.view()
+    }
+
+    /// Deletes the samples in `range` of the series that match all matchers of any of the `sets`.
+    pub fn delete(&self, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
+        self.inner.storage.delete(sets, range)
+    }
+
+    /// Cuts all of the head into partitions, now.
+    pub fn flush(&self) -> io::Result<()> {
+        self.inner.storage.flush()
+    }
+
+    /// Merges partitions and applies deletions, now.
+    pub fn compact(&self) -> io::Result<()> {
+        self.inner.storage.compact()
+    }
+
+    /// A consistent copy by hard links in the new folder `to`, which can be opened on its own.
+    pub fn snapshot(&self, to: &Path) -> io::Result<()> {
+        self.inner.storage.snapshot(to)
+    }
+
+    /// Figures about the storage, for metrics and status pages.
+    pub fn stats(&self) -> StorageStats {
+        self.inner.storage.stats()
+    }
+
+    /// The store of small facts.
+    pub fn state(&self) -> &State {
+        &self.inner.state
+    }
+
+    /// The data folder.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The present time, by the clock of the options.
+    pub fn now(&self) -> Timestamp {
+        (self.inner.clock)()
+    }
+
+    /// Cuts everything, so that the next start replays nothing, and closes. Later calls fail.
+    pub fn close(&self) -> io::Result<()> {
+        self.inner.storage.close()
+    }
+}

@@ -1,0 +1,1 @@
+//! "Here are bytes from the wire, give me a batch."

@@ -1,0 +1,3 @@
+//! The thin binary: arguments, configuration, run.
+
+fn main() {}

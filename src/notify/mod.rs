@@ -1,0 +1,1 @@
+//! "These alerts changed; who hears what, when?"

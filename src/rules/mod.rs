@@ -1,0 +1,1 @@
+//! "Every interval, ask, record, alert."

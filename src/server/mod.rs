@@ -1,0 +1,1 @@
+//! The edge: HTTP, configuration, processes. Everything asynchronous lives here.

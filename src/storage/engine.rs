@@ -1,0 +1,153 @@
+//! The storage engine: one data folder, opened.
+
+use super::batch::{Appended, Batch};
+use super::error::{AppendError, OpenError, ReadError};
+use super::matcher::Matcher;
+use super::options::Options;
+use super::series_set::{SeriesSet, Source};
+use super::time::TimeRange;
+use larum_storage_format::Labels;
+use std::io;
+use std::path::Path;
+
+/// An open data folder.
+pub struct Storage {}
+
+/// A consistent view of everything stored: one head and a set of partitions, held alive.
+pub struct View {}
+
+/// The outcome of [`Storage::append_start`]: applied and written, perhaps not yet synced.
+pub struct Pending {}
+
+/// Figures about the engine, for metrics and status pages. Counters only grow.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct StorageStats {
+    /// Series in the head.
+    pub head_series: u64,
+}
+
+/// What a deletion touches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Series with samples in the range.
+    pub series: u64,
+    /// Samples in the range.
+    pub samples: u64,
+}
+
+impl Storage {
+    /// Opens or creates the folder at `path`.
+    pub fn open(path: &Path, options: Options) -> Result<Storage, OpenError> {
+        let _ = (path, options);
+        todo!()
+    }
+
+    /// Appends and waits until the batch is as durable as the fsync policy says.
+    pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
+        self.append_start(batch)?.wait()
+    }
+
+    /// Appends without waiting for a sync. Readers see the samples at once.
+    pub fn append_start(&self, batch: &Batch) -> Result<Pending, AppendError> {
+        let _ = batch;
+        todo!()
+    }
+
+    /// What is stored now.
+    pub fn view(&self) -> View {
+        todo!()
+    }
+
+    /// Deletes the samples in `range` of the series that match all matchers of any of the `sets`.
+    pub fn delete(&self, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
+        let _ = (sets, range);
+        todo!()
+    }
+
+    /// Cuts all of the head into partitions, now.
+    pub fn flush(&self) -> io::Result<()> {
+        todo!()
+    }
+
+    /// Merges what can be merged and applies tombstones, now.
+    pub fn compact(&self) -> io::Result<()> {
+        todo!()
+    }
+
+    /// A consistent copy by hard links in the new folder `to`, which can be opened on its own.
+    pub fn snapshot(&self, to: &Path) -> io::Result<()> {
+        let _ = to;
+        todo!()
+    }
+
+    /// One round of background work (cut, merge, drop), for [`super::options::Maintenance::Stepped`].
+    pub fn maintain(&self) -> io::Result<()> {
+        todo!()
+    }
+
+    /// Figures about the engine.
+    pub fn stats(&self) -> StorageStats {
+        todo!()
+    }
+
+    /// Cuts everything, so that the next start replays nothing, and closes. Later calls fail.
+    pub fn close(&self) -> io::Result<()> {
+        todo!()
+    }
+}
+
+impl Pending {
+    /// What came of the batch, once `wait` or `poll_durable` said so.
+    pub fn wait(self) -> Result<Appended, AppendError> {
+        todo!()
+    }
+
+    /// Whether waiting would return at once.
+    pub fn is_durable(&self) -> bool {
+        todo!()
+    }
+
+    /// Calls `then` once with the outcome: at once if it is durable, else from the thread that syncs.
+    pub fn on_durable(self, then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static) {
+        let _ = then;
+        todo!()
+    }
+}
+
+impl View {
+    /// The names of the labels of the series that match any of the `sets` (all series, if there is
+    /// no set), sorted.
+    pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<String>, ReadError> {
+        let _ = (sets, range);
+        todo!()
+    }
+
+    /// The values of the label `name` among the series that match any of the `sets`, sorted.
+    pub fn label_values(
+        &self,
+        name: &str,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<String>, ReadError> {
+        let _ = (name, sets, range);
+        todo!()
+    }
+
+    /// The series that match any of the `sets` and may hold samples in `range`, sorted by labels.
+    pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, ReadError> {
+        let _ = (sets, range);
+        todo!()
+    }
+}
+
+impl Source for View {
+    fn select<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Box<dyn SeriesSet + 'a>, ReadError> {
+        let _ = (matchers, range);
+        todo!()
+    }
+}

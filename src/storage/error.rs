@@ -1,0 +1,99 @@
+//! What can go wrong with storage: one enum for each thing a caller does.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A data folder could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has the folder.
+    #[error("data folder {} is in use by another process{}", .path.display(), .holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The process that holds it, if it wrote its id down.
+        holder: Option<u32>,
+    },
+    /// The folder holds Prometheus' own data, which is not touched.
+    #[error("{} holds Prometheus' data; give Larum a folder of its own (--storage.tsdb.path)", .0.display())]
+    PrometheusData(PathBuf),
+    /// Written by another version of the format.
+    #[error("{}: format version {found}, this build reads version {supported}", .path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version it states.
+        found: u32,
+        /// The version this build reads.
+        supported: u32,
+    },
+    /// A file is damaged and nothing can replace it.
+    #[error("{}: {what}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the offset.
+        what: String,
+    },
+    /// The operating system refused.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Some or all samples of a batch were not kept, for a cause that passes. Send the batch again:
+/// what was kept then is a no-op.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{cause}")]
+pub struct AppendError {
+    /// What is short: disk, memory, backlog, or the database is closing.
+    pub cause: UnavailableCause,
+    /// When it is worth trying again.
+    pub retry_after: Duration,
+}
+
+/// Why an append cannot be done now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnavailableCause {
+    /// No space left on the device.
+    #[error("the disk is full: {0}")]
+    DiskFull(String),
+    /// The WAL could not be written or synced.
+    #[error("the write-ahead log failed: {0}")]
+    Wal(String),
+    /// Cutting and merging lag behind.
+    #[error("backlog: {0}")]
+    Backlog(String),
+    /// The memory budget is used up.
+    #[error("out of memory budget: {0}")]
+    Memory(String),
+    /// The database is closed or closing.
+    #[error("the database is shutting down")]
+    Closing,
+}
+
+/// Data could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// Stored bytes are damaged.
+    #[error("{file}: damaged at offset {offset}: {what}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The caller gave up (deadline or cancellation).
+    #[error("canceled")]
+    Canceled,
+}

@@ -1,0 +1,22 @@
+//! "Here is a batch, keep it. Here are matchers, give me series."
+//!
+//! Samples live in the head (memory, backed by the WAL) and in partitions (immutable mapped
+//! files). See `src/ARCHITECTURE.md` for the rules that every part keeps.
+
+pub mod batch;
+pub mod engine;
+pub mod error;
+pub mod matcher;
+pub mod options;
+pub mod part;
+pub mod regex;
+pub mod series_set;
+pub mod time;
+
+pub use batch::{Appended, Batch, Refusal, Refused};
+pub use engine::{Deleted, Pending, Storage, StorageStats, View};
+pub use error::{AppendError, OpenError, ReadError};
+pub use matcher::{MatchOp, Matcher};
+pub use options::Options;
+pub use series_set::{SeriesSet, Source};
+pub use time::{TimeRange, Timestamp};

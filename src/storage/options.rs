@@ -1,0 +1,81 @@
+//! How a database is opened: plain values with documented defaults.
+
+use super::time::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Options of [`crate::Db::open`]. `Options::default()` suits an embedder: everything is kept.
+#[derive(Clone)]
+pub struct Options {
+    /// Samples older than this are refused, not shown, and dropped by partition. `None`: keep everything.
+    pub retention: Option<Duration>,
+    /// When the WAL is synced to the device.
+    pub wal_fsync: WalFsync,
+    /// A cut is due when the active WAL generation is longer than this and than 256 B a series.
+    pub wal_bytes: u64,
+    /// Limits on what a series may look like.
+    pub limits: Limits,
+    /// How far ahead of now a sample may lie.
+    pub max_ahead: Duration,
+    /// Who does the background work.
+    pub maintenance: Maintenance,
+    /// Where the present time comes from.
+    pub clock: Clock,
+}
+
+/// The source of the present time. Never the operating system directly, so that tests own time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// When an append counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalFsync {
+    /// Synced before the append returns, many appends by one sync: survives a power cut.
+    Always,
+    /// Written before the append returns, synced at this interval: survives the end of the
+    /// process; a power cut may take one interval.
+    Interval(Duration),
+    /// Written before the append returns; the operating system syncs when it likes.
+    Never,
+}
+
+/// Who does the background work (cutting, merging, dropping).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maintenance {
+    /// A thread of the database's own.
+    Thread,
+    /// Nobody, unless the caller asks for it: for tests.
+    Stepped,
+}
+
+/// Limits on what a series may look like; a series beyond them is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Labels of a series, `__name__` included.
+    pub labels: usize,
+    /// Bytes of a label's name.
+    pub label_name_bytes: usize,
+    /// Bytes of a label's value.
+    pub label_value_bytes: usize,
+    /// Bytes of all names and values of a series.
+    pub series_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { labels: 128, label_name_bytes: 1 << 10, label_value_bytes: 16 << 10, series_bytes: 64 << 10 }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            retention: None,
+            wal_fsync: WalFsync::Interval(Duration::from_secs(1)),
+            wal_bytes: 128 << 20,
+            limits: Limits::default(),
+            max_ahead: Duration::from_secs(10 * 60),
+            maintenance: Maintenance::Thread,
+            clock: Arc::new(Timestamp::now),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a selection gives: series one by one, their samples in columns.
+
+use super::error::ReadError;
+use super::matcher::Matcher;
+use super::time::TimeRange;
+use larum_storage_format::{Labels, Samples};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Where series can be selected from: a database's view, or data made up by a test.
+pub trait Source: Sync {
+    /// The series that match all `matchers` and may hold samples in `range`, in any order, no
+    /// label set twice. Selecting decodes nothing.
+    fn select<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Box<dyn SeriesSet + 'a>, ReadError>;
+}
+
+/// Selected series, addressed by position. Threads may load different series at the same time.
+pub trait SeriesSet: Sync {
+    /// How many series were selected.
+    fn len(&self) -> usize;
+
+    /// Whether none was.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The labels of the series at `index`.
+    ///
+    /// # Panics
+    /// If `index` is out of range.
+    fn labels(&self, index: usize) -> Labels;
+
+    /// The samples of the series at `index` that lie in the range of the selection, merged from
+    /// wherever they are stored, stale markers included. Possibly empty.
+    ///
+    /// # Panics
+    /// If `index` is out of range.
+    fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError>;
+
+    /// What could not be read although it matched, one sentence each (damaged extents).
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Timestamp columns met so far, so that series which share one get the same `Arc`.
+///
+/// One per thread and query. A key says where the timestamps came from; see [`ColumnKey`].
+#[derive(Debug, Default)]
+pub struct Columns {
+    known: HashMap<ColumnKey, Arc<[i64]>>,
+}
+
+/// The origin of a column of timestamps: the pieces it was put together from, in order. Equal keys
+/// mean equal timestamps within one query.
+pub type ColumnKey = Vec<ColumnPiece>;
+
+/// One piece of a column's origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ColumnPiece {
+    /// Which head or partition, numbered within the view.
+    pub part: u32,
+    /// Which column there.
+    pub column: u32,
+    /// The first timestamp taken from the column.
+    pub start: u32,
+    /// How many were taken.
+    pub len: u32,
+}
+
+impl Columns {
+    /// The column of origin `key`, made by `make` if it is the first time.
+    pub fn shared(&mut self, key: ColumnKey, make: impl FnOnce() -> Vec<i64>) -> Arc<[i64]> {
+        self.known.entry(key).or_insert_with(|| make().into()).clone()
+    }
+
+    /// The column of origin `key`, if it was met before.
+    pub fn get(&self, key: &[ColumnPiece]) -> Option<Arc<[i64]>> {
+        self.known.get(key).cloned()
+    }
+}

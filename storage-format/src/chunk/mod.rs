@@ -1,0 +1,1 @@
+//! Compressed runs of one series: float and native-histogram codecs.

@@ -1,0 +1,1 @@
+//! The MANIFEST: the commit point of storage.

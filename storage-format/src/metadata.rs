@@ -1,0 +1,1 @@
+//! Metric metadata records (type, unit, help).

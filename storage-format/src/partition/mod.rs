@@ -1,0 +1,1 @@
+//! The partition file: header, sections, index and footer.

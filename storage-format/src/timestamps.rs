@@ -1,0 +1,1 @@
+//! Timestamp columns and integer streams.

@@ -1,0 +1,1 @@
+//! The write-ahead log: frames and the records in them.
