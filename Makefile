@@ -1,0 +1,41 @@
+# Everything a developer needs, the same in CI.
+
+.PHONY: help run build test fmt lint unit servers bench fuzz clean
+
+help:               ## list the targets
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+run:                ## build and start the server, data in ./data (more flags: make run ARGS="--log.level=debug")
+	cargo run --release --bin larum -- --storage.tsdb.path=data $(ARGS)
+
+build:              ## the release binary: target/release/larum
+	cargo build --release --bin larum
+
+test: fmt lint servers unit   ## formatting, lints, all tests and doc tests, with real servers
+
+fmt:
+	cargo fmt --all --check
+
+# The embeddable library is checked alone too: it must build without the server's packages.
+lint:
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --no-default-features --lib -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+servers:            ## bring Prometheus, Alertmanager and node_exporter below target/ (nothing is installed)
+	tests/bring_servers.sh
+
+# One test program after the other, so that tests with real servers have the machine to themselves.
+unit:
+	cargo test --workspace
+	cargo test --workspace --doc --no-default-features
+
+bench:              ## the benchmarks of benches/README.md
+	cargo bench
+
+fuzz:               ## run every fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
+	  cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+
+clean:
+	cargo clean
