@@ -11,6 +11,7 @@
 pub mod checksum;
 pub mod chunk;
 pub mod cursor;
+mod envelope;
 pub mod histogram;
 pub mod labels;
 pub mod manifest;
@@ -23,6 +24,7 @@ pub mod tombstones;
 pub mod varint;
 pub mod wal;
 
+pub use cursor::{Cursor, DecodeError, DecodeErrorKind};
 pub use histogram::{CounterResetHint, Histogram, Span};
 pub use labels::{Labels, LabelsBuilder, LabelsError};
 pub use sample::{STALE_NAN, Sample, Samples, Value, is_stale};
