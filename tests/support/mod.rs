@@ -184,7 +184,8 @@ fn agent() -> ureq::Agent {
 fn finish(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Option<Response> {
     let mut response = result.ok()?;
     let headers = response.headers().iter();
-    let headers = headers.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+    let headers =
+        headers.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
     let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(1 << 30).read_to_string().ok()?;
     Some(Response { status, headers, body })
