@@ -7,6 +7,7 @@ pub mod annotations;
 pub mod ast;
 pub mod eval;
 pub mod functions;
+pub mod number;
 pub mod parse;
 pub mod steps;
 pub mod value;
