@@ -5,6 +5,7 @@
 
 pub mod annotations;
 pub mod ast;
+pub mod duration;
 pub mod eval;
 pub mod functions;
 pub mod number;
