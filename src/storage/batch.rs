@@ -63,14 +63,13 @@ impl Batch {
         }
     }
 
-    /// Empties the batch and hands out its text buffer, emptied too, to be filled again.
+    /// Empties the batch and hands out its text buffer, to be overwritten and given back.
     pub fn clear(&mut self) -> Vec<u8> {
         self.series.clear();
         self.timestamps.clear();
         self.values.clear();
         self.histograms.clear();
         self.start_timestamps.clear();
-        self.text.clear();
         std::mem::take(&mut self.text)
     }
 
@@ -78,6 +77,17 @@ impl Batch {
     pub fn reset(&mut self, parse: ParseLabels, text: Vec<u8>) {
         self.clear();
         self.parse = parse;
+        self.text = text;
+    }
+
+    /// Gives the batch the text that the series begun so far are pieces of. A decoder can so read
+    /// the text while it fills the batch.
+    ///
+    /// # Panics
+    /// If a series lies beyond the end of `text`.
+    pub fn set_text(&mut self, text: Vec<u8>) {
+        let needed = self.series.iter().map(|series| series.text_end).max().unwrap_or(0);
+        assert!(needed as usize <= text.len(), "series text out of range");
         self.text = text;
     }
 
@@ -107,19 +117,29 @@ impl Batch {
         self.begin_series(start..start + bytes.len());
     }
 
-    /// Begins a series whose label bytes lie at `text` in the batch's text. The samples that
-    /// follow are its own.
+    /// Begins a series whose label bytes lie at `text` in the batch's text, or in the one that
+    /// [`Batch::set_text`] will give it. The samples that follow are its own.
     ///
     /// # Panics
-    /// If the range does not lie in the text, or beyond 4 GiB.
+    /// If the range runs backwards, or lies beyond 4 GiB.
     pub fn begin_series(&mut self, text: std::ops::Range<usize>) {
-        assert!(text.start <= text.end && text.end <= self.text.len(), "series text out of range");
+        assert!(text.start <= text.end, "series text out of range");
         let small = |n: usize| u32::try_from(n).expect("a batch is below 4 GiB");
         self.series.push(BatchSeries {
             text_start: small(text.start),
             text_end: small(text.end),
             first_sample: small(self.timestamps.len()),
         });
+    }
+
+    /// Moves the label bytes of the series begun last to `text`.
+    ///
+    /// # Panics
+    /// If no series was begun, or as [`Batch::begin_series`].
+    pub fn set_last_series_text(&mut self, text: std::ops::Range<usize>) {
+        let first_sample = self.series.pop().expect("a series was begun").first_sample;
+        self.begin_series(text);
+        self.series.last_mut().expect("just begun").first_sample = first_sample;
     }
 
     /// Adds a float to the series begun last.
