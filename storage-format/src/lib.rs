@@ -8,11 +8,13 @@
 //! `FORMAT.md` beside this folder specifies the bytes; its table of contents is the list of
 //! modules below, and its hex examples are tests.
 
+mod bits;
 pub mod checksum;
 pub mod chunk;
 pub mod cursor;
 mod envelope;
 pub mod histogram;
+pub mod ints;
 pub mod labels;
 pub mod manifest;
 pub mod metadata;

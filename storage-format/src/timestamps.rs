@@ -1,1 +1,291 @@
-//! Timestamp columns and integer streams.
+//! Timestamp columns: each distinct run of timestamps of a partition is stored once.
+//!
+//! The series of one scrape target are sampled at the same times, so a partition of 20,000 chunks
+//! holds some fifty distinct columns. A chunk names a *slice*: a column, where to start in it, and
+//! how many timestamps to take, which is also the number of the chunk's samples. Three sections:
+//! the columns (integer streams), their directory, and the slices.
+
+use crate::cursor::{Cursor, DecodeError};
+use crate::ints::{decode_ints, encode_ints};
+use std::collections::HashMap;
+use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3Builder;
+
+/// The most samples of a chunk, and so the longest timestamp column.
+pub const MAX_CHUNK_SAMPLES: usize = 4096;
+
+/// Bytes of an entry of the column directory (`u32 offset | u32 n`) and of a slice
+/// (`u32 column | u16 start | u16 n`).
+const ENTRY_BYTES: usize = 8;
+
+/// So many timestamps may wait for their place. Where every series has times of its own, this
+/// bounds the writer's memory; where series share them, it is never reached.
+const WAITING_MAX: usize = 256 * 1024;
+
+/// So many columns are compared with a run that begins at a timestamp they hold.
+const CANDIDATES_MAX: usize = 8;
+
+/// Part of a column: the timestamps of one chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimestampSlice {
+    /// Which column of the partition.
+    pub column: u32,
+    /// Index of the first timestamp in the column.
+    pub start: u16,
+    /// How many timestamps.
+    pub len: u16,
+}
+
+/// The three sections, ready to be written.
+#[derive(Debug, Default)]
+pub struct TimestampSections {
+    /// TSCOL: the integer streams of the columns.
+    pub columns: Vec<u8>,
+    /// TSDIR: where each column lies in TSCOL, and its length.
+    pub directory: Vec<u8>,
+    /// TSREF: the slices.
+    pub slices: Vec<u8>,
+}
+
+/// Collects the runs of timestamps of a partition's chunks and finds out which are slices of which.
+#[derive(Debug, Default)]
+pub struct TimestampWriter {
+    /// Runs that have a number but no column yet.
+    waiting: HashMap<Arc<[i64]>, u32, Xxh3Builder>,
+    /// Timestamps in `waiting`.
+    waiting_len: usize,
+    slices: Vec<TimestampSlice>,
+    out: TimestampSections,
+}
+
+impl TimestampWriter {
+    /// The number of the slice that holds exactly `timestamps`.
+    ///
+    /// # Panics
+    /// If there are none or more than [`MAX_CHUNK_SAMPLES`].
+    pub fn add(&mut self, timestamps: &[i64]) -> u32 {
+        assert!((1..=MAX_CHUNK_SAMPLES).contains(&timestamps.len()), "{} timestamps", timestamps.len());
+        if let Some(&number) = self.waiting.get(timestamps) {
+            return number;
+        }
+        if self.waiting_len + timestamps.len() > WAITING_MAX {
+            self.settle();
+        }
+        let number = self.slices.len() as u32;
+        self.slices.push(TimestampSlice { column: u32::MAX, start: 0, len: timestamps.len() as u16 });
+        self.waiting.insert(timestamps.into(), number);
+        self.waiting_len += timestamps.len();
+        number
+    }
+
+    /// The sections.
+    pub fn finish(mut self) -> TimestampSections {
+        self.settle();
+        for slice in &self.slices {
+            self.out.slices.extend_from_slice(&slice.column.to_le_bytes());
+            self.out.slices.extend_from_slice(&slice.start.to_le_bytes());
+            self.out.slices.extend_from_slice(&slice.len.to_le_bytes());
+        }
+        self.out
+    }
+
+    /// Gives all waiting runs a column: the longest first, and a shorter one that lies within a
+    /// column gets no column of its own.
+    fn settle(&mut self) {
+        let mut runs: Vec<(Arc<[i64]>, u32)> = self.waiting.drain().collect();
+        self.waiting_len = 0;
+        runs.sort_by_key(|(run, number)| (std::cmp::Reverse(run.len()), *number));
+        let mut kept: Vec<(Arc<[i64]>, u32)> = Vec::new();
+        let mut holders: HashMap<i64, Vec<(usize, usize)>, Xxh3Builder> = HashMap::default();
+        for (run, number) in runs {
+            let within = holders.get(&run[0]).and_then(|candidates| {
+                candidates.iter().find(|&&(k, start)| kept[k].0[start..].starts_with(&run))
+            });
+            let (column, start) = match within {
+                Some(&(k, start)) => (kept[k].1, start),
+                None => {
+                    for (at, &timestamp) in run.iter().enumerate() {
+                        let candidates = holders.entry(timestamp).or_default();
+                        if candidates.len() < CANDIDATES_MAX {
+                            candidates.push((kept.len(), at));
+                        }
+                    }
+                    let column = self.write_column(&run);
+                    kept.push((run, column));
+                    (column, 0)
+                }
+            };
+            let slice = &mut self.slices[number as usize];
+            (slice.column, slice.start) = (column, start as u16);
+        }
+    }
+
+    fn write_column(&mut self, timestamps: &[i64]) -> u32 {
+        let column = self.out.directory.len() / ENTRY_BYTES;
+        // Like the file, the section stays far below 4 GiB; the partition writer checks its length.
+        self.out.directory.extend_from_slice(&(self.out.columns.len() as u32).to_le_bytes());
+        self.out.directory.extend_from_slice(&(timestamps.len() as u32).to_le_bytes());
+        encode_ints(timestamps, &mut self.out.columns);
+        column as u32
+    }
+}
+
+/// Reads the three sections in place.
+#[derive(Debug, Clone, Copy)]
+pub struct TimestampReader<'a> {
+    columns: &'a [u8],
+    directory: &'a [[u8; ENTRY_BYTES]],
+    slices: &'a [[u8; ENTRY_BYTES]],
+}
+
+impl<'a> TimestampReader<'a> {
+    /// Takes TSCOL, TSDIR and TSREF. Each entry is checked when it is used.
+    ///
+    /// # Errors
+    /// A directory that does not consist of whole entries.
+    pub fn new(columns: &'a [u8], directory: &'a [u8], slices: &'a [u8]) -> Result<Self, DecodeError> {
+        let whole = |section: &'a [u8], what| match section.as_chunks() {
+            (entries, []) => Ok(entries),
+            _ => Err(DecodeError::corrupt(section.len(), what, "the last entry is cut")),
+        };
+        Ok(TimestampReader {
+            columns,
+            directory: whole(directory, "timestamp directory")?,
+            slices: whole(slices, "timestamp slices")?,
+        })
+    }
+
+    /// How many columns there are.
+    pub fn column_count(&self) -> usize {
+        self.directory.len()
+    }
+
+    /// How many slices there are.
+    pub fn slice_count(&self) -> usize {
+        self.slices.len()
+    }
+
+    /// The slice of that number.
+    ///
+    /// # Errors
+    /// No such slice, an empty one, or one that reaches beyond its column.
+    pub fn slice(&self, number: u32) -> Result<TimestampSlice, DecodeError> {
+        const WHAT: &str = "timestamp slice";
+        let at = number as usize * ENTRY_BYTES;
+        let Some(entry) = self.slices.get(number as usize) else {
+            return Err(DecodeError::corrupt(at, WHAT, "no such slice"));
+        };
+        let mut cursor = Cursor::with_base(entry, at);
+        let (column, start, len) = (cursor.u32(WHAT)?, cursor.u16(WHAT)?, cursor.u16(WHAT)?);
+        let column_len = self.entry(column)?.1;
+        if len == 0 || usize::from(start) + usize::from(len) > column_len {
+            return Err(DecodeError::corrupt(at, WHAT, "empty, or beyond its column"));
+        }
+        Ok(TimestampSlice { column, start, len })
+    }
+
+    /// Offset in TSCOL and length of a column.
+    fn entry(&self, column: u32) -> Result<(usize, usize), DecodeError> {
+        const WHAT: &str = "timestamp directory";
+        let at = column as usize * ENTRY_BYTES;
+        let Some(entry) = self.directory.get(column as usize) else {
+            return Err(DecodeError::corrupt(at, WHAT, "no such column"));
+        };
+        let mut cursor = Cursor::with_base(entry, at);
+        let (offset, len) = (cursor.u32(WHAT)? as usize, cursor.u32(WHAT)? as usize);
+        if len == 0 || len > MAX_CHUNK_SAMPLES || offset > self.columns.len() {
+            return Err(DecodeError::corrupt(at, WHAT, "impossible length or offset"));
+        }
+        Ok((offset, len))
+    }
+
+    /// Appends all timestamps of a column, in milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// No such column, or one that does not decode to strictly ascending timestamps.
+    pub fn decode_column(&self, column: u32, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+        let (offset, len) = self.entry(column)?;
+        let from = out.len();
+        decode_ints(&mut Cursor::with_base(&self.columns[offset..], offset), len, out)?;
+        if out[from..].windows(2).all(|w| w[0] < w[1]) {
+            Ok(())
+        } else {
+            Err(DecodeError::corrupt(offset, "timestamp column", "not strictly ascending"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read_back(sections: &TimestampSections, numbers: &[u32]) -> Vec<Vec<i64>> {
+        let reader = TimestampReader::new(&sections.columns, &sections.directory, &sections.slices).unwrap();
+        numbers
+            .iter()
+            .map(|&number| {
+                let slice = reader.slice(number).unwrap();
+                let mut column = Vec::new();
+                reader.decode_column(slice.column, &mut column).unwrap();
+                column[usize::from(slice.start)..][..usize::from(slice.len)].to_vec()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn slices_of_a_longer_run_share_its_column() {
+        let target: Vec<i64> = (0..480).map(|i| 15_000 * i + i * 7 % 5).collect();
+        let other: Vec<i64> = (0..480).map(|i| 15_000 * i + 3).collect();
+        let runs = [&target[..100], &target, &target[17..], &other, &target[200..201], &target];
+        let mut writer = TimestampWriter::default();
+        let numbers = runs.map(|run| writer.add(run));
+        assert_eq!(numbers[1], numbers[5]);
+        let sections = writer.finish();
+        assert_eq!(sections.directory.len(), 2 * ENTRY_BYTES);
+        assert_eq!(sections.slices.len(), 5 * ENTRY_BYTES);
+        assert_eq!(read_back(&sections, &numbers), runs.map(|run| run.to_vec()));
+    }
+
+    #[test]
+    fn runs_beyond_the_waiting_room_come_back() {
+        let mut writer = TimestampWriter::default();
+        let runs: Vec<Vec<i64>> =
+            (0..200).map(|s| (0..4096).map(|i| i * 1000 + s * i % 7).collect()).collect();
+        let numbers: Vec<u32> = runs.iter().map(|run| writer.add(run)).collect();
+        assert!(writer.waiting_len <= WAITING_MAX);
+        assert_eq!(read_back(&writer.finish(), &numbers), runs);
+    }
+
+    #[test]
+    fn a_column_that_does_not_ascend_is_refused() {
+        let mut writer = TimestampWriter::default();
+        writer.add(&[1, 2, 2]);
+        let s = writer.finish();
+        let reader = TimestampReader::new(&s.columns, &s.directory, &s.slices).unwrap();
+        let error = reader.decode_column(0, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "timestamp column at offset 0: corrupt: not strictly ascending");
+        assert!(reader.decode_column(1, &mut Vec::new()).is_err());
+        assert!(reader.slice(1).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_sections_give_timestamps_or_an_error(
+            columns in proptest::collection::vec(any::<u8>(), 0..64),
+            directory in proptest::collection::vec(0..64u8, 0..32),
+            slices in proptest::collection::vec(0..4u8, 0..32),
+        ) {
+            if let Ok(reader) = TimestampReader::new(&columns, &directory, &slices) {
+                for number in 0..5 {
+                    if let Ok(slice) = reader.slice(number) {
+                        let mut out = Vec::new();
+                        if reader.decode_column(slice.column, &mut out).is_ok() {
+                            prop_assert!(out.len() >= usize::from(slice.start) + usize::from(slice.len));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The integer stream: the one compressor behind timestamps, decimals and histogram counts.
+//!
+//! A stream holds n integers of 64 bits; n is known from elsewhere. The encoder replaces them by
+//! residuals of order 0 (difference to the first), 1 (to the one before) or 2 (difference of
+//! differences), divides by the greatest common divisor of the differences, and packs the
+//! residuals in blocks of 128 with a width for each block, or as a list of those that are not
+//! zero. All arithmetic wraps, so every sequence of i64 comes back.
+
+use crate::bits::{BLOCK, bit_len, pack, packed_len, unpack};
+use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
+use crate::varint::{put_uvarint, unzigzag, zigzag};
+
+const PACKER_ZERO: u8 = 0;
+const PACKER_BITS: u8 = 1;
+const PACKER_SPARSE: u8 = 2;
+const PACKER_HUFFMAN: u8 = 3;
+const ORDER_MASK: u8 = 0b11;
+const PACKER_SHIFT: u32 = 2;
+const HAS_GCD: u8 = 1 << 4;
+
+/// Width 63 is not used, so that six bits suffice for 0 to 64.
+const WIDTH_CODE_64: u8 = 63;
+const BLOCK_ZIGZAG: u8 = 1 << 6;
+const BLOCK_EXCEPTIONS: u8 = 1 << 7;
+
+/// Below this share of non-zero residuals (one in four) the sparse list is tried.
+const SPARSE_SHARE: usize = 4;
+
+/// Appends the stream of `values`; nothing at all if there are none.
+pub fn encode_ints(values: &[i64], out: &mut Vec<u8>) {
+    let Some(&first) = values.first() else { return };
+    match common_divisor(values) {
+        1 => encode_scaled(values, first, 1, out),
+        gcd => {
+            let scaled: Vec<i64> = values.iter().map(|v| (v - first) / gcd).collect();
+            encode_scaled(&scaled, first, gcd, out);
+        }
+    }
+}
+
+/// Reads a stream of `n` integers and appends them to `out`. The caller has bounded `n`, as a
+/// stream of a few bytes may stand for any number of integers.
+///
+/// # Errors
+/// Input that is truncated or that no encoder writes. `out` then holds rubbish behind its old end.
+pub fn decode_ints(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+    const WHAT: &str = "integer stream";
+    if n == 0 {
+        return Ok(());
+    }
+    let start = cursor.clone();
+    let head = cursor.u8(WHAT)?;
+    let (order, packer) = (head & ORDER_MASK, (head >> PACKER_SHIFT) & 0b11);
+    if head >= HAS_GCD << 1 || order == 3 {
+        return Err(start.corrupt(WHAT, "unknown order or flags"));
+    }
+    let first = cursor.ivarint("first integer")?;
+    let gcd = if head & HAS_GCD != 0 { cursor.uvarint("common divisor")? as i64 } else { 1 };
+    if gcd == 0 {
+        return Err(start.corrupt(WHAT, "the common divisor is 0"));
+    }
+    let first_delta = if order == 2 { cursor.ivarint("first delta")?.wrapping_mul(gcd) } else { 0 };
+    let known = if order == 2 { 2 } else { 1 };
+    let Some(residuals) = n.checked_sub(known) else {
+        return Err(start.corrupt(WHAT, "order 2 needs two integers"));
+    };
+    out.reserve(n);
+    out.push(first);
+    if order == 2 {
+        out.push(first.wrapping_add(first_delta));
+    }
+    let decoded_from = out.len();
+    match packer {
+        PACKER_ZERO => out.resize(decoded_from + residuals, 0),
+        PACKER_BITS => decode_blocks(cursor, residuals, out)?,
+        PACKER_SPARSE => decode_sparse(cursor, residuals, out)?,
+        PACKER_HUFFMAN => {
+            return Err(start.error(WHAT, DecodeErrorKind::Reserved("packer 3 (class-Huffman)")));
+        }
+        _ => unreachable!("two bits"),
+    }
+    let tail = &mut out[decoded_from..];
+    if gcd != 1 {
+        tail.iter_mut().for_each(|r| *r = r.wrapping_mul(gcd));
+    }
+    integrate(tail, order, first, first_delta);
+    Ok(())
+}
+
+/// Turns residuals into values, in place.
+fn integrate(residuals: &mut [i64], order: u8, first: i64, first_delta: i64) {
+    match order {
+        0 => residuals.iter_mut().for_each(|r| *r = r.wrapping_add(first)),
+        1 => {
+            let mut value = first;
+            for r in residuals {
+                value = value.wrapping_add(*r);
+                *r = value;
+            }
+        }
+        _ => {
+            let (mut delta, mut value) = (first_delta, first.wrapping_add(first_delta));
+            for r in residuals {
+                delta = delta.wrapping_add(*r);
+                value = value.wrapping_add(delta);
+                *r = value;
+            }
+        }
+    }
+}
+
+/// The greatest common divisor of all differences to the first value: 1 if there is none worth
+/// storing, or if a difference does not fit 64 bits, as division and wrapping do not mix.
+fn common_divisor(values: &[i64]) -> i64 {
+    let first = values[0];
+    let mut gcd = 0u64;
+    for &value in values {
+        let Some(delta) = value.checked_sub(first) else { return 1 };
+        gcd = binary_gcd(gcd, delta.unsigned_abs());
+        if gcd == 1 {
+            return 1;
+        }
+    }
+    // A constant has no divisor. The only divisor beyond i64 is 2^63, between 0 and i64::MIN.
+    i64::try_from(gcd).ok().filter(|&g| g != 0).unwrap_or(1)
+}
+
+/// Stein's algorithm: no divisions.
+fn binary_gcd(mut a: u64, mut b: u64) -> u64 {
+    if a == 0 || b == 0 {
+        return a | b;
+    }
+    let shift = (a | b).trailing_zeros();
+    a >>= a.trailing_zeros();
+    while b != 0 {
+        b >>= b.trailing_zeros();
+        (a, b) = (a.min(b), a.abs_diff(b));
+    }
+    a << shift
+}
+
+/// Encodes values whose differences are already divided by `gcd`; `first` is not.
+fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, out: &mut Vec<u8>) {
+    let (order, shape) = (0..=2u8)
+        .filter(|&order| order == 0 || scaled.len() > 2)
+        .map(|order| (order, Shape::of(&Residuals { values: scaled, order })))
+        .min_by_key(|(order, shape)| (shape.packed_bytes, *order))
+        .expect("order 0 is always there");
+    let residuals = Residuals { values: scaled, order };
+
+    let mut sparse = Vec::new();
+    if shape.nonzero > 0 && shape.nonzero * SPARSE_SHARE < residuals.len() {
+        encode_sparse(&residuals, &mut sparse);
+    }
+    let packer = match (shape.nonzero, sparse.len()) {
+        (0, _) => PACKER_ZERO,
+        (_, 0) => PACKER_BITS,
+        (_, len) if len < shape.packed_bytes => PACKER_SPARSE,
+        _ => PACKER_BITS,
+    };
+    out.push(order | packer << PACKER_SHIFT | if gcd == 1 { 0 } else { HAS_GCD });
+    put_uvarint(out, zigzag(first));
+    if gcd != 1 {
+        put_uvarint(out, gcd as u64);
+    }
+    if order == 2 {
+        put_uvarint(out, zigzag(scaled[1].wrapping_sub(scaled[0])));
+    }
+    match packer {
+        PACKER_BITS => residuals.for_each_block(|block| encode_block(block, out)),
+        PACKER_SPARSE => out.extend_from_slice(&sparse),
+        _ => {}
+    }
+}
+
+/// The residuals of a sequence, worked out where they are needed.
+struct Residuals<'a> {
+    values: &'a [i64],
+    order: u8,
+}
+
+impl Residuals<'_> {
+    fn len(&self) -> usize {
+        self.values.len() - if self.order == 2 { 2 } else { 1 }
+    }
+
+    fn for_each_block(&self, mut f: impl FnMut(&[i64])) {
+        let mut block = [0i64; BLOCK];
+        let mut done = 0;
+        while done < self.len() {
+            let n = (self.len() - done).min(BLOCK);
+            let out = &mut block[..n];
+            match self.order {
+                0 => {
+                    let first = self.values[0];
+                    for (r, v) in out.iter_mut().zip(&self.values[1 + done..]) {
+                        *r = v.wrapping_sub(first);
+                    }
+                }
+                1 => {
+                    for (r, v) in out.iter_mut().zip(self.values[done..].windows(2)) {
+                        *r = v[1].wrapping_sub(v[0]);
+                    }
+                }
+                _ => {
+                    for (r, v) in out.iter_mut().zip(self.values[done..].windows(3)) {
+                        *r = v[2].wrapping_sub(v[1]).wrapping_sub(v[1].wrapping_sub(v[0]));
+                    }
+                }
+            }
+            f(out);
+            done += n;
+        }
+    }
+}
+
+/// What decides between the orders and packers.
+struct Shape {
+    packed_bytes: usize,
+    nonzero: usize,
+}
+
+impl Shape {
+    fn of(residuals: &Residuals<'_>) -> Shape {
+        let mut shape = Shape { packed_bytes: 0, nonzero: 0 };
+        residuals.for_each_block(|block| {
+            shape.packed_bytes += BlockPlan::of(block).bytes;
+            shape.nonzero += block.iter().filter(|&&r| r != 0).count();
+        });
+        if shape.nonzero == 0 {
+            shape.packed_bytes = 0;
+        }
+        shape
+    }
+}
+
+/// How one block is packed.
+struct BlockPlan {
+    zigzag: bool,
+    min: i64,
+    width: u32,
+    /// Bits of the greatest value; more than `width` if there are exceptions.
+    max_width: u32,
+    bytes: usize,
+}
+
+impl BlockPlan {
+    /// The cheaper of "value minus the block's minimum" and zigzag, each with its best width.
+    fn of(block: &[i64]) -> BlockPlan {
+        let min = block.iter().copied().min().unwrap_or(0);
+        let signed = best_width(block.iter().map(|&r| zigzag(r)), block.len());
+        let lifted = best_width(block.iter().map(|&r| r.wrapping_sub(min) as u64), block.len());
+        let min_bytes = (bit_len(zigzag(min) | 1) as usize).div_ceil(7);
+        if signed.2 <= lifted.2 + min_bytes {
+            BlockPlan { zigzag: true, min: 0, width: signed.0, max_width: signed.1, bytes: 1 + signed.2 }
+        } else {
+            let bytes = 1 + min_bytes + lifted.2;
+            BlockPlan { zigzag: false, min, width: lifted.0, max_width: lifted.1, bytes }
+        }
+    }
+
+    fn code(&self, residual: i64) -> u64 {
+        if self.zigzag { zigzag(residual) } else { residual.wrapping_sub(self.min) as u64 }
+    }
+}
+
+/// The width that makes `n` codes shortest, the width of the greatest, and the length in bytes.
+fn best_width(codes: impl Iterator<Item = u64>, n: usize) -> (u32, u32, usize) {
+    let mut of_width = [0u8; 65];
+    let mut max_width = 0;
+    for code in codes {
+        let width = bit_len(code);
+        of_width[width as usize] += 1;
+        max_width = max_width.max(width);
+    }
+    let top = if max_width == 63 { 64 } else { max_width };
+    let mut best = (top, max_width, packed_len(n, top));
+    let mut above = 0usize;
+    for width in (0..max_width).rev() {
+        above += of_width[width as usize + 1] as usize;
+        let bytes = packed_len(n, width) + 2 + above + packed_len(above, max_width - width);
+        if width < 63 && bytes < best.2 {
+            best = (width, max_width, bytes);
+        }
+    }
+    best
+}
+
+/// `u8 width code | zigzag | exceptions; [varint min]; [u8 count, u8 width]; low parts;
+/// [positions, high parts]`.
+fn encode_block(block: &[i64], out: &mut Vec<u8>) {
+    let plan = BlockPlan::of(block);
+    let exceptions = plan.max_width > plan.width;
+    let width_code = if plan.width == 64 { WIDTH_CODE_64 } else { plan.width as u8 };
+    out.push(
+        width_code
+            | if plan.zigzag { BLOCK_ZIGZAG } else { 0 }
+            | if exceptions { BLOCK_EXCEPTIONS } else { 0 },
+    );
+    if !plan.zigzag {
+        put_uvarint(out, zigzag(plan.min));
+    }
+    let codes = || block.iter().map(|&r| plan.code(r));
+    if !exceptions {
+        return pack(codes(), plan.width, out);
+    }
+    let high = || codes().enumerate().map(|(i, code)| (i, code >> plan.width)).filter(|(_, h)| *h != 0);
+    let high_width = plan.max_width - plan.width;
+    out.push(high().count() as u8);
+    out.push(high_width as u8);
+    pack(codes(), plan.width, out);
+    out.extend(high().map(|(i, _)| i as u8));
+    pack(high().map(|(_, h)| h), high_width, out);
+}
+
+fn decode_blocks(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+    let mut left = n;
+    while left > 0 {
+        let block = left.min(BLOCK);
+        decode_block(cursor, block, out)?;
+        left -= block;
+    }
+    Ok(())
+}
+
+fn decode_block(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+    const WHAT: &str = "integer block";
+    let start = cursor.clone();
+    let head = cursor.u8(WHAT)?;
+    let width = match head & 0x3f {
+        WIDTH_CODE_64 => 64,
+        width => u32::from(width),
+    };
+    let min = if head & BLOCK_ZIGZAG == 0 { cursor.ivarint("block minimum")? } else { 0 };
+    let mut codes = [0; BLOCK];
+    if head & BLOCK_EXCEPTIONS == 0 {
+        unpack(cursor, n, width, &mut codes, WHAT)?;
+    } else {
+        let count = usize::from(cursor.u8("number of exceptions")?);
+        let high_width = u32::from(cursor.u8("width of exceptions")?);
+        if count > n || high_width == 0 || width + high_width > 64 {
+            return Err(start.corrupt(WHAT, "impossible exceptions"));
+        }
+        unpack(cursor, n, width, &mut codes, WHAT)?;
+        let positions = cursor.take(count, "positions of exceptions")?;
+        let mut high = [0; BLOCK];
+        unpack(cursor, count, high_width, &mut high, "exceptions")?;
+        for (&position, high) in positions.iter().zip(high) {
+            match codes[..n].get_mut(usize::from(position)) {
+                Some(code) => *code |= high << width,
+                None => return Err(start.corrupt(WHAT, "an exception lies behind the block")),
+            }
+        }
+    }
+    if head & BLOCK_ZIGZAG == 0 {
+        out.extend(codes[..n].iter().map(|&code| min.wrapping_add(code as i64)));
+    } else {
+        out.extend(codes[..n].iter().map(|&code| unzigzag(code)));
+    }
+    Ok(())
+}
+
+/// `varint k; blocks of k gaps; blocks of k values`. A gap counts the zeros before the value.
+fn encode_sparse(residuals: &Residuals<'_>, out: &mut Vec<u8>) {
+    let (mut gaps, mut values) = (Vec::new(), Vec::new());
+    let mut gap = 0;
+    residuals.for_each_block(|block| {
+        for &residual in block {
+            if residual == 0 {
+                gap += 1;
+            } else {
+                gaps.push(std::mem::take(&mut gap));
+                values.push(residual);
+            }
+        }
+    });
+    put_uvarint(out, values.len() as u64);
+    for list in [gaps, values] {
+        list.chunks(BLOCK).for_each(|block| encode_block(block, out));
+    }
+}
+
+fn decode_sparse(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+    const WHAT: &str = "sparse integers";
+    let start = cursor.clone();
+    let k = cursor.uvarint(WHAT)?;
+    if k > n as u64 {
+        return Err(start.corrupt(WHAT, "more values than places"));
+    }
+    let k = k as usize;
+    let mut lists = Vec::with_capacity(2 * k);
+    decode_blocks(cursor, k, &mut lists)?;
+    decode_blocks(cursor, k, &mut lists)?;
+    let (gaps, values) = lists.split_at(k);
+    let from = out.len();
+    out.resize(from + n, 0);
+    let mut places = &mut out[from..];
+    for (&gap, &value) in gaps.iter().zip(values) {
+        let split = usize::try_from(gap).ok().and_then(|gap| places.split_at_mut_checked(gap));
+        let Some((place, rest)) = split.and_then(|(_, rest)| rest.split_first_mut()) else {
+            return Err(start.corrupt(WHAT, "a value lies behind the end"));
+        };
+        *place = value;
+        places = rest;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip(values: &[i64]) -> usize {
+        let mut bytes = Vec::new();
+        encode_ints(values, &mut bytes);
+        let mut cursor = Cursor::new(&bytes);
+        let mut out = vec![42];
+        decode_ints(&mut cursor, values.len(), &mut out).unwrap();
+        assert_eq!(out[1..], *values);
+        assert!(cursor.is_empty());
+        bytes.len()
+    }
+
+    #[test]
+    fn what_is_regular_takes_a_few_bytes() {
+        let n = 1000;
+        let cases: [(&str, usize, &dyn Fn(i64) -> i64); 6] = [
+            ("constant", 3, &|_| 77),
+            ("steady", 12, &|i| 1_790_000_000_000 + 15_000 * i),
+            ("one step", 8, &|i| if i < 500 { 5 } else { 6 }),
+            ("multiples", 1024, &|i| 4096 * (i * i * 7919 % 251)),
+            ("outlier", 24, &|i| if i == 600 { i64::MAX } else { 0 }),
+            ("alternating", 160, &|i| i % 2),
+        ];
+        for (name, most, f) in cases {
+            let len = round_trip(&(0..n).map(f).collect::<Vec<_>>());
+            assert!(len <= most, "{name}: {len} bytes");
+        }
+    }
+
+    #[test]
+    fn extremes_wrap_and_come_back() {
+        let extremes = [0, 1, -1, i64::MIN, i64::MAX, i64::MIN + 1, 1 << 62, -(1 << 62), 4096];
+        for a in extremes {
+            for b in extremes {
+                for c in extremes {
+                    round_trip(&[a, b, c, a, c, b]);
+                    round_trip(&[a, b]);
+                }
+            }
+            round_trip(&[a]);
+        }
+        round_trip(&[]);
+    }
+
+    #[test]
+    fn class_huffman_is_refused_by_name() {
+        let error = decode_ints(&mut Cursor::new(&[0b1100, 0]), 9, &mut Vec::new()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "integer stream at offset 0: packer 3 (class-Huffman) is reserved and not supported"
+        );
+    }
+
+    fn sequences() -> impl Strategy<Value = Vec<i64>> {
+        let steps = prop_oneof![
+            Just(0i64),
+            -3..4i64,
+            any::<i16>().prop_map(i64::from),
+            any::<i32>().prop_map(i64::from),
+            any::<i64>()
+        ];
+        let factor = prop_oneof![Just(1i64), 2..5000i64, Just(1 << 40)];
+        (
+            proptest::collection::vec(prop_oneof![3 => Just(0i64), 1 => steps], 0..600),
+            0..3u8,
+            factor,
+            any::<i64>(),
+        )
+            .prop_map(|(mut values, order, factor, first)| {
+                values.iter_mut().for_each(|v| *v = v.wrapping_mul(factor));
+                integrate(&mut values, order, first, factor);
+                values
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn every_sequence_comes_back(values in sequences()) {
+            round_trip(&values);
+        }
+
+        #[test]
+        fn every_cut_is_refused(values in sequences()) {
+            let mut bytes = Vec::new();
+            encode_ints(&values, &mut bytes);
+            for cut in 0..bytes.len() {
+                prop_assert!(decode_ints(&mut Cursor::new(&bytes[..cut]), values.len(), &mut Vec::new()).is_err());
+            }
+        }
+
+        #[test]
+        fn any_bytes_give_integers_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            n in 0..4097usize,
+        ) {
+            let mut out = Vec::new();
+            if decode_ints(&mut Cursor::new(&bytes), n, &mut out).is_ok() {
+                prop_assert_eq!(out.len(), n);
+            }
+        }
+    }
+}
