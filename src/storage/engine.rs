@@ -6,6 +6,7 @@ use super::matcher::Matcher;
 use super::options::Options;
 use super::series_set::{SeriesSet, Source};
 use super::time::TimeRange;
+use super::wal::Pending;
 use larum_storage_format::Labels;
 use std::io;
 use std::path::Path;
@@ -15,9 +16,6 @@ pub struct Storage {}
 
 /// A consistent view of everything stored: one head and a set of partitions, held alive.
 pub struct View {}
-
-/// The outcome of [`Storage::append_start`]: applied and written, perhaps not yet synced.
-pub struct Pending {}
 
 /// Figures about the engine, for metrics and status pages. Counters only grow.
 #[derive(Debug, Clone, Default)]
@@ -93,24 +91,6 @@ impl Storage {
 
     /// Cuts everything, so that the next start replays nothing, and closes. Later calls fail.
     pub fn close(&self) -> io::Result<()> {
-        todo!()
-    }
-}
-
-impl Pending {
-    /// What came of the batch, once `wait` or `poll_durable` said so.
-    pub fn wait(self) -> Result<Appended, AppendError> {
-        todo!()
-    }
-
-    /// Whether waiting would return at once.
-    pub fn is_durable(&self) -> bool {
-        todo!()
-    }
-
-    /// Calls `then` once with the outcome: at once if it is durable, else from the thread that syncs.
-    pub fn on_durable(self, then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static) {
-        let _ = then;
         todo!()
     }
 }

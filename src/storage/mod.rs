@@ -6,17 +6,20 @@
 pub mod batch;
 pub mod engine;
 pub mod error;
+mod head;
 pub mod matcher;
 pub mod options;
 pub mod part;
 pub mod regex;
 pub mod series_set;
 pub mod time;
+mod wal;
 
 pub use batch::{Appended, Batch, Refusal, Refused};
-pub use engine::{Deleted, Pending, Storage, StorageStats, View};
+pub use engine::{Deleted, Storage, StorageStats, View};
 pub use error::{AppendError, OpenError, ReadError};
 pub use matcher::{MatchOp, Matcher};
 pub use options::Options;
 pub use series_set::{SeriesSet, Source};
 pub use time::{TimeRange, Timestamp};
+pub use wal::Pending;
