@@ -14,6 +14,7 @@ pub mod rules;
 pub mod server;
 pub mod state;
 pub mod storage;
+pub mod yaml;
 
 pub use db::Db;
 pub use larum_storage_format::{CounterResetHint, Histogram, Labels, LabelsBuilder, Sample, SeriesId, Value};

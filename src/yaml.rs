@@ -1,0 +1,147 @@
+//! YAML files as users write them: every error names file, line and column.
+//!
+//! The only place that knows the YAML package. Rule files and the configuration come through here.
+
+use crate::promql::duration::parse_duration;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A value together with the line and column where it stands.
+pub use serde_saphyr::Spanned;
+
+/// What is wrong with a file, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// Line and column, from 1, where the fault has a place.
+    pub position: Option<(u64, u64)>,
+    /// What is wrong and, where it is not obvious, what to do.
+    pub message: String,
+}
+
+impl FileError {
+    /// A fault of the file as a whole.
+    pub fn of_file(path: &Path, message: impl fmt::Display) -> FileError {
+        FileError { path: path.to_owned(), position: None, message: message.to_string() }
+    }
+
+    /// A fault at a value of the file.
+    pub fn at<T>(path: &Path, value: &Spanned<T>, message: impl fmt::Display) -> FileError {
+        let (line, column) = (value.referenced.line(), value.referenced.column());
+        let position = (line > 0).then_some((line, column));
+        FileError { path: path.to_owned(), position, message: message.to_string() }
+    }
+}
+
+/// `file:line:column: message`.
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// Reads the YAML file at `path` into a `T`. An empty file gives what an empty mapping would.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
+    let text = std::fs::read_to_string(path).map_err(|e| FileError::of_file(path, e))?;
+    parse(path, &text)
+}
+
+/// Reads YAML text that came from the file at `path`.
+pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, FileError> {
+    // A rule file of some ten thousand rules is legitimate; the default budget stops at a tenth.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: 5_000_000,
+            max_events: 20_000_000,
+        },
+    };
+    let blank = text.lines().all(|line| line.trim().is_empty() || line.starts_with('#') || line == "---");
+    let text = if blank { "{}" } else { text };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        let position = error.location().filter(|l| l.line() > 0).map(|l| (l.line(), l.column()));
+        // Advice for programmers is of no use to the author of the file.
+        let mut message = error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+        // The position stands before the message already.
+        if let Some((line, column)) = position {
+            for place in [
+                format!(" at line {line}, column {column}"),
+                format!("line {line} column {column}: "),
+                format!(" at {line}:{column}"),
+            ] {
+                message = message.replacen(&place, "", 1);
+            }
+        }
+        FileError { path: path.to_owned(), position, message }
+    })
+}
+
+/// A duration as Prometheus writes them, `1h30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct PromDuration(pub Duration);
+
+impl<'de> Deserialize<'de> for PromDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PromDuration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let ms = parse_duration(&text).map_err(D::Error::custom)?;
+        Ok(PromDuration(Duration::from_millis(ms.unsigned_abs())))
+    }
+}
+
+/// Reads `key:` with nothing behind it as the default, as Prometheus does.
+pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq, Default)]
+    #[serde(deny_unknown_fields, default)]
+    struct Example {
+        #[serde(deserialize_with = "null_as_default")]
+        names: Vec<String>,
+        every: Option<PromDuration>,
+        nested: Option<Box<Example>>,
+    }
+
+    fn error(text: &str) -> String {
+        parse::<Example>(Path::new("a.yml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn faults_name_file_line_and_column() {
+        let cases = [
+            ("names: []\nnope: 1\n", "a.yml:2:1: unknown field `nope`, expected one of names, every, nested"),
+            ("nested:\n  every: 1x\n", "a.yml:2:10: not a valid duration string: \"1x\""),
+            ("names: []\nnames: []\n", "a.yml:2:1: duplicate mapping key: names"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(error(text), expected);
+        }
+        assert!(error("nested:\n\tevery: 1s\n").starts_with("a.yml:2:"), "a tab");
+        assert!(error("names: [").starts_with("a.yml:1:"), "an open bracket");
+    }
+
+    #[test]
+    fn nothing_is_an_empty_mapping_and_null_a_default() {
+        for text in ["", "# only a comment\n", "---\n", "names:\n"] {
+            assert_eq!(parse::<Example>(Path::new("a.yml"), text), Ok(Example::default()), "{text:?}");
+        }
+    }
+}
