@@ -1,0 +1,185 @@
+//! The export: a plain copy of the whole store in one file of our own, to start from when sled's
+//! files are damaged beyond repair.
+//!
+//! `LARUMST1`, then for every bucket: name; number of its commits; its entries as key, value; an
+//! empty key at the end. An empty name ends the list. Numbers are varints, every text is a varint
+//! length and bytes. Last the xxh3-64 of everything before, little endian.
+
+use super::{COMMITS, commits_of};
+use larum_storage_format::varint::{get_uvarint, put_uvarint};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use xxhash_rust::xxh3::xxh3_64;
+
+const MAGIC: &[u8; 8] = b"LARUMST1";
+/// The name of the file in the store's folder.
+pub const FILE: &str = "export";
+const TEMPORARY: &str = "export.tmp";
+
+/// The bytes of an export whose checksum and structure were found right.
+#[derive(Default)]
+pub struct Export {
+    bytes: Vec<u8>,
+}
+
+/// One bucket of an export.
+struct Bucket<'a> {
+    name: &'a [u8],
+    commits: u64,
+    entries: Vec<(&'a [u8], &'a [u8])>,
+}
+
+/// Writes the export of `db` into `folder`, replacing the one before only when it is complete.
+pub fn write(db: &sled::Db, folder: &Path) -> io::Result<()> {
+    let bytes = encode(db).map_err(io::Error::other)?;
+    let temporary = folder.join(TEMPORARY);
+    let mut file = File::create(&temporary)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, folder.join(FILE))?;
+    File::open(folder)?.sync_all()
+}
+
+impl Export {
+    /// Reads the export in `folder`, if there is one.
+    pub fn read(folder: &Path) -> io::Result<Option<Export>> {
+        let bytes = match fs::read(folder.join(FILE)) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match decode(&bytes) {
+            Some(_) => Ok(Some(Export { bytes })),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "its checksum is wrong")),
+        }
+    }
+
+    fn buckets(&self) -> Vec<Bucket<'_>> {
+        decode(&self.bytes).unwrap_or_default()
+    }
+
+    /// The first bucket of which `db` knows fewer commits than the export, so that it must have
+    /// lost some.
+    pub fn ahead_of(&self, db: &sled::Db) -> Result<Option<String>, sled::Error> {
+        for bucket in self.buckets() {
+            if commits_of(&db.open_tree(bucket.name)?)? < bucket.commits {
+                return Ok(Some(String::from_utf8_lossy(bucket.name).into_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts everything into `db`. Returns how many entries that were.
+    pub fn restore(&self, db: &sled::Db) -> Result<usize, sled::Error> {
+        let mut count = 0;
+        for bucket in self.buckets() {
+            let mut batch = sled::Batch::default();
+            batch.insert(COMMITS, &bucket.commits.to_le_bytes());
+            count += bucket.entries.len();
+            for (key, value) in bucket.entries {
+                batch.insert(key, value);
+            }
+            db.open_tree(bucket.name)?.apply_batch(batch)?;
+        }
+        db.flush()?;
+        Ok(count)
+    }
+}
+
+fn encode(db: &sled::Db) -> Result<Vec<u8>, sled::Error> {
+    let mut bytes = MAGIC.to_vec();
+    for name in db.tree_names() {
+        let tree = db.open_tree(&name)?;
+        put_text(&mut bytes, &name);
+        // Read before the entries: a commit in between then makes the export look older than it is.
+        put_uvarint(&mut bytes, commits_of(&tree)?);
+        for entry in &tree {
+            let (key, value) = entry?;
+            if key != COMMITS {
+                put_text(&mut bytes, &key);
+                put_text(&mut bytes, &value);
+            }
+        }
+        put_text(&mut bytes, b"");
+    }
+    put_text(&mut bytes, b"");
+    let checksum = xxh3_64(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    Ok(bytes)
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &[u8]) {
+    put_uvarint(bytes, text.len() as u64);
+    bytes.extend_from_slice(text);
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<Bucket<'_>>> {
+    let (body, checksum) = bytes.split_last_chunk::<8>()?;
+    if xxh3_64(body) != u64::from_le_bytes(*checksum) {
+        return None;
+    }
+    let mut rest = body.strip_prefix(MAGIC)?;
+    let mut buckets = Vec::new();
+    loop {
+        let name = take_text(&mut rest)?;
+        if name.is_empty() {
+            return rest.is_empty().then_some(buckets);
+        }
+        let commits = take_number(&mut rest)?;
+        let mut entries = Vec::new();
+        loop {
+            let key = take_text(&mut rest)?;
+            if key.is_empty() {
+                break;
+            }
+            entries.push((key, take_text(&mut rest)?));
+        }
+        buckets.push(Bucket { name, commits, entries });
+    }
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u64> {
+    let (number, n) = get_uvarint(rest)?;
+    *rest = rest.get(n..)?;
+    Some(number)
+}
+
+fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(take_number(rest)?).ok()?;
+    let (text, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_export_cut_or_changed_anywhere_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = sled::Config::new().path(folder.path().join("store")).open().unwrap();
+        db.open_tree("a").unwrap().insert(b"key", b"value").unwrap();
+        let bytes = encode(&db).unwrap();
+        assert!(decode(&bytes).is_some());
+        for at in 0..bytes.len() {
+            assert!(decode(&bytes[..at]).is_none(), "cut at {at}");
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x10;
+            assert!(decode(&changed).is_none(), "changed at {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_with_a_right_checksum_never_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = MAGIC.to_vec();
+            bytes.extend(body);
+            let checksum = xxh3_64(&bytes);
+            bytes.extend_from_slice(&checksum.to_le_bytes());
+            let _ = decode(&bytes);
+        }
+    }
+}

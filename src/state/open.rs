@@ -1,0 +1,172 @@
+//! Opening sled with a guard around it.
+//!
+//! sled 0.34.7 survives `kill -9`, but not damage to its files: it refuses to open, or panics while
+//! it opens or reads. What helps, in this order: snapshots that were not finished are removed
+//! (they alone make it refuse); the snapshot is removed, which makes it replay its log; the store
+//! is set aside and a new one starts from the last export.
+
+use super::StateError;
+use super::export::Export;
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// sled's page cache. Small facts need no more.
+const CACHE_BYTES: u64 = 16 << 20;
+/// sled lets go of its lock file a moment after its last handle is dropped; a store that was
+/// closed just now by this process is waited for this long.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Why sled did not open.
+enum Failure {
+    /// The operating system or another process forbids it; the files may be sound.
+    Refused(String),
+    /// The files are damaged.
+    Damaged(String),
+}
+
+/// Opens the store in `folder`, repairing it if need be.
+pub fn open(folder: &Path) -> Result<sled::Db, StateError> {
+    let error = |what: String| StateError { path: folder.to_owned(), what };
+    let io_error = |doing: &str, e: io::Error| error(format!("{doing} failed: {e}"));
+    fs::create_dir_all(folder).map_err(|e| io_error("creating the folder", e))?;
+    let store = folder.join("store");
+    let is_new = !store.exists();
+    remove_files(&store, |name| name.ends_with(".generating"))
+        .map_err(|e| io_error("removing unfinished snapshots", e))?;
+
+    let export = Export::read(folder).unwrap_or_else(|e| {
+        tracing::warn!("state store {}: its export cannot be used: {e}", folder.display());
+        None
+    });
+
+    if is_new {
+        return start_new(&store, export.as_ref()).map_err(error);
+    }
+    let damage = match attempt(&store, export.as_ref()) {
+        Ok(db) => return Ok(db),
+        Err(Failure::Refused(what)) => return Err(error(what)),
+        Err(Failure::Damaged(what)) => what,
+    };
+
+    remove_files(&store, |name| name.starts_with("snap."))
+        .map_err(|e| io_error("removing the snapshot", e))?;
+    if let Ok(db) = attempt(&store, export.as_ref()) {
+        tracing::warn!(
+            "state store {}: its snapshot was damaged ({damage}); everything was read from its log instead",
+            folder.display()
+        );
+        return Ok(db);
+    }
+
+    let aside = free_name(folder);
+    fs::rename(&store, &aside).map_err(|e| io_error("setting the damaged store aside", e))?;
+    tracing::warn!(
+        "state store {}: it is damaged ({damage}) and was moved to {}",
+        folder.display(),
+        aside.display()
+    );
+    start_new(&store, export.as_ref()).map_err(error)
+}
+
+/// A new store that holds what the export holds.
+fn start_new(store: &Path, export: Option<&Export>) -> Result<sled::Db, String> {
+    let db = match attempt(store, None) {
+        Ok(db) => db,
+        Err(Failure::Refused(what) | Failure::Damaged(what)) => {
+            return Err(format!("a new store could not be created: {what}"));
+        }
+    };
+    if let Some(export) = export {
+        let count = export.restore(&db).map_err(|e| format!("restoring the export failed: {e}"))?;
+        tracing::warn!("state store {}: new, with {count} entries of the last export", store.display());
+    }
+    Ok(db)
+}
+
+/// Opens and reads everything once, since sled notices damage only where it reads. Stores are
+/// small (see [`super`]), and reading fills the cache. A store that lacks commits which the export
+/// holds counts as damaged.
+fn attempt(store: &Path, export: Option<&Export>) -> Result<sled::Db, Failure> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    let config = sled::Config::new().path(store).cache_capacity(CACHE_BYTES).print_profile_on_drop(false);
+    let db = loop {
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        match opened.map_err(panicked)? {
+            Ok(db) => break db,
+            Err(e) if is_locked(&e) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(e) => return Err(failure(&e)),
+        }
+    };
+    // The handle lives outside of the guarded part: sled must not be dropped while unwinding.
+    let read = catch_unwind(AssertUnwindSafe(|| read_all(&db, export)));
+    let failure = match read {
+        Ok(Ok(None)) => return Ok(db),
+        Ok(Ok(Some(bucket))) => Failure::Damaged(format!("the latest commits of {bucket:?} are missing")),
+        Ok(Err(e)) => failure(&e),
+        Err(panic) => panicked(panic),
+    };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+    Err(failure)
+}
+
+/// Reads everything; returns the bucket, if any, that lacks commits.
+fn read_all(db: &sled::Db, export: Option<&Export>) -> Result<Option<String>, sled::Error> {
+    for name in db.tree_names() {
+        for entry in &db.open_tree(name)? {
+            entry?;
+        }
+    }
+    export.map_or(Ok(None), |export| export.ahead_of(db))
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> Failure {
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    Failure::Damaged(format!("sled panicked: {text}"))
+}
+
+fn is_locked(e: &sled::Error) -> bool {
+    matches!(e, sled::Error::Io(e) if e.to_string().contains("could not acquire lock"))
+}
+
+fn failure(e: &sled::Error) -> Failure {
+    match e {
+        e if is_locked(e) => Failure::Refused("another process has it open; stop that process".to_owned()),
+        // An error with a number came from the operating system; without one it is sled's opinion
+        // of what it read.
+        sled::Error::Io(e) if e.raw_os_error().is_some() => Failure::Refused(e.to_string()),
+        e => Failure::Damaged(e.to_string()),
+    }
+}
+
+fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&which) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The first `damaged-<n>` that is not taken.
+fn free_name(folder: &Path) -> PathBuf {
+    (1u32..)
+        .map(|n| folder.join(format!("damaged-{n}")))
+        .find(|path| !path.exists())
+        .expect("a folder cannot hold four thousand million entries")
+}
