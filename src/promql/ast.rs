@@ -23,8 +23,13 @@ pub struct Expr {
 /// The kinds of expressions.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExprKind {
-    /// `1.5`, `0x1f`, `1h30m` (a duration written where a number is due is its seconds).
-    Number(f64),
+    /// `1.5`, `0x1f`, `1h30m`
+    Number {
+        /// The number; the seconds of a duration.
+        value: f64,
+        /// Whether it was written as a duration, and so is printed as one.
+        units: bool,
+    },
     /// `"text"`
     String(String),
     /// `up{job="api"} offset 5m @ end()`
@@ -56,6 +61,46 @@ pub enum ValueType {
     Vector,
     /// Several values per series.
     Matrix,
+}
+
+impl Expr {
+    /// The type of its value.
+    pub fn value_type(&self) -> ValueType {
+        let mut expr = self;
+        loop {
+            match &expr.kind {
+                ExprKind::Number { .. } => return ValueType::Scalar,
+                ExprKind::String(_) => return ValueType::String,
+                ExprKind::VectorSelector(_) | ExprKind::Aggregate(_) => return ValueType::Vector,
+                ExprKind::MatrixSelector(_) | ExprKind::Subquery(_) => return ValueType::Matrix,
+                ExprKind::Call(call) => return call.function.returns,
+                ExprKind::Binary(binary) => return binary.value_type,
+                ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => expr = inner,
+            }
+        }
+    }
+}
+
+impl ValueType {
+    /// The name in answers (`resultType`) and some errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            ValueType::Scalar => "scalar",
+            ValueType::String => "string",
+            ValueType::Vector => "vector",
+            ValueType::Matrix => "matrix",
+        }
+    }
+
+    /// The name in the documentation and most errors.
+    pub fn documented_name(self) -> &'static str {
+        match self {
+            ValueType::Scalar => "scalar",
+            ValueType::String => "string",
+            ValueType::Vector => "instant vector",
+            ValueType::Matrix => "range vector",
+        }
+    }
 }
 
 /// `name{matchers}` with its modifiers.
@@ -220,6 +265,59 @@ pub enum AggregateOp {
     LimitRatio,
 }
 
+impl AggregateOp {
+    /// All of them.
+    pub const ALL: [AggregateOp; 14] = [
+        AggregateOp::Sum,
+        AggregateOp::Avg,
+        AggregateOp::Min,
+        AggregateOp::Max,
+        AggregateOp::Count,
+        AggregateOp::Group,
+        AggregateOp::Stddev,
+        AggregateOp::Stdvar,
+        AggregateOp::Topk,
+        AggregateOp::Bottomk,
+        AggregateOp::Quantile,
+        AggregateOp::CountValues,
+        AggregateOp::Limitk,
+        AggregateOp::LimitRatio,
+    ];
+
+    /// Its name in PromQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            AggregateOp::Sum => "sum",
+            AggregateOp::Avg => "avg",
+            AggregateOp::Min => "min",
+            AggregateOp::Max => "max",
+            AggregateOp::Count => "count",
+            AggregateOp::Group => "group",
+            AggregateOp::Stddev => "stddev",
+            AggregateOp::Stdvar => "stdvar",
+            AggregateOp::Topk => "topk",
+            AggregateOp::Bottomk => "bottomk",
+            AggregateOp::Quantile => "quantile",
+            AggregateOp::CountValues => "count_values",
+            AggregateOp::Limitk => "limitk",
+            AggregateOp::LimitRatio => "limit_ratio",
+        }
+    }
+
+    /// The type of its parameter, if it takes one.
+    pub fn param_type(self) -> Option<ValueType> {
+        match self {
+            AggregateOp::Topk
+            | AggregateOp::Bottomk
+            | AggregateOp::Quantile
+            | AggregateOp::Limitk
+            | AggregateOp::LimitRatio => Some(ValueType::Scalar),
+            AggregateOp::CountValues => Some(ValueType::String),
+            _ => None,
+        }
+    }
+}
+
 /// The operators with one operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnaryOp {
@@ -242,6 +340,8 @@ pub struct Binary {
     pub rhs: Box<Expr>,
     /// Whether `bool` was written: a comparison gives 0 or 1 instead of filtering.
     pub return_bool: bool,
+    /// Scalar if both operands are scalars, else vector.
+    pub value_type: ValueType,
     /// How series find their partners; `None` unless both operands are vectors.
     pub matching: Option<VectorMatching>,
 }
@@ -268,6 +368,56 @@ pub enum BinaryOp {
     Unless,
     TrimUpper,
     TrimLower,
+}
+
+impl BinaryOp {
+    /// Its notation.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "+",
+            BinaryOp::Sub => "-",
+            BinaryOp::Mul => "*",
+            BinaryOp::Div => "/",
+            BinaryOp::Mod => "%",
+            BinaryOp::Pow => "^",
+            BinaryOp::Atan2 => "atan2",
+            BinaryOp::Eq => "==",
+            BinaryOp::Ne => "!=",
+            BinaryOp::Gt => ">",
+            BinaryOp::Lt => "<",
+            BinaryOp::Ge => ">=",
+            BinaryOp::Le => "<=",
+            BinaryOp::And => "and",
+            BinaryOp::Or => "or",
+            BinaryOp::Unless => "unless",
+            BinaryOp::TrimUpper => "</",
+            BinaryOp::TrimLower => ">/",
+        }
+    }
+
+    /// How tightly it binds: operators of a higher precedence are applied first.
+    pub fn precedence(self) -> u8 {
+        match self {
+            BinaryOp::Or => 1,
+            BinaryOp::And | BinaryOp::Unless => 2,
+            BinaryOp::TrimUpper | BinaryOp::TrimLower => 3,
+            op if op.is_comparison() => 3,
+            BinaryOp::Add | BinaryOp::Sub => 4,
+            BinaryOp::Pow => 6,
+            _ => 5,
+        }
+    }
+
+    /// Whether it is one of `== != > < >= <=`.
+    pub fn is_comparison(self) -> bool {
+        use BinaryOp::{Eq, Ge, Gt, Le, Lt, Ne};
+        matches!(self, Eq | Ne | Gt | Lt | Ge | Le)
+    }
+
+    /// Whether it is one of `and`, `or`, `unless`.
+    pub fn is_set(self) -> bool {
+        matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
+    }
 }
 
 /// How the series of two vectors find their partners.
