@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod engine;
 pub mod error;
+mod fs;
 mod head;
 pub mod matcher;
 pub mod options;

@@ -1,0 +1,306 @@
+//! Every contact of storage with the file system: a small trait, and the real thing behind it.
+//!
+//! One virtual call per file operation, none per sample. All errors name the path: see [`at_path`].
+
+use bytes::Bytes;
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The operations on files and folders that storage needs.
+pub(crate) trait Fs: fmt::Debug + Send + Sync {
+    /// Creates a folder that only its owner may enter, with its parents. It may exist already.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The names in a folder, sorted; those that are not UTF-8 are left out, as none is ours.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes what was created, renamed and removed in the folder survive a power cut.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Creates a file for appending. It must not exist.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Opens an existing file for appending.
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Reads a whole file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Maps a whole file. Only for files that are finished and synced: nobody ever writes to or
+    /// truncates them again.
+    fn map(&self, path: &Path) -> io::Result<Bytes>;
+
+    /// The length of a file.
+    fn len(&self, path: &Path) -> io::Result<u64>;
+
+    /// Whether there is something of that name.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Renames a file, which replaces what bears the new name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name, which must be free.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the lock file `path` for this process, creates it if missing, and writes `content`
+    /// into it. `None`: somebody else has it. The end of the process frees it, however it ends.
+    fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>>;
+}
+
+/// A file open for appending.
+pub(crate) trait WriteFile: fmt::Debug + Send + Sync {
+    /// Appends all of `bytes` in one call to the system where it allows. After an error the file
+    /// may end with a part of them.
+    fn append(&self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Overwrites bytes at `offset`; the end of the file may move. Not for files opened by
+    /// [`Fs::open_append`], where Linux appends whatever the offset.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes the content survive a power cut. After an error, nobody knows what is on the device.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Cuts the file at `len`.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Reserves space up to `len` without moving the end of the file. A hint: does nothing where
+    /// the file system cannot.
+    fn preallocate(&self, len: u64) -> io::Result<()>;
+
+    /// The length of the file.
+    fn len(&self) -> io::Result<u64>;
+}
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Puts the path into an error of the system, which does not name it.
+pub(crate) fn at_path(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+}
+
+/// Whether the device is full (or the user's share of it).
+pub(crate) fn is_disk_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The file system of the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RealFs;
+
+impl Fs for RealFs {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at_path(dir))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir).map_err(at_path(dir))? {
+            if let Ok(name) = entry.map_err(at_path(dir))?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(at_path(dir))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+        Ok(Box::new(RealFile(file.map_err(at_path(path))?)))
+    }
+
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(RealFile(File::options().append(true).open(path).map_err(at_path(path))?)))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path).map_err(at_path(path))
+    }
+
+    fn map(&self, path: &Path) -> io::Result<Bytes> {
+        let file = File::open(path).map_err(at_path(path))?;
+        // SAFETY: the bytes under the map must not change while it lives. The callers map only
+        // files that were finished, synced and renamed into place; Larum never writes to or
+        // truncates such a file again (it only unlinks it, which leaves the map intact), the
+        // folder is open to its owner alone, and the lock keeps other processes of Larum out.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(at_path(path))?;
+        Ok(Bytes::from_owner(map))
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path).map_err(at_path(path))?.len())
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists().map_err(at_path(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to).map_err(at_path(from))
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to).map_err(at_path(to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path).map_err(at_path(path))
+    }
+
+    fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>> {
+        // Not truncated when it is opened: until the lock is held, the content is another's.
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let mut file = file.map_err(at_path(path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(e)) => return Err(at_path(path)(e)),
+        }
+        file.set_len(0).and_then(|()| file.write_all(content.as_bytes())).map_err(at_path(path))?;
+        Ok(Some(Lock { _file: file }))
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl WriteFile for RealFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.0).write_all(bytes)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // fdatasync on Linux, F_FULLFSYNC on macOS, where fsync alone leaves the device's cache.
+        self.0.sync_data()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        use std::io::Seek;
+        self.0.set_len(len)?;
+        // Appending goes on at the new end, also where the file was not opened for appending.
+        (&self.0).seek(io::SeekFrom::Start(len)).map(drop)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        match fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, len) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    // macOS' twin (F_PREALLOCATE) gives no promise that later writes fit; APFS copies on write.
+    #[cfg(not(target_os = "linux"))]
+    fn preallocate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+/// Writes a small file so that a crash leaves the old or the new content: temporary file, sync,
+/// rename, sync of the folder. `path` must have a parent.
+pub(crate) fn replace_file(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_name(path);
+    if fs.exists(&temporary)? {
+        fs.remove(&temporary)?;
+    }
+    let written = fs.create(&temporary).and_then(|file| {
+        file.append(bytes).and_then(|()| file.sync()).map_err(at_path(&temporary))?;
+        fs.rename(&temporary, path)
+    });
+    if let Err(e) = written {
+        // What could not be synced is never trusted again.
+        let _ = fs.remove(&temporary);
+        return Err(e);
+    }
+    fs.sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// What temporary files end with; such files are removed at open.
+pub(crate) const TEMPORARY: &str = ".tmp";
+
+/// The name under which a file is written before it is renamed into place.
+pub(crate) fn temporary_name(path: &Path) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(TEMPORARY);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_is_appended_overwritten_cut_and_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let file = RealFs.create(&path).unwrap();
+        file.preallocate(1 << 20).unwrap();
+        assert_eq!(file.len().unwrap(), 0);
+        file.append(b"0123456789").unwrap();
+        file.write_at(b"ab", 1).unwrap();
+        file.truncate(5).unwrap();
+        file.append(b"!").unwrap();
+        file.sync().unwrap();
+        assert_eq!(RealFs.map(&path).unwrap(), b"0ab34!"[..]);
+        assert!(RealFs.create(&path).is_err());
+        RealFs.open_append(&path).unwrap().append(b"?").unwrap();
+        assert_eq!(RealFs.read(&path).unwrap(), b"0ab34!?");
+    }
+
+    #[test]
+    fn a_mapped_file_stays_readable_after_it_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        replace_file(&RealFs, &path, b"content").unwrap();
+        let map = RealFs.map(&path).unwrap();
+        RealFs.remove(&path).unwrap();
+        assert_eq!(map, b"content"[..]);
+        assert_eq!(RealFs.list(dir.path()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_lock_is_held_once_and_freed_by_dropping_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = RealFs.lock(&path, "1\n").unwrap();
+        assert!(held.is_some());
+        assert!(RealFs.lock(&path, "2\n").unwrap().is_none());
+        assert_eq!(RealFs.read(&path).unwrap(), b"1\n");
+        drop(held);
+        assert!(RealFs.lock(&path, "3\n").unwrap().is_some());
+    }
+
+    #[test]
+    fn folders_belong_to_their_owner_and_errors_name_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("x/y");
+        RealFs.create_dir(&made).unwrap();
+        RealFs.create_dir(&made).unwrap();
+        assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o777, 0o700);
+        let missing = made.join("missing");
+        assert!(RealFs.read(&missing).unwrap_err().to_string().contains("x/y/missing"));
+    }
+}
