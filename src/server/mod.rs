@@ -1,1 +1,5 @@
-//! The edge: HTTP, configuration, processes. Everything asynchronous lives here.
+//! HTTP, files, signals, processes: the edge around [`crate::Db`].
+
+pub mod args;
+pub mod config;
+pub mod logging;

@@ -1,0 +1,407 @@
+//! The command line: Prometheus' flags, each also as an environment variable.
+//!
+//! `--web.listen-address` is `LARUM_WEB_LISTEN_ADDRESS`, and so on; the flag wins. Nothing is
+//! opened or checked against the system here.
+
+use crate::promql::duration::parse_duration;
+use crate::storage::options::WalFsync;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A Prometheus-compatible time-series database with an alerting engine.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "larum", version = VERSION, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct Args {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Configuration file, in Prometheus' format. Without one, no rule is evaluated.
+    #[arg(long = "config.file", env = "LARUM_CONFIG_FILE", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+
+    /// Folder of the data.
+    #[arg(
+        long = "storage.tsdb.path",
+        env = "LARUM_STORAGE_TSDB_PATH",
+        value_name = "FOLDER",
+        default_value = "data"
+    )]
+    pub storage_path: PathBuf,
+
+    /// How long samples are kept; 0 keeps them for ever.
+    #[arg(long = "storage.tsdb.retention.time", env = "LARUM_STORAGE_TSDB_RETENTION_TIME", value_name = "DURATION", default_value = "15d", value_parser = duration)]
+    pub retention_time: Duration,
+
+    /// When acknowledged samples are synced to the device: `always` before the answer, `never`, or at
+    /// an interval such as `1s`. In every case they survive the end of the process.
+    #[arg(long = "storage.wal.fsync", env = "LARUM_STORAGE_WAL_FSYNC", value_name = "WHEN", default_value = "1s", value_parser = wal_fsync)]
+    pub wal_fsync: WalFsync,
+
+    /// Accepted and ignored: the folder is always locked.
+    #[arg(long = "storage.tsdb.no-lockfile", env = "LARUM_STORAGE_TSDB_NO_LOCKFILE", hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub no_lockfile: bool,
+
+    /// Accepted and ignored: the WAL is always compressed.
+    #[arg(long = "storage.tsdb.wal-compression", env = "LARUM_STORAGE_TSDB_WAL_COMPRESSION", hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    pub wal_compression: bool,
+
+    /// Address to listen on; may be repeated.
+    #[arg(
+        long = "web.listen-address",
+        env = "LARUM_WEB_LISTEN_ADDRESS",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:9090",
+        value_delimiter = ','
+    )]
+    pub listen_address: Vec<String>,
+
+    /// URL under which users and Alertmanager reach this server.
+    #[arg(long = "web.external-url", env = "LARUM_WEB_EXTERNAL_URL", value_name = "URL")]
+    pub external_url: Option<String>,
+
+    /// Prefix of all paths; by default the path of --web.external-url.
+    #[arg(long = "web.route-prefix", env = "LARUM_WEB_ROUTE_PREFIX", value_name = "PATH")]
+    pub route_prefix: Option<String>,
+
+    /// Allow POST /-/reload and /-/quit.
+    #[arg(long = "web.enable-lifecycle", env = "LARUM_WEB_ENABLE_LIFECYCLE", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub enable_lifecycle: bool,
+
+    /// Allow deletion, snapshots and other administration under /api/v1/admin.
+    #[arg(long = "web.enable-admin-api", env = "LARUM_WEB_ENABLE_ADMIN_API", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub enable_admin_api: bool,
+
+    /// Accepted: remote write is always received.
+    #[arg(long = "web.enable-remote-write-receiver", env = "LARUM_WEB_ENABLE_REMOTE_WRITE_RECEIVER", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    pub enable_remote_write_receiver: bool,
+
+    /// Accepted and ignored: there are no console templates.
+    #[arg(
+        long = "web.console.libraries",
+        env = "LARUM_WEB_CONSOLE_LIBRARIES",
+        hide = true,
+        default_value = "console_libraries"
+    )]
+    pub console_libraries: String,
+
+    /// Accepted and ignored: there are no console templates.
+    #[arg(
+        long = "web.console.templates",
+        env = "LARUM_WEB_CONSOLE_TEMPLATES",
+        hide = true,
+        default_value = "consoles"
+    )]
+    pub console_templates: String,
+
+    /// Origin that may read answers from another site: `*`, or one origin such as
+    /// `https://grafana.example`. By default none may.
+    #[arg(long = "web.cors.origin", env = "LARUM_WEB_CORS_ORIGIN", value_name = "ORIGIN")]
+    pub cors_origin: Option<String>,
+
+    /// Most connections open at a time.
+    #[arg(long = "web.max-connections", env = "LARUM_WEB_MAX_CONNECTIONS", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+
+    /// How long a request may take to arrive, and a connection may stay idle.
+    #[arg(long = "web.read-timeout", env = "LARUM_WEB_READ_TIMEOUT", value_name = "DURATION", default_value = "5m", value_parser = positive_duration)]
+    pub read_timeout: Duration,
+
+    /// How long a sample counts as present where there is none newer.
+    #[arg(long = "query.lookback-delta", env = "LARUM_QUERY_LOOKBACK_DELTA", value_name = "DURATION", default_value = "5m", value_parser = positive_duration)]
+    pub lookback_delta: Duration,
+
+    /// How long a query may take, waiting included.
+    #[arg(long = "query.timeout", env = "LARUM_QUERY_TIMEOUT", value_name = "DURATION", default_value = "2m", value_parser = positive_duration)]
+    pub query_timeout: Duration,
+
+    /// Most queries evaluated at a time; further ones wait.
+    #[arg(long = "query.max-concurrency", env = "LARUM_QUERY_MAX_CONCURRENCY", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub query_max_concurrency: u32,
+
+    /// Most samples that one query may hold in memory.
+    #[arg(long = "query.max-samples", env = "LARUM_QUERY_MAX_SAMPLES", default_value = "50000000")]
+    pub query_max_samples: u64,
+
+    /// Longest outage after which pending alerts go on where they were.
+    #[arg(long = "rules.alert.for-outage-tolerance", env = "LARUM_RULES_ALERT_FOR_OUTAGE_TOLERANCE", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub for_outage_tolerance: Duration,
+
+    /// Accepted: least time between a restart and a restored alert's firing.
+    #[arg(long = "rules.alert.for-grace-period", env = "LARUM_RULES_ALERT_FOR_GRACE_PERIOD", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub for_grace_period: Duration,
+
+    /// How long to wait before a firing alert is sent again.
+    #[arg(long = "rules.alert.resend-delay", env = "LARUM_RULES_ALERT_RESEND_DELAY", value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub resend_delay: Duration,
+
+    /// Accepted: most rules evaluated at a time.
+    #[arg(
+        long = "rules.max-concurrent-evals",
+        env = "LARUM_RULES_MAX_CONCURRENT_EVALS",
+        default_value = "4"
+    )]
+    pub max_concurrent_evals: u32,
+
+    /// Most alerts that wait for each Alertmanager; beyond, the oldest are dropped.
+    #[arg(long = "alertmanager.notification-queue-capacity", env = "LARUM_ALERTMANAGER_NOTIFICATION_QUEUE_CAPACITY", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub notification_queue_capacity: u32,
+
+    /// Most alerts in one request to an Alertmanager.
+    #[arg(long = "alertmanager.notification-batch-size", env = "LARUM_ALERTMANAGER_NOTIFICATION_BATCH_SIZE", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub notification_batch_size: u32,
+
+    /// Whether waiting alerts are still sent when stopping.
+    #[arg(long = "alertmanager.drain-notification-queue-on-shutdown", env = "LARUM_ALERTMANAGER_DRAIN_NOTIFICATION_QUEUE_ON_SHUTDOWN", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    pub drain_notification_queue: bool,
+
+    /// Most labels of a series, its name included.
+    #[arg(long = "ingest.max-labels", env = "LARUM_INGEST_MAX_LABELS", default_value = "128")]
+    pub max_labels: usize,
+
+    /// Longest name of a label, in bytes.
+    #[arg(
+        long = "ingest.max-label-name-bytes",
+        env = "LARUM_INGEST_MAX_LABEL_NAME_BYTES",
+        default_value = "1024"
+    )]
+    pub max_label_name_bytes: usize,
+
+    /// Longest value of a label, in bytes.
+    #[arg(
+        long = "ingest.max-label-value-bytes",
+        env = "LARUM_INGEST_MAX_LABEL_VALUE_BYTES",
+        default_value = "16384"
+    )]
+    pub max_label_value_bytes: usize,
+
+    /// Longest label set of a series, in bytes of names and values.
+    #[arg(long = "ingest.max-series-bytes", env = "LARUM_INGEST_MAX_SERIES_BYTES", default_value = "65536")]
+    pub max_series_bytes: usize,
+
+    /// Longest body of a write as sent, in bytes.
+    #[arg(long = "ingest.max-body-bytes", env = "LARUM_INGEST_MAX_BODY_BYTES", default_value = "33554432", value_parser = body_bytes)]
+    pub max_body_bytes: usize,
+
+    /// Longest body of a write after decompression, in bytes.
+    #[arg(long = "ingest.max-decoded-bytes", env = "LARUM_INGEST_MAX_DECODED_BYTES", default_value = "134217728", value_parser = body_bytes)]
+    pub max_decoded_bytes: usize,
+
+    /// Most bytes of writes in memory at a time; further ones wait, then get 503.
+    #[arg(long = "ingest.max-inflight-bytes", env = "LARUM_INGEST_MAX_INFLIGHT_BYTES", default_value = "536870912", value_parser = inflight_bytes)]
+    pub max_inflight_bytes: usize,
+
+    /// How far ahead of now a sample may lie.
+    #[arg(long = "ingest.max-ahead", env = "LARUM_INGEST_MAX_AHEAD", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub max_ahead: Duration,
+
+    /// Features to switch on, separated by commas: promql-delayed-name-removal,
+    /// use-start-timestamps. Others are accepted with a warning.
+    #[arg(
+        long = "enable-feature",
+        env = "LARUM_ENABLE_FEATURE",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
+    pub enable_feature: Vec<String>,
+
+    /// Least important messages to log.
+    #[arg(long = "log.level", env = "LARUM_LOG_LEVEL", default_value = "info", ignore_case = true)]
+    pub log_level: LogLevel,
+
+    /// Form of log lines.
+    #[arg(long = "log.format", env = "LARUM_LOG_FORMAT", default_value = "logfmt")]
+    pub log_format: LogFormat,
+
+    /// Name and value of every flag, as `/api/v1/status/flags` shows them.
+    #[arg(skip)]
+    pub shown: Vec<(String, String)>,
+}
+
+/// What `larum` does instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Check files and say what is wrong with them.
+    #[command(subcommand)]
+    Check(Check),
+}
+
+/// What is to be checked.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Check {
+    /// Configuration files, and the rule files they name.
+    Config {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Rule files.
+    Rules {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// How important a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens.
+    Info,
+    /// What may go wrong.
+    Warn,
+    /// What went wrong.
+    Error,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `key=value`.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Args {
+    /// Reads the command line and the environment. Prints a clear error and exits with code 2 where
+    /// they cannot be understood.
+    pub fn from_command_line() -> Args {
+        Args::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads a command line, its first word being the program.
+    pub fn read<I>(words: I) -> Result<Args, clap::Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<std::ffi::OsString> + Clone,
+    {
+        let command = Args::command();
+        let flags: Vec<(String, String)> = command
+            .get_arguments()
+            .filter_map(|arg| Some((arg.get_id().to_string(), arg.get_long()?.to_owned())))
+            .filter(|(_, long)| long != "help" && long != "version")
+            .collect();
+        let matches = command.try_get_matches_from(words)?;
+        let mut args = Args::from_arg_matches(&matches)?;
+        args.shown = flags
+            .into_iter()
+            .map(|(id, long)| {
+                let values = matches.get_raw(&id).into_iter().flatten();
+                let values: Vec<String> = values.map(|v| v.to_string_lossy().into_owned()).collect();
+                (long, values.join(","))
+            })
+            .collect();
+        args.shown.sort();
+        Ok(args)
+    }
+
+    /// Whether a feature was switched on.
+    pub fn has_feature(&self, name: &str) -> bool {
+        self.enable_feature.iter().any(|feature| feature == name)
+    }
+
+    /// The prefix of all paths: empty, or `/prefix` without a slash at the end.
+    pub fn prefix(&self) -> String {
+        let external_path = || {
+            let uri = self.external_url.as_deref()?.parse::<axum::http::Uri>().ok()?;
+            Some(uri.path().to_owned())
+        };
+        let path = self.route_prefix.clone().or_else(external_path).unwrap_or_default();
+        let path = path.trim_matches('/');
+        if path.is_empty() { String::new() } else { format!("/{path}") }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map(|ms| Duration::from_millis(ms.unsigned_abs())).map_err(|e| e.to_string())
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|d| if d.is_zero() { Err("it must be longer than 0".to_owned()) } else { Ok(d) })
+}
+
+fn wal_fsync(text: &str) -> Result<WalFsync, String> {
+    match text {
+        "always" => Ok(WalFsync::Always),
+        "never" => Ok(WalFsync::Never),
+        "interval" => Ok(WalFsync::Interval(Duration::from_secs(1))),
+        _ => positive_duration(text)
+            .map(WalFsync::Interval)
+            .map_err(|_| "it is neither `always`, `never` nor a duration such as `1s`".to_owned()),
+    }
+}
+
+/// Lengths in a batch are 32 bits wide.
+fn body_bytes(text: &str) -> Result<usize, String> {
+    let bytes = text.parse::<u32>().map_err(|e| e.to_string())?;
+    if bytes > 1 << 30 { Err("at most 1073741824 bytes (1 GiB)".to_owned()) } else { Ok(bytes as usize) }
+}
+
+fn inflight_bytes(text: &str) -> Result<usize, String> {
+    let bytes = text.parse::<usize>().map_err(|e| e.to_string())?;
+    if bytes > 1 << 40 { Err("at most 1099511627776 bytes (1 TiB)".to_owned()) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Result<Args, String> {
+        Args::read(std::iter::once(&"larum").chain(words)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_flags_of_a_compose_file_are_understood() {
+        let args = read(&[
+            "--config.file=/etc/prometheus/prometheus.yml",
+            "--storage.tsdb.path=/prometheus",
+            "--web.console.libraries=/etc/prometheus/console_libraries",
+            "--web.console.templates=/etc/prometheus/consoles",
+            "--web.enable-lifecycle",
+            "--web.enable-admin-api",
+        ])
+        .unwrap();
+        assert!(args.enable_lifecycle && args.enable_admin_api);
+        assert_eq!(args.storage_path, PathBuf::from("/prometheus"));
+        assert_eq!(args.retention_time, Duration::from_secs(15 * 86_400));
+        let shown = |name: &str| args.shown.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        assert_eq!(shown("web.enable-lifecycle"), Some("true"));
+        assert_eq!(shown("query.lookback-delta"), Some("5m"));
+        assert_eq!(shown("config.file"), Some("/etc/prometheus/prometheus.yml"));
+    }
+
+    #[test]
+    fn every_flag_has_its_environment_variable() {
+        for arg in Args::command().get_arguments() {
+            let Some(long) = arg.get_long().filter(|l| !matches!(*l, "help" | "version")) else { continue };
+            let expected = format!("LARUM_{}", long.to_uppercase().replace(['.', '-'], "_"));
+            assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(expected.as_str()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_named() {
+        let error = read(&["--web.listen-adress=:1"]).unwrap_err();
+        assert!(error.contains("--web.listen-adress") && error.contains("--web.listen-address"), "{error}");
+        let error = read(&["--storage.tsdb.retention.time=15"]).unwrap_err();
+        assert!(error.contains("--storage.tsdb.retention.time") && error.contains("not a valid duration"));
+        assert!(read(&["--storage.wal.fsync=soon"]).unwrap_err().contains("neither `always`"));
+        assert!(read(&["--query.timeout=0s"]).unwrap_err().contains("longer than 0"));
+    }
+
+    #[test]
+    fn the_prefix_comes_from_the_route_or_the_external_url() {
+        let prefix = |words: &[&str]| read(words).unwrap().prefix();
+        assert_eq!(prefix(&[]), "");
+        assert_eq!(prefix(&["--web.external-url=http://x/larum/"]), "/larum");
+        assert_eq!(prefix(&["--web.external-url=http://x/larum", "--web.route-prefix=/"]), "");
+        assert_eq!(prefix(&["--web.route-prefix=a/b"]), "/a/b");
+    }
+}

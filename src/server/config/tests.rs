@@ -1,0 +1,84 @@
+//! Files of users, and files with faults.
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    let env = |name: &str| (name == "REGION").then(|| "north".to_owned());
+    Config::parse(Path::new("dir/p.yml"), text, env).map_err(|e| e.to_string())
+}
+
+#[test]
+fn the_sections_that_matter_are_read() {
+    let config = parse(
+        "global:\n  scrape_interval: 15s\n  evaluation_interval: 30s\n  external_labels: {region: '${REGION}-1', \
+         cost: $$5}\nrule_files: [a.yml]\nscrape_configs:\n- job_name: node\n  static_configs:\n  - targets: \
+         ['host:9100']\nalerting:\n  alertmanagers:\n  - path_prefix: /am/\n    timeout: 3s\n    basic_auth: \
+         {username: Aladdin, password: open sesame}\n    static_configs:\n    - targets: ['am:9093', bare]\n\
+         storage: {tsdb: {retention: {time: 30d}}}\nremote_write: [{url: 'http://x/'}]\n",
+    )
+    .unwrap();
+    assert_eq!(config.evaluation_interval, Duration::from_secs(30));
+    assert_eq!(config.external_labels.to_string(), r#"{cost="$5", region="north-1"}"#);
+    assert_eq!(config.rule_files, [PathBuf::from("dir/a.yml")]);
+    assert_eq!(config.retention, Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!(config.scrape_jobs, ["node"]);
+    assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+    let alertmanager = &config.alertmanagers[0];
+    assert_eq!(alertmanager.url, "http://am:9093/am/api/v2/alerts");
+    assert_eq!(alertmanager.timeout, Duration::from_secs(3));
+    assert_eq!(alertmanager.authorization.as_deref(), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+    assert_eq!(config.alertmanagers[1].url, "http://bare:80/am/api/v2/alerts");
+    assert!(!config.shown.contains("open sesame"));
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = parse("").unwrap();
+    assert_eq!(config.evaluation_interval, Duration::from_secs(60));
+    assert!(config.alertmanagers.is_empty() && config.notes.is_empty());
+}
+
+#[test]
+fn faults_are_named_with_their_place() {
+    let cases = [
+        ("globl: {}\n", "dir/p.yml:1:1: unknown field `globl`"),
+        ("global:\n  evaluation_interval: 0s\n", "dir/p.yml:2:24: evaluation_interval must be longer than 0"),
+        ("global: {scrape_interval: 10}\n", "dir/p.yml:1:27: not a valid duration string: \"10\""),
+        ("global:\n  scrape_timeout: 2m\n", "dir/p.yml:2:19: scrape_timeout is longer than scrape_interval"),
+        (
+            "scrape_configs:\n- job_name: a\n- job_name: a\n",
+            "dir/p.yml:3:13: two scrape_configs have the job_name \"a\"",
+        ),
+        (
+            "scrape_configs:\n- job_name: a\n  static_configs: [{targets: ['http://x/']}]\n",
+            "dir/p.yml:3:31: target \"http://x/\" is a URL",
+        ),
+        (
+            "alerting:\n  alertmanagers:\n  - scheme: https\n",
+            "dir/p.yml:3:13: https to an Alertmanager is not supported yet",
+        ),
+        (
+            "alerting:\n  alertmanagers:\n  - file_sd_configs: [{files: [a]}]\n",
+            "dir/p.yml:3:22: file_sd_configs of an Alertmanager is not supported yet",
+        ),
+        ("alerting:\n  alert_relabel_configs: [{action: drop}]\n", "dir/p.yml:2:27: alert_relabel_configs"),
+    ];
+    for (text, expected) in cases {
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with(expected), "{text}\n gave {error}\n not {expected}");
+    }
+}
+
+#[test]
+fn the_configuration_that_users_have_loads_as_it_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/inputs/prometheus.yml");
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there", path.display());
+        return;
+    }
+    let config = Config::load(&path).unwrap();
+    assert_eq!(config.evaluation_interval, Duration::from_secs(15));
+    assert_eq!(config.rule_files, [path.with_file_name("alert-rules.yml")]);
+    assert_eq!(config.alertmanagers[0].url, "http://alertmanager:9093/api/v2/alerts");
+    assert_eq!(config.scrape_jobs, ["zerotrace-agent", "zerotrace-enrichment", "zerotrace-api"]);
+}
