@@ -11,6 +11,7 @@ mod head;
 pub mod matcher;
 pub mod options;
 pub mod part;
+mod postings;
 pub mod regex;
 pub mod series_set;
 pub mod time;

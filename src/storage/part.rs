@@ -20,9 +20,17 @@ pub(crate) trait Part: Send + Sync {
     /// The labels of a selected series.
     fn labels(&self, series: u32) -> Labels;
 
-    /// The samples of a selected series in `range`, as runs ascending by time. Runs of one part
-    /// may overlap (late samples in the head); a later run then wins.
-    fn load(&self, series: u32, range: TimeRange, columns: &mut Columns) -> Result<Vec<Run>, ReadError>;
+    /// Appends the samples of a selected series in `range` to `runs`, ascending by time within a
+    /// run. Runs of one part may overlap (late samples in the head); a later run then wins. What is
+    /// damaged is left out and told to `damaged`.
+    fn load(
+        &self,
+        series: u32,
+        range: TimeRange,
+        columns: &mut Columns,
+        runs: &mut Vec<Run>,
+        damaged: &mut Vec<ReadError>,
+    );
 
     /// The label names of the series that match, unordered, possibly with repetitions.
     fn label_names(&self, matchers: &[Matcher]) -> Vec<String>;

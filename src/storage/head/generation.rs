@@ -47,7 +47,14 @@ impl Part for Generation {
         todo!()
     }
 
-    fn load(&self, _series: u32, _range: TimeRange, _columns: &mut Columns) -> Result<Vec<Run>, ReadError> {
+    fn load(
+        &self,
+        _series: u32,
+        _range: TimeRange,
+        _columns: &mut Columns,
+        _runs: &mut Vec<Run>,
+        _damaged: &mut Vec<ReadError>,
+    ) {
         todo!()
     }
 
