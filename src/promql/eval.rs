@@ -1,11 +1,20 @@
 //! Evaluation: an expression over steps to a value.
 
-use super::ast::Expr;
+use super::annotations::Annotations;
+use super::ast::{Call, Expr, Pos, ValueType};
+use super::functions::Kernel;
+use super::plan::{self, Kind, Node};
+use super::row::{Row, SeriesRow, Vector};
 use super::steps::Steps;
-use super::value::Answer;
-use crate::storage::{ReadError, Source};
+use super::value::{Answer, FloatPoint, HistogramPoint, Series, Stats, Value, VectorElement};
+use super::{aggregate, binary, merge, selector, window};
+use crate::storage::{MatchOp, ReadError, Source};
+use larum_storage_format::Labels;
+use larum_storage_format::labels::METRIC_NAME;
+use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How an expression is evaluated. The defaults are the server's.
@@ -72,6 +81,423 @@ pub fn evaluate(
     steps: Steps,
     options: &EvalOptions,
 ) -> Result<Answer, EvalError> {
-    let _ = (expr, source, steps, options);
-    todo!()
+    let evaluator = Evaluator::new(source, options);
+    let default_subquery_step_ms = milliseconds(options.default_subquery_step);
+    let root = plan::plan(expr, &steps, default_subquery_step_ms)?;
+    let value = evaluator.answer(&root, steps)?;
+    Ok(Answer { value, annotations: evaluator.annotations.into_inner(), stats: evaluator.budget.stats() })
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The value of a node, over all steps.
+#[derive(Debug)]
+pub(crate) enum Operand {
+    /// One float per step.
+    Scalar(Vec<f64>),
+    /// Text.
+    Text(String),
+    /// Series with one value per step, or none.
+    Vector(Vector),
+}
+
+impl Operand {
+    /// What it holds of the budget.
+    fn points(&self) -> u64 {
+        match self {
+            Operand::Scalar(row) => row.len() as u64,
+            Operand::Text(_) => 0,
+            Operand::Vector(vector) => vector.iter().map(|s| held_points(&s.row)).sum(),
+        }
+    }
+
+    /// The scalar, one float per step.
+    ///
+    /// # Panics
+    /// If it is none, which the parser's checks keep from happening.
+    pub(crate) fn scalar(self) -> Vec<f64> {
+        match self {
+            Operand::Scalar(row) => row,
+            _ => unreachable!("the parser checks that a scalar stands here"),
+        }
+    }
+
+    /// The instant vector.
+    ///
+    /// # Panics
+    /// If it is none, which the parser's checks keep from happening.
+    pub(crate) fn vector(self) -> Vector {
+        match self {
+            Operand::Vector(vector) => vector,
+            _ => unreachable!("the parser checks that a vector stands here"),
+        }
+    }
+
+    /// The text.
+    ///
+    /// # Panics
+    /// If it is none, which the parser's checks keep from happening.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Operand::Text(text) => text,
+            _ => unreachable!("the parser checks that a string stands here"),
+        }
+    }
+}
+
+/// A row takes its room whether it is full or not.
+fn held_points(row: &Row) -> u64 {
+    (row.len() + row.histograms.len()) as u64
+}
+
+/// A call on its way: what functions may know besides their arguments.
+pub(crate) struct Site<'e, 'a> {
+    /// Evaluates arguments, takes annotations.
+    pub(crate) evaluator: &'e Evaluator<'a>,
+    /// The call as written.
+    pub(crate) call: &'e Call,
+    /// The arguments as planned.
+    pub(crate) args: &'e [Node<'e>],
+    /// The steps.
+    pub(crate) steps: Steps,
+}
+
+/// Takes series one after the other. It may take the row out; what it leaves is used again.
+pub(crate) type Sink<'s> = &'s mut dyn FnMut(&mut SeriesRow) -> Result<(), EvalError>;
+
+/// One evaluation: where the data is, what is allowed, and what there is to say.
+pub(crate) struct Evaluator<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) options: &'a EvalOptions,
+    pub(crate) lookback_ms: i64,
+    pub(crate) budget: Budget,
+    annotations: RefCell<Annotations>,
+}
+
+impl<'a> Evaluator<'a> {
+    fn new(source: &'a dyn Source, options: &'a EvalOptions) -> Evaluator<'a> {
+        Evaluator {
+            source,
+            options,
+            lookback_ms: milliseconds(options.lookback_delta).max(1),
+            budget: Budget::new(options.max_samples),
+            annotations: RefCell::default(),
+        }
+    }
+
+    /// Adds a warning, caused by the expression at `pos`.
+    pub(crate) fn warn(&self, text: impl Display, pos: Pos) {
+        self.annotations.borrow_mut().warn(text, pos);
+    }
+
+    /// Adds an info, caused by the expression at `pos`.
+    pub(crate) fn info(&self, text: impl Display, pos: Pos) {
+        self.annotations.borrow_mut().info(text, pos);
+    }
+
+    /// Adds a warning of the storage.
+    pub(crate) fn storage_warning(&self, text: String) {
+        self.annotations.borrow_mut().storage_warning(text);
+    }
+
+    /// Fails once the evaluation is canceled or has lasted too long. To be called for every series
+    /// and every few thousand steps of work.
+    pub(crate) fn alive(&self) -> Result<(), EvalError> {
+        if self.options.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Err(EvalError::Canceled);
+        }
+        match self.options.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(EvalError::Timeout),
+            _ => Ok(()),
+        }
+    }
+
+    /// The result of the whole query.
+    fn answer(&self, root: &Node<'_>, steps: Steps) -> Result<Value, EvalError> {
+        self.budget.check_steps(&steps)?;
+        let range = steps.step_ms() > 0;
+        Ok(match root.value_type {
+            ValueType::Matrix => {
+                let mut matrix = window::matrix(self, root, &steps)?;
+                matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
+                Value::Matrix(matrix)
+            }
+            ValueType::String => Value::String(self.operand(root, &steps)?.text()),
+            ValueType::Scalar => {
+                let row = self.operand(root, &steps)?.scalar();
+                if range {
+                    let floats = steps.iter().zip(row).map(|(t_ms, value)| FloatPoint { t_ms, value });
+                    let floats = floats.collect();
+                    Value::Matrix(vec![Series { floats, ..Series::default() }])
+                } else {
+                    Value::Scalar(FloatPoint { t_ms: steps.start_ms(), value: row[0] })
+                }
+            }
+            ValueType::Vector => {
+                let vector = self.vector(root, &steps)?;
+                let vector = merge::finish(vector)?;
+                if range { Value::Matrix(matrix(vector, &steps)) } else { instant(vector, &steps) }
+            }
+        })
+    }
+
+    /// The value of a node.
+    pub(crate) fn operand(&self, node: &Node<'_>, steps: &Steps) -> Result<Operand, EvalError> {
+        self.alive()?;
+        let before = self.budget.held();
+        let count = steps.count();
+        let value = if node.invariant && count > 1 {
+            let once = self.operand(node, &steps.first())?;
+            self.budget.hold(count as u64)?;
+            match once {
+                Operand::Scalar(row) => Operand::Scalar(vec![row[0]; count]),
+                Operand::Text(text) => Operand::Text(text),
+                Operand::Vector(mut vector) => {
+                    for series in &mut vector {
+                        self.budget.hold(count as u64)?;
+                        series.row = series.row.repeated(count);
+                    }
+                    Operand::Vector(vector)
+                }
+            }
+        } else {
+            self.evaluate(node, steps)?
+        };
+        self.budget.settle(before, value.points())?;
+        Ok(value)
+    }
+
+    fn evaluate(&self, node: &Node<'_>, steps: &Steps) -> Result<Operand, EvalError> {
+        match &node.kind {
+            Kind::Number(number) => Ok(Operand::Scalar(vec![*number; steps.count()])),
+            Kind::Text(text) => Ok(Operand::Text((*text).to_owned())),
+            Kind::Aggregate { aggregate, param, expr } => {
+                aggregate::evaluate(self, node, aggregate, param.as_deref(), expr, steps).map(Operand::Vector)
+            }
+            Kind::Binary { binary, lhs, rhs } => binary::evaluate(self, node, binary, lhs, rhs, steps),
+            Kind::Call { call, args } => self.call(node, call, args, steps),
+            Kind::Negate(inner) if node.value_type == ValueType::Scalar => {
+                let mut row = self.operand(inner, steps)?.scalar();
+                row.iter_mut().for_each(|v| *v = -*v);
+                Ok(Operand::Scalar(row))
+            }
+            Kind::Selector(_) | Kind::Negate(_) => self.collect(node, steps).map(Operand::Vector),
+            Kind::Matrix { .. } | Kind::Subquery(_) => unreachable!("only functions take range vectors"),
+        }
+    }
+
+    fn call(
+        &self,
+        node: &Node<'_>,
+        call: &Call,
+        args: &[Node<'_>],
+        steps: &Steps,
+    ) -> Result<Operand, EvalError> {
+        match call.function.kernel {
+            Kernel::Float(_) | Kernel::Window(_) | Kernel::KeepName(_) | Kernel::Rate(_) => {
+                self.collect(node, steps).map(Operand::Vector)
+            }
+            Kernel::Date(f) if args.is_empty() => {
+                let floats = steps.iter().map(|t_ms| f(t_ms.div_euclid(1000) as f64)).collect();
+                let labels = Labels::empty();
+                Ok(Operand::Vector(vec![SeriesRow { labels, drop_name: false, row: Row::full(floats) }]))
+            }
+            Kernel::Date(_) => self.collect(node, steps).map(Operand::Vector),
+            Kernel::Scalar(f) => {
+                let rows: Vec<Vec<f64>> = args
+                    .iter()
+                    .map(|arg| Ok(self.operand(arg, steps)?.scalar()))
+                    .collect::<Result<_, EvalError>>()?;
+                let mut at_step = vec![0.0; rows.len()];
+                let row = steps.iter().enumerate().map(|(i, t_ms)| {
+                    at_step.iter_mut().zip(&rows).for_each(|(v, row)| *v = row[i]);
+                    f(t_ms, &at_step)
+                });
+                Ok(Operand::Scalar(row.collect()))
+            }
+            Kernel::Whole(f) => {
+                let operands = args.iter().map(|arg| self.operand(arg, steps)).collect::<Result<_, _>>()?;
+                f(&Site { evaluator: self, call, args, steps: *steps }, operands)
+            }
+            Kernel::Node(f) => f(&Site { evaluator: self, call, args, steps: *steps }),
+            Kernel::Query(f) => Ok(Operand::Scalar(vec![f(steps); steps.count()])),
+            Kernel::Missing => {
+                Err(EvalError::Execution(format!("function {} is not supported yet", call.function.name)))
+            }
+        }
+    }
+
+    /// An instant vector with all its series.
+    pub(crate) fn vector(&self, node: &Node<'_>, steps: &Steps) -> Result<Vector, EvalError> {
+        Ok(self.operand(node, steps)?.vector())
+    }
+
+    /// Gives the series of an instant vector to `sink` one by one, without holding all of them
+    /// where the node allows it. Series may come with a name that is to be dropped still on.
+    pub(crate) fn each_series(
+        &self,
+        node: &Node<'_>,
+        steps: &Steps,
+        sink: Sink<'_>,
+    ) -> Result<(), EvalError> {
+        if self.streams(node) && !(node.invariant && steps.count() > 1) {
+            return self.stream(node, steps, sink);
+        }
+        for mut series in self.vector(node, steps)? {
+            sink(&mut series)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the series of a node can be taken one by one and still be what they would be all
+    /// together. Where names are dropped at once, two series may become one label set, which is
+    /// an error or a merge; then they are needed together, unless the selector fixes the name.
+    fn streams(&self, node: &Node<'_>) -> bool {
+        let one_name = |selector: &plan::Selector<'_>| {
+            self.options.delayed_name_removal
+                || selector.matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal)
+        };
+        match &node.kind {
+            Kind::Selector(_) => true,
+            Kind::Call { call, args } => match call.function.kernel {
+                Kernel::Window(_) | Kernel::KeepName(_) | Kernel::Rate(_) => args
+                    .iter()
+                    .any(|arg| matches!(&arg.kind, Kind::Matrix { selector, .. } if one_name(selector))),
+                Kernel::Float(_) | Kernel::Date(_) => args.first().is_some_and(|arg| self.streams(arg)),
+                _ => false,
+            },
+            Kind::Negate(inner) => self.streams(inner),
+            _ => false,
+        }
+    }
+
+    /// All series of a streaming node, with their final names and merged where these are equal.
+    fn collect(&self, node: &Node<'_>, steps: &Steps) -> Result<Vector, EvalError> {
+        let mut vector = Vector::new();
+        let mut dropped = false;
+        self.stream(node, steps, &mut |series| {
+            self.budget.hold(held_points(&series.row))?;
+            let row = std::mem::replace(&mut series.row, Row::absent(0));
+            let mut labels = series.labels.clone();
+            if series.drop_name && !self.options.delayed_name_removal {
+                labels = merge::without_name(&labels);
+                dropped = true;
+            }
+            vector.push(SeriesRow { labels, drop_name: series.drop_name, row });
+            Ok(())
+        })?;
+        if dropped { merge::merge(vector) } else { Ok(vector) }
+    }
+
+    fn stream(&self, node: &Node<'_>, steps: &Steps, sink: Sink<'_>) -> Result<(), EvalError> {
+        match &node.kind {
+            Kind::Selector(selector) => selector::each(self, selector, steps, sink),
+            Kind::Negate(inner) => self.each_series(inner, steps, &mut |series| {
+                series.row.map(|_, v| -v);
+                if !series.row.histograms.is_empty() {
+                    return Err(unsupported_histogram("the unary operator -"));
+                }
+                series.drop_name = true;
+                sink(series)
+            }),
+            Kind::Call { call, args } => match call.function.kernel {
+                Kernel::Float(f) | Kernel::Date(f) => self.each_series(&args[0], steps, &mut |series| {
+                    series.row.map(|_, v| f(v));
+                    series.row.histograms.clear();
+                    series.drop_name = true;
+                    if series.row.points() > 0 { sink(series) } else { Ok(()) }
+                }),
+                _ => window::each(self, call, args, steps, sink),
+            },
+            _ => unreachable!("see `streams`"),
+        }
+    }
+}
+
+/// The error for what native histograms are not done for yet: no answer is better than a wrong one.
+pub(crate) fn unsupported_histogram(what: &str) -> EvalError {
+    EvalError::Execution(format!("{what} does not support native histograms yet"))
+}
+
+/// How many samples are held, and the most there may be.
+pub(crate) struct Budget {
+    limit: u64,
+    held: Cell<u64>,
+    peak: Cell<u64>,
+    read: Cell<u64>,
+}
+
+impl Budget {
+    fn new(limit: u64) -> Budget {
+        Budget { limit, held: Cell::new(0), peak: Cell::new(0), read: Cell::new(0) }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats { samples: self.read.get(), peak_samples: self.peak.get() }
+    }
+
+    /// Refuses steps of which not even one row could be held.
+    pub(crate) fn check_steps(&self, steps: &Steps) -> Result<(), EvalError> {
+        if steps.count() as u64 > self.limit { Err(EvalError::TooManySamples) } else { Ok(()) }
+    }
+
+    /// How many samples are held now.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.get()
+    }
+
+    /// Counts `samples` as read from storage.
+    pub(crate) fn count_read(&self, samples: u64) {
+        self.read.set(self.read.get() + samples);
+    }
+
+    /// Holds `samples` more.
+    pub(crate) fn hold(&self, samples: u64) -> Result<(), EvalError> {
+        let held = self.held.get().saturating_add(samples);
+        self.held.set(held);
+        self.peak.set(self.peak.get().max(held));
+        if held > self.limit { Err(EvalError::TooManySamples) } else { Ok(()) }
+    }
+
+    /// Lets go of `samples`.
+    pub(crate) fn release(&self, samples: u64) {
+        self.held.set(self.held.get().saturating_sub(samples));
+    }
+
+    /// Lets go of what a node held while it worked; only its result of `samples` stays.
+    pub(crate) fn settle(&self, before: u64, samples: u64) -> Result<(), EvalError> {
+        self.held.set(before);
+        self.hold(samples)
+    }
+}
+
+fn instant(vector: Vector, steps: &Steps) -> Value {
+    let t_ms = steps.start_ms();
+    let element = |series: SeriesRow| {
+        let value = series.row.value(0)?;
+        Some(VectorElement { labels: series.labels, t_ms, value })
+    };
+    Value::Vector(vector.into_iter().filter_map(element).collect())
+}
+
+fn matrix(vector: Vector, steps: &Steps) -> Vec<Series> {
+    let mut matrix: Vec<Series> = vector
+        .into_iter()
+        .map(|SeriesRow { labels, row, .. }| {
+            let mut floats = Vec::with_capacity(row.present.count(row.len()));
+            row.present
+                .for_each(row.len(), |i| floats.push(FloatPoint { t_ms: steps.at(i), value: row.floats[i] }));
+            let histograms = row
+                .histograms
+                .into_iter()
+                .map(|(step, value)| HistogramPoint { t_ms: steps.at(step as usize), value })
+                .collect();
+            Series { labels, floats, histograms }
+        })
+        .filter(|series| !series.floats.is_empty() || !series.histograms.is_empty())
+        .collect();
+    matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
+    matrix
 }

@@ -3,15 +3,25 @@
 //! Text is parsed into an [`ast::Expr`] that knows where each node stands, checked, and evaluated
 //! by columns over any [`crate::storage::Source`].
 
+mod aggregate;
 pub mod annotations;
 pub mod ast;
+mod binary;
 pub mod duration;
 pub mod eval;
 pub mod functions;
+mod kahan;
+mod matching;
+mod merge;
 pub mod number;
 pub mod parse;
+mod plan;
+mod row;
+mod selector;
 pub mod steps;
+mod subquery;
 pub mod value;
+mod window;
 
 pub use annotations::Annotations;
 pub use ast::Expr;

@@ -41,6 +41,18 @@ impl Steps {
         Steps { start_ms: at.as_millis(), end_ms: at.as_millis(), step_ms: 0 }
     }
 
+    /// Steps given in milliseconds, for evaluations inside an evaluation. `step_ms` must not be
+    /// negative, nor `end_ms` before `start_ms`.
+    pub(super) fn from_millis(start_ms: i64, end_ms: i64, step_ms: i64) -> Steps {
+        debug_assert!(step_ms >= 0 && start_ms <= end_ms);
+        Steps { start_ms, end_ms, step_ms }
+    }
+
+    /// The first step alone, with the same width.
+    pub(super) fn first(&self) -> Steps {
+        Steps { end_ms: self.start_ms, ..*self }
+    }
+
     /// The first step, in milliseconds since the epoch.
     pub fn start_ms(&self) -> i64 {
         self.start_ms

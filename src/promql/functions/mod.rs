@@ -1,8 +1,47 @@
 //! The functions of PromQL: one static table, a row for each.
 
-use super::ast::ValueType::{self, Matrix, Scalar, String, Vector};
+mod histogram;
+mod over_time;
+pub(crate) mod rate;
+mod trend;
+mod vector;
 
-/// A function: its name and signature.
+use super::ast::ValueType::{self, Matrix, Scalar, String, Vector};
+use super::eval::{EvalError, Operand, Site};
+use super::steps::Steps;
+use super::window::{Remarks, Window};
+use larum_storage_format::Value;
+
+/// How a function works on its arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kernel {
+    /// One number for the whole query: `step()`. Put in when the query is planned.
+    Query(fn(&Steps) -> f64),
+    /// Scalars to a scalar, at each step of its own: `time()`, `min_of(a, b)`.
+    Scalar(fn(t_ms: i64, args: &[f64]) -> f64),
+    /// A float to a float: `abs(v)`. Drops histograms and the metric's name.
+    Float(fn(f64) -> f64),
+    /// Seconds since the epoch to a float: `hour(v)`. Without an argument, the time of the step.
+    Date(fn(f64) -> f64),
+    /// The samples of one window to a value: `sum_over_time(m)`. The scalar arguments of the step
+    /// come with the window. Drops the metric's name, see [`Kernel::KeepName`].
+    Window(WindowKernel),
+    /// A [`Kernel::Window`] whose value is one of the samples, so that the metric's name stays.
+    KeepName(WindowKernel),
+    /// `rate(m)` and its like, which share what they need per window between series.
+    Rate(rate::Kind),
+    /// Everything at once, arguments evaluated: `label_replace(v, ...)`, `sort(v)`.
+    Whole(fn(&Site<'_, '_>, Vec<Operand>) -> Result<Operand, EvalError>),
+    /// Works on its unevaluated argument: `timestamp(v)`, `absent_over_time(m)`.
+    Node(fn(&Site<'_, '_>) -> Result<Operand, EvalError>),
+    /// Not done yet.
+    Missing,
+}
+
+/// See [`Kernel::Window`].
+pub(crate) type WindowKernel = fn(&Window<'_>, &mut Remarks<'_, '_>) -> Result<Option<Value>, EvalError>;
+
+/// A function: its name, its signature, and how it is done.
 #[derive(Debug)]
 pub struct Function {
     /// Its name.
@@ -16,6 +55,8 @@ pub struct Function {
     pub returns: ValueType,
     /// Whether stock Prometheus hides it behind a feature flag.
     pub experimental: bool,
+    /// How it is done.
+    pub(crate) kernel: Kernel,
 }
 
 /// Two functions are the same if their names are.
@@ -53,8 +94,9 @@ const fn stable(
     args: &'static [ValueType],
     variadic: i32,
     returns: ValueType,
+    kernel: Kernel,
 ) -> Function {
-    Function { name, args, variadic, returns, experimental: false }
+    Function { name, args, variadic, returns, experimental: false, kernel }
 }
 
 const fn experimental(
@@ -62,102 +104,109 @@ const fn experimental(
     args: &'static [ValueType],
     variadic: i32,
     returns: ValueType,
+    kernel: Kernel,
 ) -> Function {
-    Function { name, args, variadic, returns, experimental: true }
+    Function { name, args, variadic, returns, experimental: true, kernel }
 }
 
 /// The functions of Prometheus 3.14, ascending by name.
 pub static FUNCTIONS: [Function; 90] = [
-    stable("abs", &[Vector], 0, Vector),
-    stable("absent", &[Vector], 0, Vector),
-    stable("absent_over_time", &[Matrix], 0, Vector),
-    stable("acos", &[Vector], 0, Vector),
-    stable("acosh", &[Vector], 0, Vector),
-    stable("asin", &[Vector], 0, Vector),
-    stable("asinh", &[Vector], 0, Vector),
-    stable("atan", &[Vector], 0, Vector),
-    stable("atanh", &[Vector], 0, Vector),
-    stable("avg_over_time", &[Matrix], 0, Vector),
-    stable("ceil", &[Vector], 0, Vector),
-    stable("changes", &[Matrix], 0, Vector),
-    stable("clamp", &[Vector, Scalar, Scalar], 0, Vector),
-    stable("clamp_max", &[Vector, Scalar], 0, Vector),
-    stable("clamp_min", &[Vector, Scalar], 0, Vector),
-    stable("cos", &[Vector], 0, Vector),
-    stable("cosh", &[Vector], 0, Vector),
-    stable("count_over_time", &[Matrix], 0, Vector),
-    stable("day_of_month", &[Vector], 1, Vector),
-    stable("day_of_week", &[Vector], 1, Vector),
-    stable("day_of_year", &[Vector], 1, Vector),
-    stable("days_in_month", &[Vector], 1, Vector),
-    stable("deg", &[Vector], 0, Vector),
-    stable("delta", &[Matrix], 0, Vector),
-    stable("deriv", &[Matrix], 0, Vector),
-    experimental("double_exponential_smoothing", &[Matrix, Scalar, Scalar], 0, Vector),
-    experimental("end", &[], 0, Scalar),
-    stable("exp", &[Vector], 0, Vector),
-    stable("first_over_time", &[Matrix], 0, Vector),
-    stable("floor", &[Vector], 0, Vector),
-    stable("histogram_avg", &[Vector], 0, Vector),
-    stable("histogram_count", &[Vector], 0, Vector),
-    stable("histogram_fraction", &[Scalar, Scalar, Vector], 0, Vector),
-    stable("histogram_quantile", &[Scalar, Vector], 0, Vector),
-    experimental("histogram_quantiles", &[Vector, String, Scalar, Scalar], 9, Vector),
-    stable("histogram_stddev", &[Vector], 0, Vector),
-    stable("histogram_stdvar", &[Vector], 0, Vector),
-    stable("histogram_sum", &[Vector], 0, Vector),
-    stable("hour", &[Vector], 1, Vector),
-    stable("idelta", &[Matrix], 0, Vector),
-    stable("increase", &[Matrix], 0, Vector),
-    experimental("info", &[Vector, Vector], 1, Vector),
-    stable("irate", &[Matrix], 0, Vector),
-    stable("label_join", &[Vector, String, String, String], -1, Vector),
-    stable("label_replace", &[Vector, String, String, String, String], 0, Vector),
-    stable("last_over_time", &[Matrix], 0, Vector),
-    stable("ln", &[Vector], 0, Vector),
-    stable("log10", &[Vector], 0, Vector),
-    stable("log2", &[Vector], 0, Vector),
-    experimental("mad_over_time", &[Matrix], 0, Vector),
-    experimental("max_of", &[Scalar, Scalar], 0, Scalar),
-    stable("max_over_time", &[Matrix], 0, Vector),
-    experimental("min_of", &[Scalar, Scalar], 0, Scalar),
-    stable("min_over_time", &[Matrix], 0, Vector),
-    stable("minute", &[Vector], 1, Vector),
-    stable("month", &[Vector], 1, Vector),
-    stable("pi", &[], 0, Scalar),
-    stable("predict_linear", &[Matrix, Scalar], 0, Vector),
-    stable("present_over_time", &[Matrix], 0, Vector),
-    stable("quantile_over_time", &[Scalar, Matrix], 0, Vector),
-    stable("rad", &[Vector], 0, Vector),
-    experimental("range", &[], 0, Scalar),
-    stable("rate", &[Matrix], 0, Vector),
-    stable("resets", &[Matrix], 0, Vector),
-    stable("round", &[Vector, Scalar], 1, Vector),
-    stable("scalar", &[Vector], 0, Scalar),
-    stable("sgn", &[Vector], 0, Vector),
-    stable("sin", &[Vector], 0, Vector),
-    stable("sinh", &[Vector], 0, Vector),
-    stable("sort", &[Vector], 0, Vector),
-    experimental("sort_by_label", &[Vector, String], -1, Vector),
-    experimental("sort_by_label_desc", &[Vector, String], -1, Vector),
-    stable("sort_desc", &[Vector], 0, Vector),
-    stable("sqrt", &[Vector], 0, Vector),
-    experimental("start", &[], 0, Scalar),
-    experimental("start_timestamp", &[Vector], 0, Vector),
-    stable("stddev_over_time", &[Matrix], 0, Vector),
-    stable("stdvar_over_time", &[Matrix], 0, Vector),
-    experimental("step", &[], 0, Scalar),
-    stable("sum_over_time", &[Matrix], 0, Vector),
-    stable("tan", &[Vector], 0, Vector),
-    stable("tanh", &[Vector], 0, Vector),
-    stable("time", &[], 0, Scalar),
-    stable("timestamp", &[Vector], 0, Vector),
-    experimental("ts_of_first_over_time", &[Matrix], 0, Vector),
-    experimental("ts_of_last_over_time", &[Matrix], 0, Vector),
-    experimental("ts_of_max_over_time", &[Matrix], 0, Vector),
-    experimental("ts_of_min_over_time", &[Matrix], 0, Vector),
-    stable("vector", &[Scalar], 0, Vector),
-    stable("year", &[Vector], 1, Vector),
+    stable("abs", &[Vector], 0, Vector, Kernel::Missing),
+    stable("absent", &[Vector], 0, Vector, Kernel::Whole(vector::absent)),
+    stable("absent_over_time", &[Matrix], 0, Vector, Kernel::Node(vector::absent_over_time)),
+    stable("acos", &[Vector], 0, Vector, Kernel::Missing),
+    stable("acosh", &[Vector], 0, Vector, Kernel::Missing),
+    stable("asin", &[Vector], 0, Vector, Kernel::Missing),
+    stable("asinh", &[Vector], 0, Vector, Kernel::Missing),
+    stable("atan", &[Vector], 0, Vector, Kernel::Missing),
+    stable("atanh", &[Vector], 0, Vector, Kernel::Missing),
+    stable("avg_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::avg)),
+    stable("ceil", &[Vector], 0, Vector, Kernel::Missing),
+    stable("changes", &[Matrix], 0, Vector, Kernel::Window(over_time::changes)),
+    stable("clamp", &[Vector, Scalar, Scalar], 0, Vector, Kernel::Missing),
+    stable("clamp_max", &[Vector, Scalar], 0, Vector, Kernel::Missing),
+    stable("clamp_min", &[Vector, Scalar], 0, Vector, Kernel::Missing),
+    stable("cos", &[Vector], 0, Vector, Kernel::Missing),
+    stable("cosh", &[Vector], 0, Vector, Kernel::Missing),
+    stable("count_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::count)),
+    stable("day_of_month", &[Vector], 1, Vector, Kernel::Missing),
+    stable("day_of_week", &[Vector], 1, Vector, Kernel::Missing),
+    stable("day_of_year", &[Vector], 1, Vector, Kernel::Missing),
+    stable("days_in_month", &[Vector], 1, Vector, Kernel::Missing),
+    stable("deg", &[Vector], 0, Vector, Kernel::Missing),
+    stable("delta", &[Matrix], 0, Vector, Kernel::Rate(rate::Kind::Delta)),
+    stable("deriv", &[Matrix], 0, Vector, Kernel::Window(trend::deriv)),
+    experimental(
+        "double_exponential_smoothing",
+        &[Matrix, Scalar, Scalar],
+        0,
+        Vector,
+        Kernel::Window(trend::double_exponential_smoothing),
+    ),
+    experimental("end", &[], 0, Scalar, Kernel::Missing),
+    stable("exp", &[Vector], 0, Vector, Kernel::Missing),
+    stable("first_over_time", &[Matrix], 0, Vector, Kernel::KeepName(over_time::first)),
+    stable("floor", &[Vector], 0, Vector, Kernel::Missing),
+    stable("histogram_avg", &[Vector], 0, Vector, Kernel::Missing),
+    stable("histogram_count", &[Vector], 0, Vector, Kernel::Missing),
+    stable("histogram_fraction", &[Scalar, Scalar, Vector], 0, Vector, Kernel::Whole(histogram::fraction)),
+    stable("histogram_quantile", &[Scalar, Vector], 0, Vector, Kernel::Whole(histogram::quantile)),
+    experimental("histogram_quantiles", &[Vector, String, Scalar, Scalar], 9, Vector, Kernel::Missing),
+    stable("histogram_stddev", &[Vector], 0, Vector, Kernel::Missing),
+    stable("histogram_stdvar", &[Vector], 0, Vector, Kernel::Missing),
+    stable("histogram_sum", &[Vector], 0, Vector, Kernel::Missing),
+    stable("hour", &[Vector], 1, Vector, Kernel::Missing),
+    stable("idelta", &[Matrix], 0, Vector, Kernel::Window(rate::idelta)),
+    stable("increase", &[Matrix], 0, Vector, Kernel::Rate(rate::Kind::Increase)),
+    experimental("info", &[Vector, Vector], 1, Vector, Kernel::Missing),
+    stable("irate", &[Matrix], 0, Vector, Kernel::Window(rate::irate)),
+    stable("label_join", &[Vector, String, String, String], -1, Vector, Kernel::Missing),
+    stable("label_replace", &[Vector, String, String, String, String], 0, Vector, Kernel::Missing),
+    stable("last_over_time", &[Matrix], 0, Vector, Kernel::KeepName(over_time::last)),
+    stable("ln", &[Vector], 0, Vector, Kernel::Missing),
+    stable("log10", &[Vector], 0, Vector, Kernel::Missing),
+    stable("log2", &[Vector], 0, Vector, Kernel::Missing),
+    experimental("mad_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::mad)),
+    experimental("max_of", &[Scalar, Scalar], 0, Scalar, Kernel::Missing),
+    stable("max_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::max)),
+    experimental("min_of", &[Scalar, Scalar], 0, Scalar, Kernel::Missing),
+    stable("min_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::min)),
+    stable("minute", &[Vector], 1, Vector, Kernel::Missing),
+    stable("month", &[Vector], 1, Vector, Kernel::Missing),
+    stable("pi", &[], 0, Scalar, Kernel::Missing),
+    stable("predict_linear", &[Matrix, Scalar], 0, Vector, Kernel::Window(trend::predict_linear)),
+    stable("present_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::present)),
+    stable("quantile_over_time", &[Scalar, Matrix], 0, Vector, Kernel::Window(over_time::quantile)),
+    stable("rad", &[Vector], 0, Vector, Kernel::Missing),
+    experimental("range", &[], 0, Scalar, Kernel::Missing),
+    stable("rate", &[Matrix], 0, Vector, Kernel::Rate(rate::Kind::Rate)),
+    stable("resets", &[Matrix], 0, Vector, Kernel::Window(over_time::resets)),
+    stable("round", &[Vector, Scalar], 1, Vector, Kernel::Missing),
+    stable("scalar", &[Vector], 0, Scalar, Kernel::Whole(vector::scalar)),
+    stable("sgn", &[Vector], 0, Vector, Kernel::Missing),
+    stable("sin", &[Vector], 0, Vector, Kernel::Missing),
+    stable("sinh", &[Vector], 0, Vector, Kernel::Missing),
+    stable("sort", &[Vector], 0, Vector, Kernel::Missing),
+    experimental("sort_by_label", &[Vector, String], -1, Vector, Kernel::Missing),
+    experimental("sort_by_label_desc", &[Vector, String], -1, Vector, Kernel::Missing),
+    stable("sort_desc", &[Vector], 0, Vector, Kernel::Missing),
+    stable("sqrt", &[Vector], 0, Vector, Kernel::Missing),
+    experimental("start", &[], 0, Scalar, Kernel::Missing),
+    experimental("start_timestamp", &[Vector], 0, Vector, Kernel::Missing),
+    stable("stddev_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::stddev)),
+    stable("stdvar_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::stdvar)),
+    experimental("step", &[], 0, Scalar, Kernel::Missing),
+    stable("sum_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::sum)),
+    stable("tan", &[Vector], 0, Vector, Kernel::Missing),
+    stable("tanh", &[Vector], 0, Vector, Kernel::Missing),
+    stable("time", &[], 0, Scalar, Kernel::Missing),
+    stable("timestamp", &[Vector], 0, Vector, Kernel::Node(vector::timestamp)),
+    experimental("ts_of_first_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::ts_of_first)),
+    experimental("ts_of_last_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::ts_of_last)),
+    experimental("ts_of_max_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::ts_of_max)),
+    experimental("ts_of_min_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::ts_of_min)),
+    stable("vector", &[Scalar], 0, Vector, Kernel::Whole(vector::vector)),
+    stable("year", &[Vector], 1, Vector, Kernel::Missing),
 ];
 
 #[cfg(test)]

@@ -1,0 +1,289 @@
+//! The functions `*_over_time`, `changes` and `resets`: the samples of one window to one value.
+
+use super::super::eval::{EvalError, unsupported_histogram};
+use super::super::kahan::{self, Mean, Sum};
+use super::super::window::{Remarks, Window};
+use larum_storage_format::Value;
+use std::cmp::Ordering;
+
+type Outcome = Result<Option<Value>, EvalError>;
+
+fn float(value: f64) -> Outcome {
+    Ok(Some(Value::Float(value)))
+}
+
+/// For functions that make nothing of histograms: runs `f` if there are floats.
+fn of_floats(window: &Window<'_>, remarks: &mut Remarks<'_, '_>, f: impl FnOnce(&[f64]) -> f64) -> Outcome {
+    if window.floats.is_empty() {
+        return Ok(None);
+    }
+    if !window.histograms.is_empty() {
+        remarks.ignored();
+    }
+    float(f(window.floats))
+}
+
+/// For functions that work on floats or on histograms, but not on both at once.
+fn of_either(
+    window: &Window<'_>,
+    remarks: &mut Remarks<'_, '_>,
+    name: &str,
+    f: impl FnOnce(&[f64]) -> f64,
+) -> Outcome {
+    match (window.floats.is_empty(), window.histograms.is_empty()) {
+        (false, true) => float(f(window.floats)),
+        (false, false) => {
+            remarks.mixed();
+            Ok(None)
+        }
+        (true, false) => Err(unsupported_histogram(name)),
+        (true, true) => Ok(None),
+    }
+}
+
+/// `avg_over_time(m)`
+pub(super) fn avg(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_either(window, remarks, "avg_over_time", |floats| {
+        let mut mean = Mean::EMPTY;
+        floats.iter().for_each(|v| mean.add(*v));
+        mean.mean()
+    })
+}
+
+/// `sum_over_time(m)`
+pub(super) fn sum(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_either(window, remarks, "sum_over_time", |floats| {
+        let mut sum = Sum::ZERO;
+        floats.iter().for_each(|v| sum.add(*v));
+        if sum.sum.is_infinite() { sum.sum } else { sum.total() }
+    })
+}
+
+/// The index of the float that `better(candidate, best)` prefers. A NaN is never preferred, and
+/// replaced by anything.
+fn best(floats: &[f64], better: impl Fn(f64, f64) -> bool) -> usize {
+    let mut found = 0;
+    for (i, v) in floats.iter().enumerate().skip(1) {
+        if better(*v, floats[found]) || floats[found].is_nan() {
+            found = i;
+        }
+    }
+    found
+}
+
+/// `min_over_time(m)`
+pub(super) fn min(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_floats(window, remarks, |floats| floats[best(floats, |v, min| v < min)])
+}
+
+/// `max_over_time(m)`
+pub(super) fn max(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_floats(window, remarks, |floats| floats[best(floats, |v, max| v > max)])
+}
+
+/// `ts_of_min_over_time(m)`: of equal ones, the last.
+pub(super) fn ts_of_min(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_floats(window, remarks, |floats| seconds(window.times_ms[best(floats, |v, min| v <= min)]))
+}
+
+/// `ts_of_max_over_time(m)`: of equal ones, the last.
+pub(super) fn ts_of_max(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_floats(window, remarks, |floats| seconds(window.times_ms[best(floats, |v, max| v >= max)]))
+}
+
+fn seconds(t_ms: i64) -> f64 {
+    t_ms as f64 / 1000.0
+}
+
+/// `ts_of_first_over_time(m)`
+pub(super) fn ts_of_first(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    let first = window.times_ms.first().into_iter().chain(window.histogram_times_ms.first()).min();
+    Ok(first.map(|t_ms| Value::Float(seconds(*t_ms))))
+}
+
+/// `ts_of_last_over_time(m)`
+pub(super) fn ts_of_last(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    let last = window.times_ms.last().into_iter().chain(window.histogram_times_ms.last()).max();
+    Ok(last.map(|t_ms| Value::Float(seconds(*t_ms))))
+}
+
+/// `first_over_time(m)`
+pub(super) fn first(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    Ok(match (window.times_ms.first(), window.histogram_times_ms.first()) {
+        (Some(float_ms), Some(histogram_ms)) if histogram_ms <= float_ms => histogram(window, 0),
+        (Some(_), _) => Some(Value::Float(window.floats[0])),
+        (None, Some(_)) => histogram(window, 0),
+        (None, None) => None,
+    })
+}
+
+/// `last_over_time(m)`
+pub(super) fn last(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    let newest = window.histograms.len().wrapping_sub(1);
+    Ok(match (window.times_ms.last(), window.histogram_times_ms.last()) {
+        (Some(float_ms), Some(histogram_ms)) if histogram_ms >= float_ms => histogram(window, newest),
+        (Some(_), _) => window.floats.last().map(|v| Value::Float(*v)),
+        (None, Some(_)) => histogram(window, newest),
+        (None, None) => None,
+    })
+}
+
+fn histogram(window: &Window<'_>, index: usize) -> Option<Value> {
+    window.histograms.get(index).map(|h| Value::Histogram(h.clone()))
+}
+
+/// `count_over_time(m)`
+pub(super) fn count(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    float((window.floats.len() + window.histograms.len()) as f64)
+}
+
+/// `present_over_time(m)`
+pub(super) fn present(_: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    float(1.0)
+}
+
+/// `stddev_over_time(m)`
+pub(super) fn stddev(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_floats(window, remarks, |floats| variance(floats).sqrt())
+}
+
+/// `stdvar_over_time(m)`
+pub(super) fn stdvar(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_floats(window, remarks, variance)
+}
+
+/// Welford's method with compensated sums, as upstream.
+fn variance(floats: &[f64]) -> f64 {
+    let (mut count, mut mean, mut aux) = (0.0, Sum::ZERO, Sum::ZERO);
+    for &v in floats {
+        count += 1.0;
+        let delta = v - mean.total();
+        (mean.sum, mean.compensation) = kahan::add(delta / count, mean.sum, mean.compensation);
+        (aux.sum, aux.compensation) = kahan::add(delta * (v - mean.total()), aux.sum, aux.compensation);
+    }
+    aux.total() / count
+}
+
+/// `quantile_over_time(q, m)`
+pub(super) fn quantile(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    let q = window.args[0];
+    if !window.floats.is_empty() && !(0.0..=1.0).contains(&q) {
+        remarks.quantile(q);
+    }
+    of_floats(window, remarks, |floats| quantile_of(q, &mut floats.to_vec()))
+}
+
+/// `mad_over_time(m)`: the median of the distances from the median.
+pub(super) fn mad(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
+    of_floats(window, remarks, |floats| {
+        let mut values = floats.to_vec();
+        let median = quantile_of(0.5, &mut values);
+        values.iter_mut().for_each(|v| *v = (*v - median).abs());
+        quantile_of(0.5, &mut values)
+    })
+}
+
+/// The order of floats in PromQL: NaN is the smallest.
+pub(crate) fn nan_first(a: &f64, b: &f64) -> Ordering {
+    a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
+}
+
+/// The quantile `q` of `values`, interpolated; `values` are sorted on the way.
+pub(crate) fn quantile_of(q: f64, values: &mut [f64]) -> f64 {
+    if values.is_empty() || q.is_nan() {
+        return f64::NAN;
+    }
+    if q < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if q > 1.0 {
+        return f64::INFINITY;
+    }
+    values.sort_unstable_by(nan_first);
+    let last = values.len() - 1;
+    let rank = q * last as f64;
+    let lower = rank.floor() as usize;
+    let upper = (lower + 1).min(last);
+    let weight = rank - rank.floor();
+    values[lower] * (1.0 - weight) + values[upper] * weight
+}
+
+/// `changes(m)`
+pub(super) fn changes(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    if window.histograms.is_empty() {
+        let changed = |pair: &&[f64]| pair[0] != pair[1] && !(pair[0].is_nan() && pair[1].is_nan());
+        return float(window.floats.windows(2).filter(changed).count() as f64);
+    }
+    count_pairs(window, |before, after| match (before, after) {
+        (Value::Float(a), Value::Float(b)) => Ok(a != b && !(a.is_nan() && b.is_nan())),
+        (Value::Histogram(_), Value::Histogram(_)) => Err(unsupported_histogram("changes")),
+        _ => Ok(true),
+    })
+}
+
+/// `resets(m)`
+pub(super) fn resets(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    if window.histograms.is_empty() {
+        return float(window.floats.windows(2).filter(|pair| pair[1] < pair[0]).count() as f64);
+    }
+    count_pairs(window, |before, after| match (before, after) {
+        (Value::Float(a), Value::Float(b)) => Ok(b < a),
+        (Value::Histogram(_), Value::Histogram(_)) => Err(unsupported_histogram("resets")),
+        _ => Ok(true),
+    })
+}
+
+/// Counts the pairs of neighbours, floats and histograms in order of time, for which `f` is true.
+fn count_pairs(window: &Window<'_>, f: impl Fn(&Value, &Value) -> Result<bool, EvalError>) -> Outcome {
+    let (mut at_float, mut at_histogram) = (0, 0);
+    let mut count = 0;
+    let mut before: Option<Value> = None;
+    loop {
+        let float_ms = window.times_ms.get(at_float);
+        let histogram_ms = window.histogram_times_ms.get(at_histogram);
+        let value = match (float_ms, histogram_ms) {
+            (None, None) => return float(f64::from(count)),
+            (Some(float_ms), Some(histogram_ms)) if float_ms > histogram_ms => None,
+            (Some(_), _) => Some(Value::Float(window.floats[at_float])),
+            (None, Some(_)) => None,
+        };
+        let value = match value {
+            Some(value) => {
+                at_float += 1;
+                value
+            }
+            None => {
+                at_histogram += 1;
+                Value::Histogram(window.histograms[at_histogram - 1].clone())
+            }
+        };
+        if let Some(before) = &before
+            && f(before, &value)?
+        {
+            count += 1;
+        }
+        before = Some(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_interpolated_and_nan_is_smallest() {
+        assert_eq!(quantile_of(0.8, &mut [1.0, f64::NAN, 0.0]), 0.6);
+        assert!(quantile_of(0.2, &mut [1.0, f64::NAN, 0.0]).is_nan());
+        assert_eq!(quantile_of(1.0, &mut [3.0, 1.0]), 3.0);
+        assert_eq!(quantile_of(-0.1, &mut [3.0]), f64::NEG_INFINITY);
+        assert!(quantile_of(0.5, &mut []).is_nan());
+    }
+
+    #[test]
+    fn a_nan_is_minimum_only_among_nans() {
+        let nan = f64::NAN;
+        assert_eq!(best(&[nan, 2.0, 0.0], |v, min| v < min), 2);
+        assert_eq!(best(&[2.0, nan, 1.0], |v, min| v < min), 2);
+        assert_eq!(best(&[1.0, 2.0, 2.0], |v, max| v >= max), 2);
+    }
+}

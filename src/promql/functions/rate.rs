@@ -1,0 +1,255 @@
+//! `rate`, `increase`, `delta`, and their instant sisters.
+//!
+//! The formulas are Prometheus' (`promql/functions.go`, `extrapolatedRate`): the difference
+//! between the last and the first sample, plus what resets took away, extended to the borders of
+//! the window. All of it but the values depends on the timestamps only, and is worked out once for
+//! all series that share them ([`Shared`]).
+
+use crate::promql::eval::{EvalError, unsupported_histogram};
+use crate::promql::plan::Place;
+use crate::promql::row::{Bits, Presence, Row};
+use crate::promql::steps::Steps;
+use crate::promql::window::{Borders, RangeSeries, Remarks, Window};
+use larum_storage_format::Value;
+
+/// Which of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Per second, of a counter.
+    Rate,
+    /// Over the window, of a counter.
+    Increase,
+    /// Over the window, of a gauge.
+    Delta,
+}
+
+impl Kind {
+    /// Whether falling values mean that a counter began again.
+    pub(crate) fn is_counter(self) -> bool {
+        self != Kind::Delta
+    }
+}
+
+/// What is known of one window before its values are: all in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    /// From the first sample to the last.
+    sampled: f64,
+    /// How far to extend before the first sample.
+    to_start: f64,
+    /// How far to extend after the last.
+    to_end: f64,
+    /// By what the difference of the values is multiplied.
+    factor: f64,
+}
+
+impl Extent {
+    /// Of a window with `samples` samples, from `first_ms` to `last_ms`.
+    fn new(window: (i64, i64), first_ms: i64, last_ms: i64, samples: u32, divisor: f64) -> Extent {
+        let sampled = (last_ms - first_ms) as f64 / 1000.0;
+        let average = sampled / f64::from(samples - 1);
+        // A sample further away than this from the border is taken for the end of the series.
+        let threshold = average * 1.1;
+        let reach = |gap_ms: i64| {
+            let gap = gap_ms as f64 / 1000.0;
+            if gap >= threshold { average / 2.0 } else { gap }
+        };
+        let (to_start, to_end) = (reach(first_ms.saturating_sub(window.0)), reach(window.1 - last_ms));
+        let extent = Extent { sampled, to_start, to_end, factor: 0.0 };
+        Extent { factor: extent.factor_from(to_start, divisor), ..extent }
+    }
+
+    fn factor_from(&self, to_start: f64, divisor: f64) -> f64 {
+        (self.sampled + to_start + self.to_end) / self.sampled / divisor
+    }
+
+    /// The factor for a counter that was at `first` and went up by `delta`: it was not below zero
+    /// before, so the extension ends where it would have been zero.
+    #[inline]
+    fn counter_factor(&self, first: f64, delta: f64, divisor: f64) -> f64 {
+        // Without dividing: is sampled * (first / delta) < to_start? Close calls are left to
+        // the exact formula.
+        if delta > 0.0 && first >= 0.0 && self.sampled * first < self.to_start * delta * (1.0 + 1e-9) {
+            let to_zero = self.sampled * (first / delta);
+            if to_zero < self.to_start {
+                return self.factor_from(to_zero, divisor);
+            }
+        }
+        self.factor
+    }
+}
+
+/// What rates of series with the same timestamps have in common.
+pub(crate) struct Shared {
+    counter: bool,
+    /// What an increase is divided by: the window in seconds, or 1.
+    divisor: f64,
+    /// Per step the index of the first and the last sample of its window. Where there are not
+    /// two, both are 0 and what comes out is not looked at.
+    ends: Vec<(u32, u32)>,
+    extents: Vec<Extent>,
+    present: Presence,
+}
+
+impl Shared {
+    /// For the windows of `range_ms` at `place` of all steps.
+    pub(crate) fn new(kind: Kind, times_ms: &[i64], place: &Place, range_ms: i64, steps: &Steps) -> Shared {
+        let borders = Borders::new(times_ms, place, range_ms, steps);
+        let divisor = if kind == Kind::Rate { range_ms as f64 / 1000.0 } else { 1.0 };
+        let count = steps.count();
+        let mut bits = Bits::none(count);
+        let mut ends = Vec::with_capacity(count);
+        let mut extents = Vec::with_capacity(count);
+        for (i, t_ms) in steps.iter().enumerate() {
+            let (lo, hi) = (borders.lo[i], borders.hi[i]);
+            if hi - lo < 2 {
+                ends.push((0, 0));
+                extents.push(Extent { sampled: 1.0, to_start: 0.0, to_end: 0.0, factor: 0.0 });
+                continue;
+            }
+            bits.set(i);
+            ends.push((lo, hi - 1));
+            let end_ms = place.time(t_ms);
+            let window = (end_ms.saturating_sub(range_ms), end_ms);
+            let (first_ms, last_ms) = (times_ms[lo as usize], times_ms[hi as usize - 1]);
+            extents.push(Extent::new(window, first_ms, last_ms, hi - lo, divisor));
+        }
+        Shared {
+            counter: kind.is_counter(),
+            divisor,
+            ends,
+            extents,
+            present: Presence::from_bits(&bits, count),
+        }
+    }
+
+    /// At which steps there is a rate.
+    pub(crate) fn present(&self) -> Presence {
+        self.present.clone()
+    }
+
+    /// The rates of `values`, whose counter begins again at the indexes `resets`.
+    pub(crate) fn fill(&self, values: &[f64], resets: &[u32], out: &mut [f64]) {
+        if values.is_empty() {
+            return;
+        }
+        let steps = out.iter_mut().zip(self.ends.iter().zip(&self.extents));
+        if !self.counter {
+            for (out, (&(first, last), extent)) in steps {
+                *out = (values[last as usize] - values[first as usize]) * extent.factor;
+            }
+            return;
+        }
+        let mut next = 0;
+        for (out, (&(first, last), extent)) in steps {
+            let first_value = values[first as usize];
+            let mut delta = values[last as usize] - first_value;
+            if next < resets.len() {
+                // Windows only move on, so resets before this one are before all that follow.
+                while next < resets.len() && resets[next] <= first {
+                    next += 1;
+                }
+                for &reset in resets[next..].iter().take_while(|reset| **reset <= last) {
+                    delta += values[reset as usize - 1];
+                }
+            }
+            *out = delta * extent.counter_factor(first_value, delta, self.divisor);
+        }
+    }
+}
+
+/// Finds the indexes at which the counter of `series` began again.
+pub(crate) fn find_resets(kind: Kind, series: &RangeSeries, resets: &mut Vec<u32>) {
+    resets.clear();
+    if !kind.is_counter() {
+        return;
+    }
+    let values = &series.floats;
+    if series.starts_ms.is_empty() {
+        let fell = values.windows(2).enumerate().filter(|(_, pair)| pair[1] < pair[0]);
+        resets.extend(fell.map(|(i, _)| i as u32 + 1));
+    } else {
+        let began =
+            |i: &usize| values[*i] < values[*i - 1] || began_again(&series.starts_ms, &series.times_ms, *i);
+        resets.extend((1..values.len()).filter(began).map(|i| i as u32));
+    }
+}
+
+/// Whether start timestamps say that the counter began again between the samples `i - 1` and `i`
+/// (Prometheus 3.14, `isStartTimestampReset`).
+fn began_again(starts_ms: &[i64], times_ms: &[i64], i: usize) -> bool {
+    let (start_ms, before_ms) = (starts_ms[i], times_ms[i - 1]);
+    if start_ms == 0 || start_ms > times_ms[i] || start_ms < before_ms {
+        return false;
+    }
+    // A start at the very time of the sample before: deltas do so, but also a counter of unknown
+    // start, whose first sample then has none.
+    start_ms > before_ms || starts_ms[i - 1] != 0
+}
+
+/// Corrects `row` where windows hold histograms.
+pub(crate) fn with_histograms<'w>(
+    _kind: Kind,
+    windows: impl Iterator<Item = Window<'w>>,
+    row: &mut Row,
+    remarks: &mut Remarks<'_, '_>,
+) -> Result<(), EvalError> {
+    let count = row.len();
+    let mut bits = Bits::none(count);
+    row.present.for_each(count, |i| bits.set(i));
+    for (step, window) in windows.enumerate() {
+        match (window.floats.len(), window.histograms.len()) {
+            (_, 0) | (0, 1) => {}
+            (0, _) => return Err(unsupported_histogram("rate, increase and delta")),
+            _ => {
+                remarks.mixed();
+                bits.unset(step);
+            }
+        }
+    }
+    row.present = Presence::from_bits(&bits, count);
+    Ok(())
+}
+
+/// `irate(m)`: the per-second rate between the last two samples.
+pub(crate) fn irate(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Result<Option<Value>, EvalError> {
+    last_two(window, remarks, true)
+}
+
+/// `idelta(m)`: the difference of the last two samples.
+pub(crate) fn idelta(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Result<Option<Value>, EvalError> {
+    last_two(window, remarks, false)
+}
+
+fn last_two(
+    window: &Window<'_>,
+    remarks: &mut Remarks<'_, '_>,
+    per_second: bool,
+) -> Result<Option<Value>, EvalError> {
+    if window.floats.len() + window.histograms.len() < 2 {
+        return Ok(None);
+    }
+    let newer = |times: &[i64], than: &[i64], back: usize| {
+        // How many of the last two samples are of `times`: `back` is 1 for the last, 2 for both.
+        times.len() >= back && times[times.len() - back] > than.last().copied().unwrap_or(i64::MIN)
+    };
+    if newer(window.histogram_times_ms, window.times_ms, 2) {
+        return Err(unsupported_histogram("irate and idelta"));
+    }
+    if !newer(window.times_ms, window.histogram_times_ms, 2) {
+        remarks.mixed();
+        return Ok(None);
+    }
+    let last = window.floats.len() - 1;
+    let (before, value) = (window.floats[last - 1], window.floats[last]);
+    let interval_ms = window.times_ms[last] - window.times_ms[last - 1];
+    if interval_ms == 0 {
+        return Ok(None);
+    }
+    let reset = per_second
+        && (value < before
+            || !window.starts_ms.is_empty() && began_again(window.starts_ms, window.times_ms, last));
+    let delta = if reset { value } else { value - before };
+    let value = if per_second { delta / (interval_ms as f64 / 1000.0) } else { delta };
+    Ok(Some(Value::Float(value)))
+}

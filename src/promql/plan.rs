@@ -1,0 +1,231 @@
+//! The plan of a query: its tree with every duration worked out, `@` resolved, and the parts
+//! marked whose value is the same at every step, so that they are evaluated once.
+
+use super::ast::{
+    Aggregate, At, Binary, Call, DurationExpr, DurationKind, DurationOp, Expr, ExprKind, Modifiers, Pos,
+    RangeExtension, UnaryOp, ValueType, VectorSelector,
+};
+use super::eval::EvalError;
+use super::functions::Kernel;
+use super::steps::Steps;
+use crate::storage::Matcher;
+
+/// A node of the plan.
+#[derive(Debug)]
+pub(crate) struct Node<'a> {
+    /// What it is.
+    pub(crate) kind: Kind<'a>,
+    /// Where it stands in the query, without parentheses around it.
+    pub(crate) pos: Pos,
+    /// The type of its value.
+    pub(crate) value_type: ValueType,
+    /// Whether its value is the same at every step.
+    pub(crate) invariant: bool,
+}
+
+/// The kinds of nodes. Parentheses and unary plus are gone.
+#[derive(Debug)]
+pub(crate) enum Kind<'a> {
+    Number(f64),
+    Text(&'a str),
+    Selector(Selector<'a>),
+    Matrix { selector: Selector<'a>, range_ms: i64 },
+    Subquery(Box<Subquery<'a>>),
+    Call { call: &'a Call, args: Vec<Node<'a>> },
+    Aggregate { aggregate: &'a Aggregate, param: Option<Box<Node<'a>>>, expr: Box<Node<'a>> },
+    Negate(Box<Node<'a>>),
+    Binary { binary: &'a Binary, lhs: Box<Node<'a>>, rhs: Box<Node<'a>> },
+}
+
+/// What is selected, and where in time it is looked for.
+#[derive(Debug)]
+pub(crate) struct Selector<'a> {
+    /// All must match.
+    pub(crate) matchers: &'a [Matcher],
+    /// When.
+    pub(crate) place: Place,
+    /// `anchored` or `smoothed`.
+    pub(crate) extension: Option<RangeExtension>,
+}
+
+/// `expr[range:step]`
+#[derive(Debug)]
+pub(crate) struct Subquery<'a> {
+    /// What is evaluated.
+    pub(crate) expr: Node<'a>,
+    /// The width of the window.
+    pub(crate) range_ms: i64,
+    /// The resolution, above zero.
+    pub(crate) step_ms: i64,
+    /// When.
+    pub(crate) place: Place,
+}
+
+/// `offset` and `@`: where a selector looks, seen from a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// `@`
+    pub(crate) at_ms: Option<i64>,
+    /// `offset`
+    pub(crate) offset_ms: i64,
+}
+
+impl Place {
+    /// Where to look at the step `t_ms`.
+    pub(crate) fn time(&self, t_ms: i64) -> i64 {
+        self.at_ms.unwrap_or(t_ms).saturating_sub(self.offset_ms)
+    }
+}
+
+/// Plans `expr`, to be evaluated at `steps`.
+pub(crate) fn plan<'a>(
+    expr: &'a Expr,
+    steps: &Steps,
+    default_subquery_step_ms: i64,
+) -> Result<Node<'a>, EvalError> {
+    Planner { steps: *steps, default_subquery_step_ms }.node(expr)
+}
+
+struct Planner {
+    steps: Steps,
+    default_subquery_step_ms: i64,
+}
+
+impl Planner {
+    fn node<'a>(&self, mut expr: &'a Expr) -> Result<Node<'a>, EvalError> {
+        while let ExprKind::Paren(inner) | ExprKind::Unary(UnaryOp::Plus, inner) = &expr.kind {
+            expr = inner;
+        }
+        let (kind, value_type, invariant) = match &expr.kind {
+            ExprKind::Number(number) => (Kind::Number(*number), ValueType::Scalar, true),
+            ExprKind::String(text) => (Kind::Text(text), ValueType::String, true),
+            ExprKind::VectorSelector(selector) => {
+                let selector = self.selector(selector)?;
+                let invariant = selector.place.at_ms.is_some();
+                (Kind::Selector(selector), ValueType::Vector, invariant)
+            }
+            ExprKind::MatrixSelector(matrix) => {
+                let selector = self.selector(&matrix.selector)?;
+                let range_ms = self.positive_ms(&matrix.range)?;
+                let invariant = selector.place.at_ms.is_some();
+                (Kind::Matrix { selector, range_ms }, ValueType::Matrix, invariant)
+            }
+            ExprKind::Subquery(subquery) => {
+                let step_ms = match &subquery.step {
+                    Some(step) => self.positive_ms(step)?,
+                    None => self.default_subquery_step_ms.max(1),
+                };
+                let planned = Subquery {
+                    expr: self.node(&subquery.expr)?,
+                    range_ms: self.positive_ms(&subquery.range)?,
+                    step_ms,
+                    place: self.place(&subquery.modifiers)?,
+                };
+                let invariant = planned.place.at_ms.is_some();
+                (Kind::Subquery(Box::new(planned)), ValueType::Matrix, invariant)
+            }
+            ExprKind::Call(call) => self.call(call)?,
+            ExprKind::Aggregate(aggregate) => {
+                let param = aggregate.param.as_deref().map(|p| self.node(p)).transpose()?;
+                let expr = self.node(&aggregate.expr)?;
+                let invariant = expr.invariant && param.as_ref().is_none_or(|p| p.invariant);
+                let kind = Kind::Aggregate { aggregate, param: param.map(Box::new), expr: Box::new(expr) };
+                (kind, ValueType::Vector, invariant)
+            }
+            ExprKind::Unary(_, inner) => {
+                let inner = self.node(inner)?;
+                let (value_type, invariant) = (inner.value_type, inner.invariant);
+                match inner.kind {
+                    Kind::Number(number) => (Kind::Number(-number), value_type, invariant),
+                    _ => (Kind::Negate(Box::new(inner)), value_type, invariant),
+                }
+            }
+            ExprKind::Binary(binary) => {
+                let (lhs, rhs) = (self.node(&binary.lhs)?, self.node(&binary.rhs)?);
+                let invariant = lhs.invariant && rhs.invariant;
+                let value_type = match (lhs.value_type, rhs.value_type) {
+                    (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
+                    _ => ValueType::Vector,
+                };
+                (Kind::Binary { binary, lhs: Box::new(lhs), rhs: Box::new(rhs) }, value_type, invariant)
+            }
+            ExprKind::Paren(_) => unreachable!("parentheses are taken off above"),
+        };
+        Ok(Node { kind, pos: expr.pos, value_type, invariant })
+    }
+
+    fn call<'a>(&self, call: &'a Call) -> Result<(Kind<'a>, ValueType, bool), EvalError> {
+        if let Kernel::Query(value) = call.function.kernel {
+            return Ok((Kind::Number(value(&self.steps)), ValueType::Scalar, true));
+        }
+        let args: Vec<Node<'a>> = call.args.iter().map(|arg| self.node(arg)).collect::<Result<_, _>>()?;
+        // A date function without an argument takes the time of the step.
+        let timeless = match call.function.kernel {
+            Kernel::Date(_) => !args.is_empty(),
+            _ => !DEPENDS_ON_STEP.contains(&call.function.name),
+        };
+        let invariant = timeless && args.iter().all(|arg| arg.invariant);
+        Ok((Kind::Call { call, args }, call.function.returns, invariant))
+    }
+
+    fn selector<'a>(&self, selector: &'a VectorSelector) -> Result<Selector<'a>, EvalError> {
+        let place = self.place(&selector.modifiers)?;
+        Ok(Selector { matchers: &selector.matchers, place, extension: selector.extension })
+    }
+
+    fn place(&self, modifiers: &Modifiers) -> Result<Place, EvalError> {
+        let at_ms = modifiers.at.map(|at| match at {
+            At::Time(t_ms) => t_ms,
+            At::Start => self.steps.start_ms(),
+            At::End => self.steps.end_ms(),
+        });
+        let offset_ms = modifiers.offset.as_ref().map_or(Ok(0), |offset| self.duration_ms(offset))?;
+        Ok(Place { at_ms, offset_ms })
+    }
+
+    fn positive_ms(&self, duration: &DurationExpr) -> Result<i64, EvalError> {
+        match self.duration_ms(duration)? {
+            ms if ms > 0 => Ok(ms),
+            _ => Err(EvalError::Execution("duration must be greater than 0".to_owned())),
+        }
+    }
+
+    fn duration_ms(&self, duration: &DurationExpr) -> Result<i64, EvalError> {
+        let seconds = self.seconds(duration)?;
+        let ms = seconds * 1000.0;
+        // Upstream holds durations in nanoseconds, so 2^63 of them are the limit.
+        if ms.is_nan() || ms.abs() >= super::duration::MAX_MS as f64 {
+            return Err(EvalError::Execution("duration is out of range".to_owned()));
+        }
+        Ok(ms.round() as i64)
+    }
+
+    fn seconds(&self, duration: &DurationExpr) -> Result<f64, EvalError> {
+        Ok(match &duration.kind {
+            DurationKind::Literal { seconds, .. } => *seconds,
+            DurationKind::Step => self.steps.step_ms() as f64 / 1000.0,
+            DurationKind::Range => self.steps.end_ms().saturating_sub(self.steps.start_ms()) as f64 / 1000.0,
+            DurationKind::Unary(UnaryOp::Plus, inner) | DurationKind::Paren(inner) => self.seconds(inner)?,
+            DurationKind::Unary(UnaryOp::Minus, inner) => -self.seconds(inner)?,
+            DurationKind::Min(a, b) => self.seconds(a)?.min(self.seconds(b)?),
+            DurationKind::Max(a, b) => self.seconds(a)?.max(self.seconds(b)?),
+            DurationKind::Binary(op, a, b) => {
+                let (a, b) = (self.seconds(a)?, self.seconds(b)?);
+                let zero = |what: &str| EvalError::Execution(format!("{what} by zero"));
+                match op {
+                    DurationOp::Add => a + b,
+                    DurationOp::Sub => a - b,
+                    DurationOp::Mul => a * b,
+                    DurationOp::Div if b == 0.0 => return Err(zero("division")),
+                    DurationOp::Div => a / b,
+                    DurationOp::Mod if b == 0.0 => return Err(zero("modulo")),
+                    DurationOp::Mod => a % b,
+                    DurationOp::Pow => a.powf(b),
+                }
+            }
+        })
+    }
+}
+
+/// Functions whose value changes from step to step even if their arguments do not.
+const DEPENDS_ON_STEP: [&str; 3] = ["predict_linear", "time", "timestamp"];

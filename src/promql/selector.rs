@@ -1,0 +1,210 @@
+//! Selectors of instant vectors: for each step the newest sample that is not too old.
+
+use super::eval::{EvalError, Evaluator, Sink};
+use super::plan::{Place, Selector};
+use super::row::{Bits, Presence, Row, SeriesRow};
+use super::steps::Steps;
+use crate::storage::series_set::Columns;
+use crate::storage::{SeriesSet, TimeRange};
+use larum_storage_format::{Labels, Samples, is_stale};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Things worked out once per column of timestamps, for all series that share the column.
+///
+/// A column is known by its address, so the cache keeps it alive. Series whose timestamps nobody
+/// shares would fill it without use; so it starts anew when it has become large.
+pub(crate) struct PerColumn<T> {
+    known: HashMap<(*const i64, usize), (Arc<[i64]>, Rc<T>), foldhash::fast::RandomState>,
+    most: usize,
+}
+
+/// How many steps all entries of a cache may have together: some 40 MiB of window borders.
+const MOST_CACHED_STEPS: usize = 1 << 20;
+
+impl<T> PerColumn<T> {
+    /// A cache for things that take room for `steps` steps each.
+    pub(crate) fn new(steps: usize) -> PerColumn<T> {
+        PerColumn { known: HashMap::default(), most: (MOST_CACHED_STEPS / steps.max(1)).max(1) }
+    }
+
+    /// What belongs to `column`, made by `make` if it is the first time.
+    pub(crate) fn get(&mut self, column: &Arc<[i64]>, make: impl FnOnce() -> T) -> Rc<T> {
+        let key = (column.as_ptr(), column.len());
+        if let Some((_, known)) = self.known.get(&key) {
+            return known.clone();
+        }
+        let made = Rc::new(make());
+        if self.known.len() >= self.most {
+            self.known.clear();
+        }
+        self.known.insert(key, (column.clone(), made.clone()));
+        made
+    }
+}
+
+/// The range of times from which samples are needed to look back `width_ms` from every step.
+pub(crate) fn time_range(place: &Place, width_ms: i64, steps: &Steps) -> TimeRange {
+    let (first, last) = (place.time(steps.start_ms()), place.time(steps.at(steps.count() - 1)));
+    TimeRange::new(first.saturating_sub(width_ms).saturating_add(1), last)
+}
+
+/// Selected series, loaded one by one.
+pub(crate) struct Selection<'e, 'a> {
+    evaluator: &'e Evaluator<'a>,
+    set: Box<dyn SeriesSet + 'e>,
+    columns: Columns,
+    next: usize,
+}
+
+impl<'e, 'a> Selection<'e, 'a> {
+    /// Selects what `selector` matches in `range`.
+    pub(crate) fn new(
+        evaluator: &'e Evaluator<'a>,
+        selector: &Selector<'_>,
+        range: TimeRange,
+    ) -> Result<Selection<'e, 'a>, EvalError> {
+        if selector.extension.is_some() {
+            return Err(EvalError::Execution(
+                "the anchored and smoothed modifiers are not supported yet".to_owned(),
+            ));
+        }
+        let set = evaluator.source.select(selector.matchers, range)?;
+        Ok(Selection { evaluator, set, columns: Columns::default(), next: 0 })
+    }
+
+    /// The next series that has samples: its position and its samples.
+    pub(crate) fn next(&mut self) -> Result<Option<(usize, Samples)>, EvalError> {
+        while self.next < self.set.len() {
+            let index = self.next;
+            self.next += 1;
+            self.evaluator.alive()?;
+            let samples = self.set.load(index, &mut self.columns)?;
+            if samples.is_empty() {
+                continue;
+            }
+            self.evaluator.budget.count_read(samples.len() as u64);
+            return Ok(Some((index, samples)));
+        }
+        self.set.warnings().into_iter().for_each(|text| self.evaluator.storage_warning(text));
+        Ok(None)
+    }
+
+    /// The labels of the series at `index`.
+    pub(crate) fn labels(&self, index: usize) -> Labels {
+        self.set.labels(index)
+    }
+}
+
+/// For each step the index of the sample that is seen there.
+struct Lookup {
+    index: Vec<u32>,
+    present: Presence,
+}
+
+impl Lookup {
+    fn new(times_ms: &[i64], place: &Place, lookback_ms: i64, steps: &Steps) -> Lookup {
+        let count = steps.count();
+        let mut index = vec![0; count];
+        let mut bits = Bits::none(count);
+        let mut after = 0;
+        for (i, t_ms) in steps.iter().enumerate() {
+            let t_ms = place.time(t_ms);
+            after = if i == 0 {
+                times_ms.partition_point(|t| *t <= t_ms)
+            } else {
+                after + times_ms[after..].iter().take_while(|t| **t <= t_ms).count()
+            };
+            if after > 0 && times_ms[after - 1] > t_ms.saturating_sub(lookback_ms) {
+                index[i] = (after - 1) as u32;
+                bits.set(i);
+            }
+        }
+        Lookup { index, present: Presence::from_bits(&bits, count) }
+    }
+
+    /// Fills `row` with what a series with these samples shows at the steps.
+    fn fill(&self, samples: &Samples, row: &mut Row) {
+        row.floats.clear();
+        row.floats.extend(self.index.iter().map(|&i| samples.floats[i as usize]));
+        row.present = self.present.clone();
+        row.histograms.clear();
+        let stale = row.floats.iter().any(|v| is_stale(*v));
+        if !stale && samples.histograms.is_empty() {
+            return;
+        }
+        let count = row.len();
+        let mut bits = Bits::none(count);
+        let (floats, histograms) = (&row.floats, &mut row.histograms);
+        self.present.for_each(count, |i| {
+            let found = samples.histograms.binary_search_by_key(&self.index[i], |(at, _)| *at);
+            match found {
+                Ok(found) if !is_stale(samples.histograms[found].1.sum) => {
+                    histograms.push((i as u32, samples.histograms[found].1.clone()));
+                }
+                Err(_) if !is_stale(floats[i]) => bits.set(i),
+                _ => {}
+            }
+        });
+        row.present = Presence::from_bits(&bits, count);
+    }
+}
+
+/// Gives the series that `selector` selects to `sink`.
+pub(crate) fn each(
+    evaluator: &Evaluator<'_>,
+    selector: &Selector<'_>,
+    steps: &Steps,
+    sink: Sink<'_>,
+) -> Result<(), EvalError> {
+    each_seen(evaluator, selector, steps, |lookup, _, samples, row| lookup.fill(samples, row), sink)
+}
+
+/// Gives the series that `selector` selects to `sink`, with the times of their samples in seconds
+/// as values.
+pub(crate) fn each_timestamp(
+    evaluator: &Evaluator<'_>,
+    selector: &Selector<'_>,
+    steps: &Steps,
+    sink: Sink<'_>,
+) -> Result<(), EvalError> {
+    let fill = |lookup: &Lookup, count: usize, samples: &Samples, row: &mut Row| {
+        lookup.fill(samples, row);
+        let mut bits = Bits::none(count);
+        bits.add_row(row);
+        row.present = Presence::from_bits(&bits, count);
+        row.histograms.clear();
+        for (value, &index) in row.floats.iter_mut().zip(&lookup.index) {
+            *value = samples.timestamps[index as usize] as f64 / 1000.0;
+        }
+    };
+    each_seen(evaluator, selector, steps, fill, sink)
+}
+
+fn each_seen(
+    evaluator: &Evaluator<'_>,
+    selector: &Selector<'_>,
+    steps: &Steps,
+    fill: impl Fn(&Lookup, usize, &Samples, &mut Row),
+    sink: Sink<'_>,
+) -> Result<(), EvalError> {
+    let lookback_ms = evaluator.lookback_ms;
+    let range = time_range(&selector.place, lookback_ms, steps);
+    let mut selection = Selection::new(evaluator, selector, range)?;
+    let count = steps.count();
+    let mut lookups = PerColumn::new(count);
+    let mut series =
+        SeriesRow { labels: Labels::empty(), drop_name: false, row: Row::full(Vec::with_capacity(count)) };
+    while let Some((index, samples)) = selection.next()? {
+        let make = || Lookup::new(&samples.timestamps, &selector.place, lookback_ms, steps);
+        let lookup = lookups.get(&samples.timestamps, make);
+        fill(&lookup, count, &samples, &mut series.row);
+        if series.row.points() > 0 {
+            series.labels = selection.labels(index);
+            series.drop_name = false;
+            sink(&mut series)?;
+        }
+    }
+    Ok(())
+}
