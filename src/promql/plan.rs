@@ -97,7 +97,7 @@ impl Planner {
             expr = inner;
         }
         let (kind, value_type, invariant) = match &expr.kind {
-            ExprKind::Number(number) => (Kind::Number(*number), ValueType::Scalar, true),
+            ExprKind::Number { value, .. } => (Kind::Number(*value), ValueType::Scalar, true),
             ExprKind::String(text) => (Kind::Text(text), ValueType::String, true),
             ExprKind::VectorSelector(selector) => {
                 let selector = self.selector(selector)?;
