@@ -1,21 +1,17 @@
 //! The storage engine: one data folder, opened.
 
 use super::batch::{Appended, Batch};
-use super::error::{AppendError, OpenError, ReadError};
+use super::error::{AppendError, OpenError};
 use super::matcher::Matcher;
 use super::options::Options;
-use super::series_set::{SeriesSet, Source};
+use super::querier::View;
 use super::time::TimeRange;
 use super::wal::Pending;
-use larum_storage_format::Labels;
 use std::io;
 use std::path::Path;
 
 /// An open data folder.
 pub struct Storage {}
-
-/// A consistent view of everything stored: one head and a set of partitions, held alive.
-pub struct View {}
 
 /// Figures about the engine, for metrics and status pages. Counters only grow.
 #[derive(Debug, Clone, Default)]
@@ -91,43 +87,6 @@ impl Storage {
 
     /// Cuts everything, so that the next start replays nothing, and closes. Later calls fail.
     pub fn close(&self) -> io::Result<()> {
-        todo!()
-    }
-}
-
-impl View {
-    /// The names of the labels of the series that match any of the `sets` (all series, if there is
-    /// no set), sorted.
-    pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<String>, ReadError> {
-        let _ = (sets, range);
-        todo!()
-    }
-
-    /// The values of the label `name` among the series that match any of the `sets`, sorted.
-    pub fn label_values(
-        &self,
-        name: &str,
-        sets: &[Vec<Matcher>],
-        range: TimeRange,
-    ) -> Result<Vec<String>, ReadError> {
-        let _ = (name, sets, range);
-        todo!()
-    }
-
-    /// The series that match any of the `sets` and may hold samples in `range`, sorted by labels.
-    pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, ReadError> {
-        let _ = (sets, range);
-        todo!()
-    }
-}
-
-impl Source for View {
-    fn select<'a>(
-        &'a self,
-        matchers: &[Matcher],
-        range: TimeRange,
-    ) -> Result<Box<dyn SeriesSet + 'a>, ReadError> {
-        let _ = (matchers, range);
         todo!()
     }
 }

@@ -20,17 +20,10 @@ pub(crate) trait Part: Send + Sync {
     /// The labels of a selected series.
     fn labels(&self, series: u32) -> Labels;
 
-    /// Appends the samples of a selected series in `range` to `runs`, ascending by time within a
-    /// run. Runs of one part may overlap (late samples in the head); a later run then wins. What is
-    /// damaged is left out and told to `damaged`.
-    fn load(
-        &self,
-        series: u32,
-        range: TimeRange,
-        columns: &mut Columns,
-        runs: &mut Vec<Run>,
-        damaged: &mut Vec<ReadError>,
-    );
+    /// Appends the samples of a selected series to `load.runs`, ascending by time within a run. Runs
+    /// of one part may overlap (late samples in the head); a later run then wins. What is damaged is
+    /// left out and told to `load.damaged`.
+    fn load(&self, series: u32, load: &mut Load<'_>);
 
     /// The label names of the series that match, unordered, possibly with repetitions.
     fn label_names(&self, matchers: &[Matcher]) -> Vec<String>;
@@ -39,11 +32,31 @@ pub(crate) trait Part: Send + Sync {
     fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String>;
 }
 
+/// What a reader wants of the series it loads, and what it gets.
+pub(crate) struct Load<'a> {
+    /// The number of the part within the reader's view, for [`ColumnPiece::part`].
+    pub part: u32,
+    /// Only samples in this range.
+    pub range: TimeRange,
+    /// The timestamp columns that the reader met so far.
+    pub columns: &'a mut Columns,
+    /// The samples.
+    pub runs: Vec<Run>,
+    /// What could not be read.
+    pub damaged: Vec<ReadError>,
+}
+
+impl<'a> Load<'a> {
+    /// Nothing loaded yet, nothing found damaged.
+    pub fn new(range: TimeRange, columns: &'a mut Columns) -> Load<'a> {
+        Load { part: 0, range, columns, runs: Vec::new(), damaged: Vec::new() }
+    }
+}
+
 /// Samples of one series from one place: a slice of a timestamp column, with values.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
-    /// Where the timestamps come from, `part` left 0 for the querier to fill in; `None` if they
-    /// are this series' own.
+    /// Where the timestamps come from; `None` if they are this series' own.
     pub origin: Option<ColumnPiece>,
     /// Strictly ascending, in milliseconds since the epoch.
     pub timestamps: Arc<[i64]>,

@@ -3,6 +3,7 @@
 use super::error::ReadError;
 use super::matcher::Matcher;
 use super::time::TimeRange;
+use foldhash::fast::RandomState;
 use larum_storage_format::{Labels, Samples};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub trait SeriesSet: Sync {
 /// One per thread and query. A key says where the timestamps came from; see [`ColumnKey`].
 #[derive(Debug, Default)]
 pub struct Columns {
-    known: HashMap<ColumnKey, Arc<[i64]>>,
+    known: HashMap<ColumnKey, Arc<[i64]>, RandomState>,
 }
 
 /// The origin of a column of timestamps: the pieces it was put together from, in order. Equal keys

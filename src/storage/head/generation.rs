@@ -1,8 +1,7 @@
 //! A generation: all samples appended between two switches of the WAL.
 
-use crate::storage::error::ReadError;
 use crate::storage::matcher::Matcher;
-use crate::storage::part::{Part, Run};
+use crate::storage::part::{Load, Part};
 use crate::storage::series_set::Columns;
 use crate::storage::time::TimeRange;
 use larum_storage_format::{Labels, Samples, SeriesId};
@@ -47,14 +46,7 @@ impl Part for Generation {
         todo!()
     }
 
-    fn load(
-        &self,
-        _series: u32,
-        _range: TimeRange,
-        _columns: &mut Columns,
-        _runs: &mut Vec<Run>,
-        _damaged: &mut Vec<ReadError>,
-    ) {
+    fn load(&self, _series: u32, _load: &mut Load<'_>) {
         todo!()
     }
 

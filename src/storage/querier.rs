@@ -1,0 +1,395 @@
+//! Reading: a view of everything stored, held alive, and the selections made from it.
+//!
+//! 1. A view is a list of layers, in rising precedence: partitions by sequence, then the generations
+//!    of the head. Whatever happens meanwhile, it shows what was there when it was taken (the
+//!    active generation of the head goes on growing).
+//! 2. A selection asks every layer that overlaps its range for matching series, and brings those
+//!    of one identity together. Nothing is decoded.
+//! 3. Loading a series collects its runs from its layers, cuts out what was deleted from each
+//!    layer, and merges the rest.
+
+use super::error::ReadError;
+use super::matcher::Matcher;
+use super::merge::{merge, push_without};
+use super::part::{Load, Part};
+use super::series_set::{Columns, SeriesSet, Source};
+use super::time::TimeRange;
+use super::tombstones::Tombstones;
+use larum_storage_format::{Labels, Samples, SeriesId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// So many warnings are kept in full; the others are counted.
+const WARNINGS_MAX: usize = 10;
+
+/// Samples that are read together, and what was deleted from them.
+#[derive(Clone)]
+pub(crate) struct Layer {
+    /// What holds the samples.
+    pub part: Arc<dyn Part>,
+    /// What was deleted from it.
+    pub tombstones: Arc<Tombstones>,
+}
+
+/// A consistent view of everything stored: one head and a set of partitions, held alive.
+pub struct View {
+    partitions: Arc<[Layer]>,
+    generations: Vec<Layer>,
+    /// Nothing older is shown.
+    border_ms: i64,
+}
+
+impl View {
+    /// A view of `partitions`, by rising sequence, and `generations`, oldest first, that shows
+    /// nothing older than `border_ms`.
+    pub(crate) fn new(
+        partitions: Arc<[Layer]>,
+        generations: impl IntoIterator<Item = Arc<dyn Part>>,
+        border_ms: i64,
+    ) -> View {
+        let generations = generations.into_iter();
+        let generations = generations.map(|part| Layer { part, tombstones: Arc::default() }).collect();
+        View { partitions, generations, border_ms }
+    }
+
+    /// The times between which samples are stored; `None` if nothing is.
+    pub fn time_range(&self) -> Option<TimeRange> {
+        let shown = TimeRange::new(self.border_ms, i64::MAX);
+        self.layers()
+            .filter_map(|layer| layer.part.time_range())
+            .map(|range| range.intersect(&shown))
+            .filter(|range| !range.is_empty())
+            .reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)))
+    }
+
+    /// The names of the labels of the series that match any of the `sets` (all series, if there is
+    /// no set), sorted.
+    pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<String>, ReadError> {
+        Ok(self.collect(sets, range, |part, matchers| part.label_names(matchers)))
+    }
+
+    /// The values of the label `name` among the series that match any of the `sets`, sorted.
+    pub fn label_values(
+        &self,
+        name: &str,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<String>, ReadError> {
+        Ok(self.collect(sets, range, |part, matchers| part.label_values(name, matchers)))
+    }
+
+    /// The series that match any of the `sets` and may hold samples in `range`, sorted by labels.
+    pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, ReadError> {
+        let mut found: BTreeMap<SeriesId, Labels> = BTreeMap::new();
+        for (_, layer) in self.layers_in(range) {
+            for matchers in sets {
+                for (id, series) in layer.part.select(matchers) {
+                    found.entry(id).or_insert_with(|| layer.part.labels(series));
+                }
+            }
+        }
+        let mut labels: Vec<Labels> = found.into_values().collect();
+        labels.sort_unstable();
+        Ok(labels)
+    }
+
+    fn collect(
+        &self,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+        ask: impl Fn(&dyn Part, &[Matcher]) -> Vec<String>,
+    ) -> Vec<String> {
+        let mut all = BTreeSet::new();
+        for (_, layer) in self.layers_in(range) {
+            if sets.is_empty() {
+                all.extend(ask(&*layer.part, &[]));
+            }
+            for matchers in sets {
+                all.extend(ask(&*layer.part, matchers));
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.partitions.iter().chain(&self.generations)
+    }
+
+    /// The layers with samples in `range`, each with its number.
+    fn layers_in(&self, range: TimeRange) -> impl Iterator<Item = (u32, &Layer)> {
+        let range = self.shown(range);
+        let overlaps = move |layer: &Layer| layer.part.time_range().is_some_and(|own| own.overlaps(&range));
+        (0..).zip(self.layers()).filter(move |(_, layer)| !range.is_empty() && overlaps(layer))
+    }
+
+    fn shown(&self, range: TimeRange) -> TimeRange {
+        TimeRange { min_ms: range.min_ms.max(self.border_ms), ..range }
+    }
+
+    /// Selects without boxing.
+    pub(crate) fn selection(&self, matchers: &[Matcher], range: TimeRange) -> Selection<'_> {
+        let mut layers = Vec::new();
+        let mut found: Vec<Found> = Vec::new();
+        for (number, layer) in self.layers_in(range) {
+            let place = layers.len() as u32;
+            let selected = layer.part.select(matchers).into_iter();
+            found.extend(selected.map(|(id, series)| Found { id, layer: place, series }));
+            layers.push((number, layer));
+        }
+        // One sorted stretch per layer: the stable sort merges them, and layers stay in order.
+        found.sort_by_key(|f| f.id);
+        let starts = (0..found.len()).filter(|&i| i == 0 || found[i - 1].id != found[i].id);
+        let starts = starts.chain([found.len()]).map(|i| i as u32).collect();
+        Selection { layers, found, starts, range: self.shown(range), warnings: Mutex::default() }
+    }
+}
+
+impl Source for View {
+    fn select<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Box<dyn SeriesSet + 'a>, ReadError> {
+        Ok(Box::new(self.selection(matchers, range)))
+    }
+}
+
+/// A selected series in one layer.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    id: SeriesId,
+    layer: u32,
+    series: u32,
+}
+
+/// Series selected from a view.
+pub(crate) struct Selection<'a> {
+    /// The layers asked, with their numbers in the view.
+    layers: Vec<(u32, &'a Layer)>,
+    /// By identity, then by layer.
+    found: Vec<Found>,
+    /// Where each series starts in `found`, and where the last one ends.
+    starts: Vec<u32>,
+    range: TimeRange,
+    warnings: Mutex<Warnings>,
+}
+
+#[derive(Debug, Default)]
+struct Warnings {
+    kept: Vec<String>,
+    more: u64,
+}
+
+impl Selection<'_> {
+    /// The identity of the series at `index`.
+    pub fn id(&self, index: usize) -> SeriesId {
+        self.places(index)[0].id
+    }
+
+    fn places(&self, index: usize) -> &[Found] {
+        let range: Range<usize> = self.starts[index] as usize..self.starts[index + 1] as usize;
+        &self.found[range]
+    }
+
+    fn warn(&self, index: usize, damaged: &[ReadError]) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        for error in damaged {
+            if warnings.kept.len() < WARNINGS_MAX {
+                let labels = self.labels(index);
+                warnings.kept.push(format!("samples of {labels} are missing: {error}"));
+            } else {
+                warnings.more += 1;
+            }
+        }
+    }
+}
+
+impl SeriesSet for Selection<'_> {
+    fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    fn labels(&self, index: usize) -> Labels {
+        // All layers have the same labels under an identity; the newest is likeliest in the caches.
+        let places = self.places(index);
+        let place = places[places.len() - 1];
+        self.layers[place.layer as usize].1.part.labels(place.series)
+    }
+
+    fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
+        let mut load = Load::new(self.range, columns);
+        for place in self.places(index) {
+            let (number, layer) = self.layers[place.layer as usize];
+            load.part = number;
+            layer.load(place.id, place.series, &mut load);
+        }
+        let Load { runs, damaged, .. } = load;
+        if !damaged.is_empty() {
+            self.warn(index, &damaged);
+        }
+        Ok(merge(runs, columns))
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = warnings.kept.clone();
+        if warnings.more > 0 {
+            all.push(format!("{} more stretches of samples are missing (damaged)", warnings.more));
+        }
+        all
+    }
+}
+
+impl Layer {
+    /// Appends the runs of a series, without what was deleted.
+    pub fn load(&self, id: SeriesId, series: u32, load: &mut Load<'_>) {
+        let from = load.runs.len();
+        self.part.load(series, load);
+        let deleted = self.tombstones.of(id);
+        if !deleted.is_empty() {
+            for run in load.runs.split_off(from) {
+                push_without(run, deleted, load.columns, &mut load.runs);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::part::Run;
+    use crate::storage::series_set::ColumnPiece;
+    use larum_storage_format::IdentitySeed;
+
+    /// Series of one name with samples on one column each.
+    struct Fake {
+        series: Vec<(SeriesId, Labels)>,
+        times: Vec<i64>,
+        value: f64,
+    }
+
+    impl Fake {
+        fn layer(jobs: &[&str], times: &[i64], value: f64) -> Layer {
+            let labels = |job: &&str| Labels::from_pairs([("__name__", "m"), ("job", *job)]).unwrap();
+            let with_id = |labels: Labels| (SeriesId::of(&labels, IdentitySeed(1)), labels);
+            let mut series: Vec<_> = jobs.iter().map(labels).map(with_id).collect();
+            series.sort();
+            Layer {
+                part: Arc::new(Fake { series, times: times.to_vec(), value }),
+                tombstones: Arc::default(),
+            }
+        }
+    }
+
+    impl Part for Fake {
+        fn time_range(&self) -> Option<TimeRange> {
+            Some(TimeRange::new(*self.times.first()?, *self.times.last()?))
+        }
+
+        fn select(&self, matchers: &[Matcher]) -> Vec<(SeriesId, u32)> {
+            let passes =
+                |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
+            (0..).zip(&self.series).filter(|(_, s)| passes(&s.1)).map(|(i, s)| (s.0, i)).collect()
+        }
+
+        fn labels(&self, series: u32) -> Labels {
+            self.series[series as usize].1.clone()
+        }
+
+        fn load(&self, _series: u32, load: &mut Load<'_>) {
+            let from = self.times.partition_point(|&t| t < load.range.min_ms);
+            let to = self.times.partition_point(|&t| t <= load.range.max_ms).max(from);
+            let piece =
+                ColumnPiece { part: load.part, column: 0, start: from as u32, len: (to - from) as u32 };
+            load.runs.push(Run {
+                origin: Some(piece),
+                timestamps: load.columns.shared(vec![piece], || self.times[from..to].to_vec()),
+                floats: vec![self.value; to - from],
+                histograms: Vec::new(),
+                start_timestamps: Vec::new(),
+            });
+            if self.value < 0.0 {
+                load.damaged.push(ReadError::Canceled);
+            }
+        }
+
+        fn label_names(&self, _: &[Matcher]) -> Vec<String> {
+            vec!["job".into(), "__name__".into()]
+        }
+
+        fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String> {
+            let selected = self.select(matchers).into_iter();
+            selected.filter_map(|(_, s)| self.labels(s).get(name).map(str::to_owned)).collect()
+        }
+    }
+
+    fn view(border_ms: i64) -> View {
+        let partitions = [Fake::layer(&["a", "b"], &[10, 20], 1.0), Fake::layer(&["b", "c"], &[20, 30], 2.0)];
+        View::new(partitions.into(), [Fake::layer(&["c", "b"], &[30, 40], 3.0).part], border_ms)
+    }
+
+    fn load(view: &View, job: &str, range: TimeRange) -> Vec<(i64, f64)> {
+        let set = view.select(&[Matcher::equal("job", job)], range).unwrap();
+        assert!(set.len() <= 1);
+        (0..set.len())
+            .flat_map(|i| {
+                assert_eq!(set.labels(i).get("job"), Some(job));
+                let samples = set.load(i, &mut Columns::default()).unwrap();
+                samples.timestamps.iter().copied().zip(samples.floats).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_series_is_merged_from_its_layers_and_the_newest_wins() {
+        let view = view(i64::MIN);
+        assert_eq!(load(&view, "a", TimeRange::ALL), [(10, 1.0), (20, 1.0)]);
+        assert_eq!(load(&view, "b", TimeRange::ALL), [(10, 1.0), (20, 2.0), (30, 3.0), (40, 3.0)]);
+        assert_eq!(load(&view, "b", TimeRange::new(20, 30)), [(20, 2.0), (30, 3.0)]);
+        assert_eq!(view.select(&[], TimeRange::ALL).unwrap().len(), 3);
+        assert_eq!(view.select(&[], TimeRange::new(0, 15)).unwrap().len(), 2);
+        assert!(view.select(&[], TimeRange::new(5, 4)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_lies_before_the_border_is_not_shown() {
+        let view = view(25);
+        assert_eq!(load(&view, "a", TimeRange::ALL), []);
+        assert_eq!(load(&view, "b", TimeRange::ALL), [(30, 3.0), (40, 3.0)]);
+        assert_eq!(view.time_range(), Some(TimeRange::new(25, 40)));
+        assert_eq!(view.label_values("job", &[], TimeRange::ALL).unwrap(), ["b", "c"]);
+    }
+
+    #[test]
+    fn a_deletion_hides_what_its_layer_holds_and_nothing_else() {
+        let mut layers = [Fake::layer(&["a", "b"], &[10, 20], 1.0), Fake::layer(&["b", "c"], &[20, 30], 2.0)];
+        let b = Labels::from_pairs([("__name__", "m"), ("job", "b")]).unwrap();
+        let mut tombstones = Tombstones::default();
+        tombstones.add(SeriesId::of(&b, IdentitySeed(1)), TimeRange::ALL);
+        layers[0].tombstones = Arc::new(tombstones);
+        let view = View::new(layers.into(), [], i64::MIN);
+        assert_eq!(load(&view, "b", TimeRange::ALL), [(20, 2.0), (30, 2.0)]);
+        assert_eq!(load(&view, "a", TimeRange::ALL), [(10, 1.0), (20, 1.0)]);
+    }
+
+    #[test]
+    fn labels_are_listed_once_and_sorted() {
+        let view = view(i64::MIN);
+        assert_eq!(view.label_names(&[], TimeRange::ALL).unwrap(), ["__name__", "job"]);
+        let sets = [vec![Matcher::equal("job", "c")], vec![Matcher::equal("job", "a")]];
+        assert_eq!(view.label_values("job", &sets, TimeRange::ALL).unwrap(), ["a", "c"]);
+        let series = view.series(&sets, TimeRange::ALL).unwrap();
+        let jobs: Vec<_> = series.iter().map(|labels| labels.get("job").unwrap()).collect();
+        assert_eq!(jobs, ["a", "c"]);
+    }
+
+    #[test]
+    fn damage_becomes_a_warning_that_names_the_series() {
+        let view = View::new([Fake::layer(&["a"], &[10], -1.0)].into(), [], i64::MIN);
+        let set = view.select(&[], TimeRange::ALL).unwrap();
+        assert!(set.warnings().is_empty());
+        set.load(0, &mut Columns::default()).unwrap();
+        assert!(set.warnings()[0].contains(r#"job="a""#), "{:?}", set.warnings());
+    }
+}
