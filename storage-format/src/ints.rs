@@ -425,13 +425,14 @@ mod tests {
     #[test]
     fn what_is_regular_takes_a_few_bytes() {
         let n = 1000;
-        let cases: [(&str, usize, &dyn Fn(i64) -> i64); 6] = [
-            ("constant", 3, &|_| 77),
-            ("steady", 12, &|i| 1_790_000_000_000 + 15_000 * i),
-            ("one step", 8, &|i| if i < 500 { 5 } else { 6 }),
-            ("multiples", 1024, &|i| 4096 * (i * i * 7919 % 251)),
-            ("outlier", 24, &|i| if i == 600 { i64::MAX } else { 0 }),
-            ("alternating", 160, &|i| i % 2),
+        type Case = (&'static str, usize, fn(i64) -> i64);
+        let cases: [Case; 6] = [
+            ("constant", 3, |_| 77),
+            ("steady", 12, |i| 1_790_000_000_000 + 15_000 * i),
+            ("one step", 8, |i| if i < 500 { 5 } else { 6 }),
+            ("multiples", 1024, |i| 4096 * (i * i * 7919 % 251)),
+            ("outlier", 24, |i| if i == 600 { i64::MAX } else { 0 }),
+            ("alternating", 160, |i| i % 2),
         ];
         for (name, most, f) in cases {
             let len = round_trip(&(0..n).map(f).collect::<Vec<_>>());

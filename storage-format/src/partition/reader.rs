@@ -1,0 +1,282 @@
+//! Reads a partition in place.
+//!
+//! [`UnverifiedPartition`] trusts the header only. [`Partition`] has a verified index, borrows
+//! everything from the bytes it owns (a mapped file, say), and verifies an extent of chunks when
+//! one of them is first decoded.
+
+use super::directory::Directory;
+use super::extents::Extents;
+use super::header::{PartitionHeader, Section};
+use super::postings::{LabelValues, Postings};
+use super::series::SeriesTable;
+use super::symbols::Symbols;
+use crate::chunk::{DecodedChunk, decode_chunk};
+use crate::cursor::{DecodeError, DecodeErrorKind};
+use crate::labels::Labels;
+use crate::series_id::SeriesId;
+use crate::timestamps::{TimestampReader, TimestampSlice};
+use std::ops::Range;
+
+/// A partition file whose header is intact and whose length is right; nothing else was looked at.
+#[derive(Debug)]
+pub struct UnverifiedPartition<B> {
+    bytes: B,
+    header: PartitionHeader,
+}
+
+impl<B: AsRef<[u8]>> UnverifiedPartition<B> {
+    /// Checks magic, version, header and length of a whole file.
+    ///
+    /// # Errors
+    /// Another kind of file, another version, a damaged header, a wrong length.
+    pub fn open(bytes: B) -> Result<UnverifiedPartition<B>, DecodeError> {
+        let header = PartitionHeader::decode(bytes.as_ref())?;
+        let len = bytes.as_ref().len();
+        if len as u64 != header.byte_len {
+            return Err(DecodeError {
+                kind: if (len as u64) < header.byte_len {
+                    DecodeErrorKind::Truncated
+                } else {
+                    DecodeErrorKind::Corrupt("longer than its header says")
+                },
+                offset: len,
+                what: "partition",
+            });
+        }
+        Ok(UnverifiedPartition { bytes, header })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &PartitionHeader {
+        &self.header
+    }
+
+    /// Verifies the index, reading all of it once.
+    ///
+    /// # Errors
+    /// Damage anywhere but in DATA.
+    pub fn verify(self) -> Result<Partition<B>, DecodeError> {
+        let UnverifiedPartition { bytes, header } = self;
+        let file = bytes.as_ref();
+        // The header has checked that sections lie within the file, whose length fits usize.
+        let section = |s: Section| {
+            let range = header.section(s);
+            range.start as usize..range.end as usize
+        };
+        let (data, checksums) = (section(Section::Data), section(Section::Checksums));
+        let index = data.end..section(Section::Postings).end;
+        let extents = Extents::open(file, data, index, checksums)?;
+        extents.verify_index(file)?;
+        let partition = Partition { bytes, header, extents };
+        partition.check_counts()?;
+        Ok(partition)
+    }
+}
+
+/// A partition with a verified index.
+///
+/// Series are addressed by *ordinal*, their place in the order of ids, below
+/// [`Partition::series_count`]; timestamp columns by number.
+#[derive(Debug)]
+pub struct Partition<B> {
+    bytes: B,
+    header: PartitionHeader,
+    extents: Extents,
+}
+
+/// A chunk of a series: which timestamps its samples have, and where its values lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The timestamps, one per sample.
+    pub timestamps: TimestampSlice,
+    /// Where the chunk lies, in bytes from the start of the file.
+    range: Range<usize>,
+}
+
+impl Chunk {
+    /// Length of the chunk in bytes.
+    pub fn byte_len(&self) -> usize {
+        self.range.len()
+    }
+}
+
+impl<B: AsRef<[u8]>> Partition<B> {
+    /// [`UnverifiedPartition::open`], then [`UnverifiedPartition::verify`].
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn open(bytes: B) -> Result<Partition<B>, DecodeError> {
+        UnverifiedPartition::open(bytes)?.verify()
+    }
+
+    /// The header.
+    pub fn header(&self) -> &PartitionHeader {
+        &self.header
+    }
+
+    /// The bytes of the file.
+    pub fn bytes(&self) -> &B {
+        &self.bytes
+    }
+
+    /// How many series there are; ordinals are below it.
+    pub fn series_count(&self) -> u32 {
+        self.header.series_count
+    }
+
+    /// The identity of a series, or `None` if there is no such ordinal.
+    pub fn series_id(&self, ordinal: u32) -> Option<SeriesId> {
+        self.series().ok()?.id(ordinal)
+    }
+
+    /// The ordinal of a series, if it is here.
+    pub fn find(&self, id: SeriesId) -> Option<u32> {
+        self.series().ok()?.find(id)
+    }
+
+    /// The labels of a series.
+    ///
+    /// # Errors
+    /// No such ordinal; an index that no writer writes.
+    pub fn labels(&self, ordinal: u32) -> Result<Labels, DecodeError> {
+        self.series()?.labels(ordinal, &self.symbols()?)
+    }
+
+    /// The label names, sorted.
+    ///
+    /// # Errors
+    /// An index that no writer writes.
+    pub fn label_names(&self) -> Result<impl Iterator<Item = Result<&str, DecodeError>> + '_, DecodeError> {
+        Ok(self.postings()?.names())
+    }
+
+    /// The values of a label name, sorted, each with its series; `None` if no series has the label.
+    ///
+    /// # Errors
+    /// An index that no writer writes.
+    pub fn label_values(&self, name: &str) -> Result<Option<LabelValues<'_>>, DecodeError> {
+        self.postings()?.values(name)
+    }
+
+    /// Appends the ordinals of the series with the label `name="value"`, ascending.
+    ///
+    /// # Errors
+    /// An index that no writer writes.
+    pub fn postings_of(&self, name: &str, value: &str, out: &mut Vec<u32>) -> Result<(), DecodeError> {
+        let Some(values) = self.label_values(name)? else { return Ok(()) };
+        let Some(position) = values.find(value)? else { return Ok(()) };
+        values.ordinals(position, out)
+    }
+
+    /// The chunks of a series, by the time of their first sample. Chunks may overlap in time where
+    /// a series mixes floats and histograms, but never share a timestamp.
+    ///
+    /// # Errors
+    /// An index that no writer writes.
+    pub fn chunks(
+        &self,
+        ordinal: u32,
+    ) -> Result<impl ExactSizeIterator<Item = Result<Chunk, DecodeError>> + '_, DecodeError> {
+        let (directory, timestamps) = (self.directory()?, self.timestamps()?);
+        let base = self.header.section(Section::Data).start;
+        Ok(directory.of_series(ordinal).collect::<Vec<_>>().into_iter().map(move |position| {
+            let (slice, range) = directory.chunk(position)?;
+            let range = (base + range.start) as usize..(base + range.end) as usize;
+            Ok(Chunk { timestamps: timestamps.slice(slice)?, range })
+        }))
+    }
+
+    /// How many timestamp columns there are.
+    pub fn column_count(&self) -> usize {
+        self.timestamps().map_or(0, |t| t.column_count())
+    }
+
+    /// A whole timestamp column, in milliseconds since the epoch. Many chunks share one; decode it
+    /// once and cut it with [`Partition::slice_of`].
+    ///
+    /// # Errors
+    /// No such column, or one that no writer writes.
+    pub fn column(&self, column: u32) -> Result<Vec<i64>, DecodeError> {
+        let mut out = Vec::new();
+        self.timestamps()?.decode_column(column, &mut out)?;
+        Ok(out)
+    }
+
+    /// The timestamps of `chunk` within its decoded `column`.
+    ///
+    /// # Panics
+    /// If `column` is not the chunk's.
+    pub fn slice_of<'c>(&self, chunk: &Chunk, column: &'c [i64]) -> &'c [i64] {
+        &column[usize::from(chunk.timestamps.start)..][..usize::from(chunk.timestamps.len)]
+    }
+
+    /// Decodes the values of a chunk, whose samples have `timestamps`. The extents it lies in are
+    /// verified unless they were before.
+    ///
+    /// # Errors
+    /// Damage, which concerns the chunks in the same 16 KiB only.
+    pub fn decode(&self, chunk: &Chunk, timestamps: &[i64]) -> Result<DecodedChunk, DecodeError> {
+        let file = self.bytes.as_ref();
+        self.extents.verify_data(file, chunk.range.clone())?;
+        decode_chunk(&file[chunk.range.clone()], timestamps)
+            .map_err(|error| DecodeError { offset: error.offset + chunk.range.start, ..error })
+    }
+
+    /// Verifies part of DATA without decoding it: `range` in bytes from the start of DATA, cut to
+    /// its end. For scrubbing.
+    ///
+    /// # Errors
+    /// The first damaged extent.
+    pub fn verify_data(&self, range: Range<u64>) -> Result<(), DecodeError> {
+        let data = self.header.section(Section::Data);
+        let at = |offset: u64| data.start.saturating_add(offset).min(data.end) as usize;
+        let range = at(range.start)..at(range.end);
+        if range.is_empty() { Ok(()) } else { self.extents.verify_data(self.bytes.as_ref(), range) }
+    }
+
+    /// Length of DATA in bytes.
+    pub fn data_len(&self) -> u64 {
+        let data = self.header.section(Section::Data);
+        data.end - data.start
+    }
+
+    fn section(&self, section: Section) -> &[u8] {
+        let range = self.header.section(section);
+        &self.bytes.as_ref()[range.start as usize..range.end as usize]
+    }
+
+    fn symbols(&self) -> Result<Symbols<'_>, DecodeError> {
+        Symbols::new(self.section(Section::Symbols))
+    }
+
+    fn series(&self) -> Result<SeriesTable<'_>, DecodeError> {
+        SeriesTable::new(self.section(Section::Series), self.header.series_count)
+    }
+
+    fn postings(&self) -> Result<Postings<'_>, DecodeError> {
+        Postings::new(self.section(Section::Postings), self.symbols()?, self.header.series_count)
+    }
+
+    fn timestamps(&self) -> Result<TimestampReader<'_>, DecodeError> {
+        TimestampReader::new(
+            self.section(Section::TimestampColumns),
+            self.section(Section::TimestampDirectory),
+            self.section(Section::TimestampSlices),
+        )
+    }
+
+    fn directory(&self) -> Result<Directory<'_>, DecodeError> {
+        Directory::new(self.section(Section::Directory), self.header.offset_unit(), self.data_len())
+    }
+
+    /// What the header counts must be there, so that later reads fail only on single entries.
+    fn check_counts(&self) -> Result<(), DecodeError> {
+        self.series()?;
+        self.postings()?;
+        self.timestamps()?;
+        if self.directory()?.len() != self.header.chunk_count as usize {
+            return Err(DecodeError::corrupt(0, "chunk directory", "not as long as the header says"));
+        }
+        Ok(())
+    }
+}

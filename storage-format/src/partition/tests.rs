@@ -1,0 +1,286 @@
+//! Partitions written and read as a whole.
+
+use super::*;
+use crate::cursor::DecodeErrorKind;
+use crate::histogram::Histogram;
+use crate::labels::Labels;
+use crate::sample::{STALE_NAN, Samples};
+use crate::series_id::{IdentitySeed, SeriesId};
+use std::sync::Arc;
+
+const SEED: IdentitySeed = IdentitySeed(42);
+const WINDOW_MS: std::ops::Range<i64> = 0..7_200_000;
+
+fn options() -> WriterOptions {
+    WriterOptions {
+        seed: SEED,
+        number: 7,
+        sequence: 5,
+        origin: Origin { generations: (3, 3), output: 0, outputs: 1, sources: vec![] },
+        window_ms: WINDOW_MS,
+        expected_data_bytes: 0,
+    }
+}
+
+type Series = (SeriesId, Labels, Samples);
+
+fn write(mut series: Vec<Series>, options: WriterOptions) -> Vec<u8> {
+    series.sort_by_key(|(id, ..)| *id);
+    let mut writer = PartitionWriter::new(Vec::new(), options).unwrap();
+    for (id, labels, samples) in &series {
+        writer.push(*id, labels, samples).unwrap();
+    }
+    let finished = writer.finish().unwrap();
+    let mut file = finished.sink;
+    file[..finished.header_bytes.len()].copy_from_slice(&finished.header_bytes);
+    file
+}
+
+fn one(pairs: &[(&str, &str)], samples: Samples) -> Series {
+    let labels = Labels::from_pairs(pairs.iter().copied()).unwrap();
+    (SeriesId::of(&labels, SEED), labels, samples)
+}
+
+fn floats(timestamps: &Arc<[i64]>, f: impl Fn(usize) -> f64) -> Samples {
+    Samples {
+        timestamps: timestamps.clone(),
+        floats: (0..timestamps.len()).map(f).collect(),
+        ..Samples::default()
+    }
+}
+
+/// Two targets with 40 series each; the last series of each began late.
+fn two_targets() -> Vec<Series> {
+    let mut series = Vec::new();
+    for target in 0..2i64 {
+        let timestamps: Arc<[i64]> = (0..480).map(|i| 15_000 * i + 3000 * target + i * 7 % 5).collect();
+        for s in 0..40 {
+            let timestamps = if s == 39 { timestamps[100..].into() } else { timestamps.clone() };
+            let pairs = [
+                ("__name__", ["up", "requests_total", "temperature"][s % 3]),
+                ("instance", ["a:1", "b:1"][target as usize]),
+                ("path", &format!("/{s}")),
+            ];
+            series.push(one(&pairs, floats(&timestamps, |i| (i * s) as f64 / [1.0, 10.0][s % 2])));
+        }
+    }
+    series
+}
+
+/// What a series holds, put together from its chunks: per timestamp the value's bits or histogram.
+fn read(partition: &Partition<Vec<u8>>, ordinal: u32) -> Vec<(i64, Option<Arc<Histogram>>, u64, i64)> {
+    let mut samples = Vec::new();
+    for chunk in partition.chunks(ordinal).unwrap() {
+        let chunk = chunk.unwrap();
+        let column = partition.column(chunk.timestamps.column).unwrap();
+        let timestamps = partition.slice_of(&chunk, &column);
+        let decoded = partition.decode(&chunk, timestamps).unwrap();
+        for (i, &t) in timestamps.iter().enumerate() {
+            let bits = decoded.floats.get(i).map_or(0, |v| v.to_bits());
+            let start = decoded.start_timestamps.get(i).copied().unwrap_or(0);
+            samples.push((t, decoded.histograms.get(i).cloned(), bits, start));
+        }
+    }
+    samples.sort_by_key(|(t, ..)| *t);
+    samples
+}
+
+fn check(file: Vec<u8>, series: &[Series]) -> Partition<Vec<u8>> {
+    let partition = Partition::open(file).unwrap();
+    assert_eq!(partition.series_count() as usize, series.len());
+    for (id, labels, samples) in series {
+        let ordinal = partition.find(*id).expect("the series is there");
+        assert_eq!(partition.series_id(ordinal), Some(*id));
+        assert_eq!(partition.labels(ordinal).unwrap(), *labels);
+        let got = read(&partition, ordinal);
+        assert_eq!(got.len(), samples.len());
+        for (i, (t, histogram, bits, start)) in got.into_iter().enumerate() {
+            assert_eq!(t, samples.timestamps[i]);
+            assert_eq!(start, samples.start_timestamp(i).unwrap_or(0));
+            match (samples.value(i), histogram) {
+                (crate::Value::Float(v), None) => assert_eq!(bits, v.to_bits()),
+                (crate::Value::Histogram(a), Some(b)) => assert!(a.same_bits(&b)),
+                _ => panic!("float and histogram are confused"),
+            }
+        }
+    }
+    partition
+}
+
+#[test]
+fn series_come_back_and_targets_share_their_timestamps() {
+    let series = two_targets();
+    let partition = check(write(series.clone(), options()), &series);
+    let header = partition.header();
+    assert_eq!((header.min_ms, header.max_ms), (0, series[40].2.timestamps[479]));
+    assert_eq!((header.series_count, header.chunk_count), (80, 80));
+    assert_eq!(header.sample_count, 2 * (39 * 480 + 380));
+    assert_eq!(partition.column_count(), 2);
+    assert!(header.byte_len < 16 * 1024, "{} bytes", header.byte_len);
+    assert_eq!(partition.find(SeriesId(0)), None);
+    assert!(partition.labels(80).is_err());
+    assert_eq!(partition.series_id(80), None);
+}
+
+#[test]
+fn postings_find_names_values_prefixes_and_series() {
+    let series = two_targets();
+    let partition = Partition::open(write(series.clone(), options())).unwrap();
+    let names: Vec<&str> = partition.label_names().unwrap().map(Result::unwrap).collect();
+    assert_eq!(names, ["__name__", "instance", "path"]);
+    let paths = partition.label_values("path").unwrap().unwrap();
+    assert_eq!(paths.len(), 40);
+    assert!(paths.iter().map(Result::unwrap).is_sorted());
+    let with_prefix: Vec<&str> = (paths.lower_bound("/3").unwrap()..paths.lower_bound("/4").unwrap())
+        .map(|i| paths.value(i).unwrap())
+        .collect();
+    assert_eq!(with_prefix.len(), 11);
+    assert_eq!(paths.series_count(0), 2);
+    assert!(partition.label_values("job").unwrap().is_none());
+    assert!(partition.label_values("up").unwrap().is_none(), "a symbol, but no name");
+    for (name, value) in
+        [("instance", "a:1"), ("__name__", "up"), ("path", "/7"), ("path", "/x"), ("up", "up")]
+    {
+        let mut found = Vec::new();
+        partition.postings_of(name, value, &mut found).unwrap();
+        assert!(found.is_sorted());
+        let mut expected: Vec<u32> = series
+            .iter()
+            .filter(|(_, labels, _)| labels.get(name) == Some(value))
+            .map(|(id, ..)| partition.find(*id).unwrap())
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{name}={value}");
+    }
+}
+
+#[test]
+fn floats_and_histograms_of_one_series_get_chunks_of_their_own() {
+    let timestamps: Arc<[i64]> = (0..100).map(|i| 15_000 * i).collect();
+    let mut samples = floats(&timestamps, |i| i as f64 + 0.5);
+    for i in (20..60).chain(70..71) {
+        samples.floats[i] = 0.0;
+        let buckets = vec![i as f64; if i < 40 { 3 } else { 4 }];
+        let sum = if i == 59 { STALE_NAN } else { 1.5 };
+        samples.histograms.push((
+            i as u32,
+            Arc::new(Histogram { sum, count: 3.0, positive_buckets: buckets, ..Histogram::default() }),
+        ));
+    }
+    samples.start_timestamps = (0..100).map(|i| if i < 30 { 0 } else { 15_000 * (i - 1) }).collect();
+    let series = vec![
+        one(&[("__name__", "mixed")], samples),
+        one(&[("__name__", "up")], floats(&timestamps, |_| 1.0)),
+    ];
+    let partition = check(write(series.clone(), options()), &series);
+    let mixed = partition.find(series[0].0).unwrap();
+    let firsts: Vec<i64> = partition
+        .chunks(mixed)
+        .unwrap()
+        .map(|chunk| {
+            let chunk = chunk.unwrap();
+            partition.slice_of(&chunk, &partition.column(chunk.timestamps.column).unwrap())[0]
+        })
+        .collect();
+    assert_eq!(firsts, [0, 20 * 15_000, 40 * 15_000]);
+    // Of the four runs only those with holes in them need columns of their own.
+    assert_eq!(partition.column_count(), 3);
+}
+
+#[test]
+fn long_runs_are_split_at_the_same_times_for_all_series() {
+    let timestamps: Arc<[i64]> = (0..9000).map(|i| 800 * i).collect();
+    let late: Arc<[i64]> = timestamps[1000..].into();
+    let wide = WriterOptions { expected_data_bytes: 1 << 40, ..options() };
+    let series = vec![
+        one(&[("__name__", "a")], floats(&timestamps, |i| i as f64)),
+        one(&[("__name__", "b")], floats(&late, |i| (i * i) as f64)),
+    ];
+    for options in [options(), wide] {
+        let partition = check(write(series.clone(), options), &series);
+        assert_eq!(partition.column_count(), 4);
+        assert_eq!(partition.header().chunk_count, 8);
+    }
+    // Samples that lie outside of the window are split all the same.
+    let outside = WriterOptions { window_ms: -5..-4, ..options() };
+    check(write(series.clone(), outside), &series);
+}
+
+#[test]
+fn many_own_columns_and_large_values_cross_extents() {
+    let series: Vec<Series> = (0..60usize)
+        .map(|s| {
+            let timestamps: Arc<[i64]> = (0..300).map(|i| 20_000 * i + (i * s as i64) % 977).collect();
+            let name = format!("noise_{s}");
+            one(&[("__name__", &name)], floats(&timestamps, |i| ((i + s * 999) as f64).sin()))
+        })
+        .collect();
+    let file = write(series.clone(), options());
+    assert!(file.len() > 6 * extents::EXTENT_BYTES);
+    check(file, &series);
+}
+
+#[test]
+fn every_cut_and_every_changed_byte_is_noticed() {
+    let series = two_targets();
+    let file = write(series[..6].to_vec(), options());
+    let data = Partition::open(&file[..]).unwrap().header().section(header::Section::Data);
+    for at in 0..file.len() {
+        assert!(Partition::open(&file[..at]).is_err(), "cut at {at}");
+        let mut changed = file.clone();
+        changed[at] ^= 0x40;
+        let partition = Partition::open(changed);
+        if data.contains(&(at as u64)) {
+            // One damaged chunk leaves the partition usable; the damage shows when it is read.
+            let partition = partition.unwrap();
+            let chunk = partition.chunks(0).unwrap().next().unwrap().unwrap();
+            let column = partition.column(chunk.timestamps.column).unwrap();
+            let error = partition.decode(&chunk, partition.slice_of(&chunk, &column)).unwrap_err();
+            assert!(matches!(error.kind, DecodeErrorKind::Checksum { .. }));
+            assert!(partition.verify_data(0..u64::MAX).is_err());
+        } else if partition.is_ok() {
+            let header = partition.unwrap();
+            let section = |s| header.header().section(s);
+            let gap = section(header::Section::Postings).end..section(header::Section::Checksums).start;
+            assert!(gap.contains(&(at as u64)), "byte {at} changed");
+        }
+    }
+}
+
+#[test]
+fn damage_in_one_extent_leaves_the_others_readable() {
+    let timestamps: Arc<[i64]> = (0..480).map(|i| 15_000 * i).collect();
+    let series: Vec<Series> = (0..20)
+        .map(|s| {
+            let name = format!("noise_{s}");
+            one(&[("__name__", &name)], floats(&timestamps, |i| ((i + s * 999) as f64).sin()))
+        })
+        .collect();
+    let mut file = write(series, options());
+    let at = Partition::open(&file[..]).unwrap().header().section(header::Section::Data).start as usize;
+    file[at + extents::EXTENT_BYTES + 5] ^= 1;
+    let partition = Partition::open(file).unwrap();
+    let column = partition.column(0).unwrap();
+    let damaged = (0..20)
+        .filter(|&ordinal| {
+            let chunk = partition.chunks(ordinal).unwrap().next().unwrap().unwrap();
+            partition.decode(&chunk, &column).is_err()
+        })
+        .count();
+    assert!((5..=8).contains(&damaged), "{damaged} of 20 chunks");
+    assert!(partition.verify_data(0..100).is_ok());
+    assert!(partition.verify_data(0..partition.data_len()).is_err());
+}
+
+#[test]
+fn series_out_of_order_are_refused() {
+    let timestamps: Arc<[i64]> = [1].into();
+    let mut writer = PartitionWriter::new(Vec::new(), options()).unwrap();
+    let samples = floats(&timestamps, |_| 1.0);
+    let labels = Labels::empty();
+    assert!(writer.is_empty());
+    writer.push(SeriesId(5), &labels, &samples).unwrap();
+    for id in [5, 4] {
+        assert!(matches!(writer.push(SeriesId(id), &labels, &samples), Err(WriteError::Order { .. })));
+    }
+}

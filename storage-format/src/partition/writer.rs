@@ -1,0 +1,387 @@
+//! Writes a partition: series in, bytes out.
+//!
+//! Chunks leave for the sink at once; what stays in memory until the end is the index: identities,
+//! labels as symbol numbers, twelve bytes per chunk, and the encoded timestamp columns.
+
+use super::directory;
+use super::extents::ExtentWriter;
+use super::header::{Origin, PartitionHeader, Section};
+use super::{postings, series, symbols::SymbolWriter};
+use crate::chunk::histogram::layout_run;
+use crate::chunk::{ChunkValues, MAX_CHUNK_SAMPLES, encode_chunk};
+use crate::histogram::Histogram;
+use crate::labels::Labels;
+use crate::sample::Samples;
+use crate::series_id::{IdentitySeed, SeriesId};
+use crate::timestamps::TimestampWriter;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Sections start at multiples of this.
+const SECTION_ALIGN: u64 = 8;
+
+/// What a partition is, known before its first series.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// The seed that the series' identities were computed with.
+    pub seed: IdentitySeed,
+    /// The file's number.
+    pub number: u64,
+    /// Of two partitions with the same series and timestamp, the higher sequence wins.
+    pub sequence: u64,
+    /// Where the samples come from.
+    pub origin: Origin,
+    /// The time window, in milliseconds since the epoch. A run of more than
+    /// [`MAX_CHUNK_SAMPLES`] samples is split into equal parts of the window, so that all series of
+    /// a target are split at the same times.
+    pub window_ms: Range<i64>,
+    /// About how long the chunks will be in all: for a merge, the sum of its inputs. From 2 GiB
+    /// on, chunks are aligned to eight bytes so that 32 bits can address them.
+    pub expected_data_bytes: u64,
+}
+
+/// Why a partition could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The sink failed.
+    #[error("writing a partition: {0}")]
+    Io(#[from] io::Error),
+    /// The series do not ascend by id, or one came twice.
+    #[error("series {id:?} does not follow {previous:?}: series must ascend by id")]
+    Order {
+        /// The series before.
+        previous: SeriesId,
+        /// The series that should have come earlier.
+        id: SeriesId,
+    },
+    /// The partition does not fit its 32-bit numbers; split the time range.
+    #[error("a partition's {0} do not fit one file")]
+    TooLarge(&'static str),
+}
+
+/// A partition under way. Dropping it abandons the file.
+#[derive(Debug)]
+pub struct PartitionWriter<W> {
+    sink: W,
+    options: WriterOptions,
+    wide_offsets: bool,
+    /// Bytes written, the header's room included.
+    position: u64,
+    data_start: u64,
+    extents: ExtentWriter,
+    timestamps: TimestampWriter,
+    directory: Vec<u8>,
+    ids: Vec<SeriesId>,
+    symbols: SymbolWriter,
+    /// Provisional symbols of all series, one after the other.
+    pairs: Vec<(u32, u32)>,
+    /// For each series, where its pairs end.
+    pair_ends: Vec<usize>,
+    chunk_count: u32,
+    sample_count: u64,
+    min_ms: i64,
+    max_ms: i64,
+    scratch: Vec<u8>,
+}
+
+/// What [`PartitionWriter::finish`] gives.
+#[derive(Debug)]
+pub struct Finished<W> {
+    /// The sink, with all bytes of the file in it; the first ones, where the header belongs, are zero.
+    pub sink: W,
+    /// To be written over the start of the file, before it is synced.
+    pub header_bytes: Vec<u8>,
+    /// The header.
+    pub header: PartitionHeader,
+}
+
+impl<W: Write> PartitionWriter<W> {
+    /// Starts a file in `sink` by leaving room for the header.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn new(mut sink: W, options: WriterOptions) -> Result<PartitionWriter<W>, WriteError> {
+        let header_len = PartitionHeader::len_with(options.origin.sources.len());
+        sink.write_all(&vec![0; header_len])?;
+        Ok(PartitionWriter {
+            sink,
+            // A factor of two is left for an estimate that was too low.
+            wide_offsets: options.expected_data_bytes > u64::from(u32::MAX / 2),
+            options,
+            position: header_len as u64,
+            data_start: header_len as u64,
+            extents: ExtentWriter::default(),
+            timestamps: TimestampWriter::default(),
+            directory: Vec::new(),
+            ids: Vec::new(),
+            symbols: SymbolWriter::default(),
+            pairs: Vec::new(),
+            pair_ends: Vec::new(),
+            chunk_count: 0,
+            sample_count: 0,
+            min_ms: i64::MAX,
+            max_ms: i64::MIN,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Adds a series with all its samples of the window. One without samples is left out.
+    ///
+    /// # Errors
+    /// An `id` that is not greater than the one before; a partition that grows too large; the
+    /// sink's. After an error the file is of no use.
+    pub fn push(&mut self, id: SeriesId, labels: &Labels, samples: &Samples) -> Result<(), WriteError> {
+        if let Some(&previous) = self.ids.last().filter(|previous| **previous >= id) {
+            return Err(WriteError::Order { previous, id });
+        }
+        if samples.is_empty() {
+            return Ok(());
+        }
+        if self.ids.len() == u32::MAX as usize {
+            return Err(WriteError::TooLarge("series"));
+        }
+        let ordinal = self.ids.len() as u32;
+        self.ids.push(id);
+        for (name, value) in labels {
+            let pair = (self.symbols.add(name), self.symbols.add(value));
+            self.pairs.push(pair);
+        }
+        self.pair_ends.push(self.pairs.len());
+        if self.symbols.text_len() > u64::from(u32::MAX) {
+            return Err(WriteError::TooLarge("label names and values"));
+        }
+        self.sample_count += samples.len() as u64;
+        self.min_ms = self.min_ms.min(samples.timestamps[0]);
+        self.max_ms = self.max_ms.max(samples.timestamps[samples.len() - 1]);
+        for (run, window) in equal_parts(&samples.timestamps, self.options.window_ms.clone()) {
+            self.push_run(ordinal, samples, run, window)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the samples at `run`, halving `window` until they fit a chunk.
+    fn push_run(
+        &mut self,
+        ordinal: u32,
+        samples: &Samples,
+        run: Range<usize>,
+        window: Range<i64>,
+    ) -> Result<(), WriteError> {
+        if run.len() > MAX_CHUNK_SAMPLES {
+            let middle = window.start.midpoint(window.end);
+            // Samples outside the window could be halved for ever; they are split by their number.
+            let (at, left, right) = if window.start < middle && middle < window.end {
+                let before = samples.timestamps[run.clone()].partition_point(|&t| t < middle);
+                (run.start + before, window.start..middle, middle..window.end)
+            } else {
+                (run.start + run.len() / 2, window.clone(), window)
+            };
+            self.push_run(ordinal, samples, run.start..at, left)?;
+            return self.push_run(ordinal, samples, at..run.end, right);
+        }
+        for (timestamps, piece) in pieces(samples, run) {
+            self.push_chunk(ordinal, &timestamps, &piece)?;
+        }
+        Ok(())
+    }
+
+    fn push_chunk(&mut self, ordinal: u32, timestamps: &[i64], piece: &Piece<'_>) -> Result<(), WriteError> {
+        let values = match &piece.values {
+            PieceValues::Floats(floats) => ChunkValues::Floats(floats),
+            PieceValues::Histograms(histograms) => ChunkValues::Histograms(histograms),
+        };
+        let unit = if self.wide_offsets { 8 } else { 1 };
+        let Ok(offset) = u32::try_from((self.position - self.data_start) / unit) else {
+            return Err(WriteError::TooLarge("chunks"));
+        };
+        let slice = self.timestamps.add(timestamps);
+        directory::push(&mut self.directory, ordinal, offset, slice);
+        self.chunk_count = self.chunk_count.checked_add(1).ok_or(WriteError::TooLarge("chunks"))?;
+
+        let mut chunk = std::mem::take(&mut self.scratch);
+        chunk.clear();
+        encode_chunk(timestamps, values, &piece.start_timestamps, &mut chunk);
+        chunk.resize(chunk.len().next_multiple_of(unit as usize), 0);
+        self.write(&chunk)?;
+        self.scratch = chunk;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.sink.write_all(bytes)?;
+        self.extents.update(bytes);
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the index and gives the header.
+    ///
+    /// # Errors
+    /// A partition that is too large; the sink's.
+    ///
+    /// # Panics
+    /// If no series was added: there is nothing to write a partition for. See
+    /// [`PartitionWriter::is_empty`].
+    pub fn finish(mut self) -> Result<Finished<W>, WriteError> {
+        assert!(!self.is_empty(), "a partition without series");
+        let mut sections = [const { 0..0 }; 9];
+        sections[Section::Data as usize] = self.data_start..self.position;
+        self.extents.close();
+
+        let timestamps = std::mem::take(&mut self.timestamps).finish();
+        let (symbols, renumber) = std::mem::take(&mut self.symbols).finish();
+        self.pairs.iter_mut().for_each(|(name, value)| {
+            (*name, *value) = (renumber[*name as usize], renumber[*value as usize]);
+        });
+        let series = series::encode(&self.ids, (0..self.ids.len()).map(|i| self.pairs_of(i).iter().copied()));
+        let mut lists: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
+        for ordinal in 0..self.ids.len() {
+            for &pair in self.pairs_of(ordinal) {
+                lists.entry(pair).or_default().push(ordinal as u32);
+            }
+        }
+        let postings = postings::encode(&lists).ok_or(WriteError::TooLarge("postings"))?;
+        drop(lists);
+        let directory = std::mem::take(&mut self.directory);
+        for (section, bytes) in [
+            (Section::TimestampColumns, timestamps.columns),
+            (Section::TimestampDirectory, timestamps.directory),
+            (Section::TimestampSlices, timestamps.slices),
+            (Section::Directory, directory),
+            (Section::Symbols, symbols),
+            (Section::Series, series),
+            (Section::Postings, postings),
+        ] {
+            if bytes.len() > u32::MAX as usize {
+                return Err(WriteError::TooLarge("index sections"));
+            }
+            sections[section as usize] = self.write_section(&bytes)?;
+        }
+        let (checksums, footer) = std::mem::take(&mut self.extents).finish();
+        sections[Section::Checksums as usize] = self.write_section(&checksums)?;
+        self.write(&footer)?;
+
+        let header = PartitionHeader {
+            seed: self.options.seed,
+            number: self.options.number,
+            sequence: self.options.sequence,
+            origin: self.options.origin,
+            min_ms: self.min_ms,
+            max_ms: self.max_ms,
+            series_count: self.ids.len() as u32,
+            chunk_count: self.chunk_count,
+            sample_count: self.sample_count,
+            byte_len: self.position,
+            wide_offsets: self.wide_offsets,
+            sections,
+        };
+        self.sink.flush()?;
+        Ok(Finished { sink: self.sink, header_bytes: header.encode(), header })
+    }
+
+    /// Whether no series was added yet.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Bytes written so far.
+    pub fn byte_len(&self) -> u64 {
+        self.position
+    }
+
+    fn pairs_of(&self, ordinal: usize) -> &[(u32, u32)] {
+        let start = if ordinal == 0 { 0 } else { self.pair_ends[ordinal - 1] };
+        &self.pairs[start..self.pair_ends[ordinal]]
+    }
+
+    /// Writes a section and pads to the next.
+    fn write_section(&mut self, bytes: &[u8]) -> Result<Range<u64>, WriteError> {
+        let padding = self.position.next_multiple_of(SECTION_ALIGN) - self.position;
+        self.write(&[0; SECTION_ALIGN as usize][..padding as usize])?;
+        let start = self.position;
+        self.write(bytes)?;
+        Ok(start..self.position)
+    }
+}
+
+/// Splits a run into the fewest 2^k equal parts of the window that fit chunks. Where even twice as
+/// many parts as their number calls for do not (the samples are bunched), some parts stay too long.
+fn equal_parts(timestamps: &[i64], window: Range<i64>) -> Vec<(Range<usize>, Range<i64>)> {
+    let enough = timestamps.len().div_ceil(MAX_CHUNK_SAMPLES).next_power_of_two();
+    let split = |count: usize| {
+        let span = i128::from(window.end) - i128::from(window.start);
+        let border = |part: usize| (i128::from(window.start) + span * part as i128 / count as i128) as i64;
+        let mut parts = Vec::with_capacity(count);
+        let mut from = 0;
+        for part in 0..count {
+            let end_ms = border(part + 1);
+            let to = match part + 1 == count {
+                true => timestamps.len(),
+                false => from + timestamps[from..].partition_point(|&t| t < end_ms),
+            };
+            parts.push((from..to, border(part)..end_ms));
+            from = to;
+        }
+        parts
+    };
+    let fits = |parts: &[(Range<usize>, _)]| parts.iter().all(|(run, _)| run.len() <= MAX_CHUNK_SAMPLES);
+    let parts = split(enough);
+    if fits(&parts) { parts } else { split(enough * 2) }
+}
+
+/// What becomes one chunk.
+struct Piece<'a> {
+    values: PieceValues<'a>,
+    start_timestamps: std::borrow::Cow<'a, [i64]>,
+}
+
+enum PieceValues<'a> {
+    Floats(std::borrow::Cow<'a, [f64]>),
+    Histograms(Vec<Arc<Histogram>>),
+}
+
+/// Takes a run of samples apart, none if it is empty, so that no piece mixes floats and histograms, or histograms of
+/// several layouts; in order of their first timestamps.
+fn pieces(samples: &Samples, run: Range<usize>) -> Vec<(std::borrow::Cow<'_, [i64]>, Piece<'_>)> {
+    if run.is_empty() {
+        return Vec::new();
+    }
+    let from = samples.histograms.partition_point(|(at, _)| (*at as usize) < run.start);
+    let to = samples.histograms.partition_point(|(at, _)| (*at as usize) < run.end);
+    let histograms = &samples.histograms[from..to];
+    let starts = samples.start_timestamps.get(run.clone()).unwrap_or(&[]);
+    if histograms.is_empty() {
+        let values = PieceValues::Floats(samples.floats[run.clone()].into());
+        return vec![(samples.timestamps[run].into(), Piece { values, start_timestamps: starts.into() })];
+    }
+    let times_at = |places: &[usize]| places.iter().map(|&at| samples.timestamps[at]).collect::<Vec<_>>();
+    let starts_at = |places: &[usize]| {
+        let of = |&at: &usize| samples.start_timestamps[at];
+        if starts.is_empty() { Vec::new() } else { places.iter().map(of).collect() }
+    };
+    let mut pieces = Vec::new();
+    let mut next = histograms.iter().map(|(at, _)| *at as usize).peekable();
+    let floats: Vec<usize> = run.filter(|at| next.next_if_eq(at).is_none()).collect();
+    if !floats.is_empty() {
+        let values: Vec<f64> = floats.iter().map(|&at| samples.floats[at]).collect();
+        let values = PieceValues::Floats(values.into());
+        pieces
+            .push((times_at(&floats).into(), Piece { values, start_timestamps: starts_at(&floats).into() }));
+    }
+    let (mut places, mut values): (Vec<usize>, Vec<Arc<Histogram>>) =
+        histograms.iter().map(|(at, h)| (*at as usize, h.clone())).unzip();
+    while !values.is_empty() {
+        let n = layout_run(&values);
+        let (later_values, later_places) = (values.split_off(n), places.split_off(n));
+        pieces.push((
+            times_at(&places).into(),
+            Piece { values: PieceValues::Histograms(values), start_timestamps: starts_at(&places).into() },
+        ));
+        (values, places) = (later_values, later_places);
+    }
+    pieces.sort_by_key(|(timestamps, _): &(std::borrow::Cow<'_, [i64]>, _)| timestamps[0]);
+    pieces
+}
