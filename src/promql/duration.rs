@@ -27,6 +27,14 @@ pub enum DurationError {
     /// It is not numbers with units in descending order.
     #[error("not a valid duration string: {0:?}")]
     Invalid(String),
+    /// A number has a unit that does not exist.
+    #[error("unknown unit {unit:?} in duration {text:?}")]
+    UnknownUnit {
+        /// The unit.
+        unit: String,
+        /// The whole text.
+        text: String,
+    },
     /// It is longer than 292 years.
     #[error("duration out of range")]
     OutOfRange,
@@ -53,14 +61,16 @@ pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (number, after) = rest.split_at(digits);
-        let letters = after.bytes().take_while(u8::is_ascii_lowercase).count();
-        let (unit, after) = after.split_at(letters);
+        let (unit, after) = after.split_at(after.bytes().take_while(|b| !b.is_ascii_digit()).count());
+        if number.is_empty() || unit.is_empty() {
+            return Err(invalid());
+        }
+        if !UNITS.iter().any(|(name, _)| *name == unit) {
+            return Err(DurationError::UnknownUnit { unit: unit.to_owned(), text: text.to_owned() });
+        }
         // The iterator goes on where it stopped, so a unit is found only if it is shorter than
         // the one before.
         let &(_, unit_ms) = units.find(|(name, _)| *name == unit).ok_or_else(invalid)?;
-        if number.is_empty() {
-            return Err(invalid());
-        }
         total_ms = number
             .parse::<i64>()
             .ok()
@@ -119,8 +129,12 @@ mod tests {
         ] {
             assert_eq!(parse_duration(text), Ok(ms), "{text}");
         }
-        for text in ["1", "m", "1m1h", "1h1h", "1.5h", "-1m", " 1m", "1m ", "1M", "1ms5s", "1é"] {
+        for text in ["1", "m", "1m1h", "1h1h", "-1m", " 1m", "1ms5s"] {
             assert_eq!(parse_duration(text), Err(DurationError::Invalid(text.to_owned())));
+        }
+        for (text, unit) in [("1.5h", "."), ("1m ", "m "), ("1M", "M"), ("1h2é", "é"), ("5y1hs", "hs")] {
+            let error = DurationError::UnknownUnit { unit: unit.to_owned(), text: text.to_owned() };
+            assert_eq!(parse_duration(text), Err(error));
         }
         assert_eq!(parse_duration(""), Err(DurationError::Empty));
     }

@@ -13,6 +13,10 @@ pub mod functions;
 mod kahan;
 mod matching;
 mod merge;
+mod histogram_text;
+mod lexer;
+mod printer;
+
 pub mod number;
 pub mod parse;
 mod plan;

@@ -1,0 +1,204 @@
+//! Native histograms as test scripts write them: `schema:1 count:3 buckets:[1 2]`.
+
+use super::number::parse_go_float;
+use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Histogram, Span};
+use std::collections::BTreeMap;
+
+/// A histogram, and what was written about it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HistogramText {
+    /// The histogram.
+    pub histogram: Histogram,
+    /// Whether a counter reset hint was written.
+    pub hint_given: bool,
+}
+
+impl HistogramText {
+    /// Parses what stands between `{{` and `}}`. An error says at which byte it is.
+    pub fn parse(text: &str) -> Result<HistogramText, (usize, String)> {
+        let mut parsed = HistogramText::default();
+        let mut seen: Vec<&str> = Vec::new();
+        let (mut offset, mut n_offset) = (0, 0);
+        let mut at = 0;
+        loop {
+            at += text[at..].len() - text[at..].trim_start().len();
+            let rest = &text[at..];
+            if rest.is_empty() {
+                break;
+            }
+            let Some((key, value)) = rest.split_once(':') else {
+                return Err((at, "missing `:` for histogram descriptor".to_owned()));
+            };
+            if seen.contains(&key) {
+                return Err((at, format!("duplicate key {key:?} in histogram")));
+            }
+            seen.push(key);
+            let len = if value.starts_with('[') {
+                value.find(']').map(|close| close + 1)
+            } else {
+                Some(value.find(char::is_whitespace).unwrap_or(value.len()))
+            };
+            let Some(len) = len else { return Err((at, format!("{key} has no closing bracket"))) };
+            let value = &value[..len];
+            let bad = |what: &str| (at, format!("error parsing {key} {what}: {value:?}"));
+            let float = || parse_signed(value).ok_or_else(|| bad("number"));
+            let integer = || value.parse::<i32>().map_err(|_| bad("number"));
+            let floats = || parse_list(value).ok_or_else(|| bad("float array"));
+            let histogram = &mut parsed.histogram;
+            match key {
+                "schema" => histogram.schema = integer()?,
+                "sum" => histogram.sum = float()?,
+                "count" => histogram.count = float()?,
+                "z_bucket" => histogram.zero_count = float()?,
+                "z_bucket_w" => histogram.zero_threshold = float()?,
+                "buckets" => histogram.positive_buckets = floats()?,
+                "n_buckets" => histogram.negative_buckets = floats()?,
+                "custom_values" => histogram.custom_values = floats()?,
+                "offset" => offset = integer()?,
+                "n_offset" => n_offset = integer()?,
+                "counter_reset_hint" => {
+                    parsed.hint_given = true;
+                    histogram.counter_reset_hint = match value {
+                        "unknown" => CounterResetHint::Unknown,
+                        "reset" => CounterResetHint::CounterReset,
+                        "not_reset" => CounterResetHint::NotCounterReset,
+                        "gauge" => CounterResetHint::Gauge,
+                        _ => return Err((at, format!("bad histogram descriptor found: {value:?}"))),
+                    };
+                }
+                _ => return Err((at, format!("bad histogram descriptor found: {key:?}"))),
+            }
+            at += key.len() + 1 + len;
+        }
+        let histogram = &mut parsed.histogram;
+        histogram.positive_spans = one_span(offset, histogram.positive_buckets.len());
+        histogram.negative_spans = one_span(n_offset, histogram.negative_buckets.len());
+        Ok(parsed)
+    }
+
+    /// `a + sign * b`, in the resolution of `a`, which must not be the finer one.
+    pub fn combined(a: &Histogram, b: &Histogram, sign: f64) -> Result<Histogram, String> {
+        if a.schema > b.schema {
+            return Err(format!("cannot merge from schema {} to {}", b.schema, a.schema));
+        }
+        let custom = a.schema == CUSTOM_BUCKETS_SCHEMA;
+        if custom && (b.schema != a.schema || a.custom_values != b.custom_values) {
+            return Err("custom buckets with other bounds are not supported".to_owned());
+        }
+        if a.zero_threshold != b.zero_threshold {
+            return Err("zero buckets of other widths are not supported".to_owned());
+        }
+        let shift = b.schema - a.schema;
+        let mut out = a.clone();
+        out.count += sign * b.count;
+        out.sum += sign * b.sum;
+        out.zero_count += sign * b.zero_count;
+        let merge = |a_spans: &[Span], a_buckets: &[f64], b_spans: &[Span], b_buckets: &[f64]| {
+            let mut all: BTreeMap<i32, f64> = indexed(a_spans, a_buckets).collect();
+            for (index, count) in indexed(b_spans, b_buckets) {
+                // A bucket of a finer schema lies wholly inside one of the coarser.
+                let index = if custom { index } else { ((index - 1) >> shift) + 1 };
+                *all.entry(index).or_insert(0.0) += sign * count;
+            }
+            from_indexed(all)
+        };
+        (out.positive_spans, out.positive_buckets) =
+            merge(&a.positive_spans, &a.positive_buckets, &b.positive_spans, &b.positive_buckets);
+        (out.negative_spans, out.negative_buckets) =
+            merge(&a.negative_spans, &a.negative_buckets, &b.negative_spans, &b.negative_buckets);
+        Ok(out)
+    }
+}
+
+fn parse_signed(text: &str) -> Option<f64> {
+    parse_go_float(text).ok()
+}
+
+/// `[1 2 3]`
+fn parse_list(text: &str) -> Option<Vec<f64>> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    inner.split_whitespace().map(parse_signed).collect()
+}
+
+fn one_span(offset: i32, length: usize) -> Vec<Span> {
+    if length == 0 { Vec::new() } else { vec![Span { offset, length: length as u32 }] }
+}
+
+/// The buckets with their indexes.
+pub(crate) fn indexed<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i32, f64)> + 'a {
+    let mut next = 0_i32;
+    let indexes = spans.iter().flat_map(move |span| {
+        let first = next.wrapping_add(span.offset);
+        next = first.wrapping_add(span.length as i32);
+        (0..span.length as i32).map(move |i| first.wrapping_add(i))
+    });
+    indexes.zip(buckets.iter().copied())
+}
+
+/// Spans and buckets from counts by index.
+pub(crate) fn from_indexed(counts: impl IntoIterator<Item = (i32, f64)>) -> (Vec<Span>, Vec<f64>) {
+    let (mut spans, mut buckets) = (Vec::<Span>::new(), Vec::new());
+    let mut next = 0;
+    for (index, count) in counts {
+        match spans.last_mut() {
+            Some(span) if index == next => span.length += 1,
+            _ => spans.push(Span { offset: index - next, length: 1 }),
+        }
+        buckets.push(count);
+        next = index + 1;
+    }
+    (spans, buckets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_are_read() {
+        let text = "schema:1 sum:-0.3 count:3.1  z_bucket:7.1 z_bucket_w:0.05 buckets:[5.1 10 7 ] offset:-3 \
+                    n_buckets:[4.1 5] n_offset:5 counter_reset_hint:gauge custom_values:[1 2] ";
+        let HistogramText { histogram, hint_given } = HistogramText::parse(text).unwrap();
+        let expected = Histogram {
+            schema: 1,
+            sum: -0.3,
+            count: 3.1,
+            zero_count: 7.1,
+            zero_threshold: 0.05,
+            positive_buckets: vec![5.1, 10.0, 7.0],
+            positive_spans: vec![Span { offset: -3, length: 3 }],
+            negative_buckets: vec![4.1, 5.0],
+            negative_spans: vec![Span { offset: 5, length: 2 }],
+            counter_reset_hint: CounterResetHint::Gauge,
+            custom_values: vec![1.0, 2.0],
+            ..Histogram::default()
+        };
+        assert_eq!(histogram, expected);
+        assert!(hint_given);
+        assert_eq!(HistogramText::parse("").unwrap().histogram, Histogram::default());
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        for (text, at, message) in [
+            ("schema:1 schema:1", 9, "duplicate key \"schema\" in histogram"),
+            ("foo:1", 0, "bad histogram descriptor found: \"foo\""),
+            ("counter_reset_hint:foo", 0, "bad histogram descriptor found: \"foo\""),
+            ("sum", 0, "missing `:` for histogram descriptor"),
+            ("sum:x", 0, "error parsing sum number: \"x\""),
+            ("buckets:[1 2", 0, "buckets has no closing bracket"),
+        ] {
+            assert_eq!(HistogramText::parse(text).unwrap_err(), (at, message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_finer_histogram_is_added_to_a_coarser_one() {
+        let histogram = |text| HistogramText::parse(text).unwrap().histogram;
+        let a = histogram("buckets:[5] schema:0");
+        let b = histogram("buckets:[1 2] schema:1");
+        let sum = HistogramText::combined(&a, &b, 1.0).unwrap();
+        assert_eq!(sum, histogram("buckets:[6 2] schema:0"));
+        assert_eq!(HistogramText::combined(&b, &a, 1.0).unwrap_err(), "cannot merge from schema 0 to 1");
+    }
+}

@@ -1,0 +1,111 @@
+//! String literals: where they end, and what they say.
+
+use super::token::{TokenKind, quote_char};
+use super::{Lexer, ParseError};
+
+impl Lexer<'_> {
+    /// Goes to the end of a string whose opening quote has been read, checking its escapes.
+    pub(super) fn string(&mut self, quote: char) -> Result<TokenKind, ParseError> {
+        let raw = quote == '`';
+        loop {
+            match self.bump() {
+                Some(c) if c == quote => return Ok(TokenKind::String),
+                Some('\\') if !raw => self.escape(quote)?,
+                None if raw => return Err(self.error("unterminated raw string")),
+                None => return Err(self.error("unterminated quoted string")),
+                Some('\n') if !raw => return Err(self.error("unterminated quoted string")),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Goes over an escape sequence whose backslash has been read. They are Go's.
+    fn escape(&mut self, quote: char) -> Result<(), ParseError> {
+        let (digits, base, max) = match self.bump() {
+            Some('a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '\\') => return Ok(()),
+            Some(c) if c == quote => return Ok(()),
+            Some(c @ '0'..='7') => {
+                self.at -= c.len_utf8();
+                (3, 8, 0xff)
+            }
+            Some('x') => (2, 16, 0xff),
+            Some('u') => (4, 16, 0x10_ffff),
+            Some('U') => (8, 16, 0x10_ffff),
+            None => return Err(self.error("escape sequence not terminated")),
+            Some(c) => return Err(self.error(format!("unknown escape sequence {}", code_point(c)))),
+        };
+        let mut code: u32 = 0;
+        for _ in 0..digits {
+            let Some(c) = self.bump() else {
+                return Err(self.error("escape sequence not terminated"));
+            };
+            let Some(digit) = c.to_digit(base) else {
+                return Err(self.error(format!("illegal character {} in escape sequence", code_point(c))));
+            };
+            code = code.wrapping_mul(base) | digit;
+        }
+        if code > max || (0xd800..0xe000).contains(&code) {
+            return Err(self.error("escape sequence is an invalid Unicode code point"));
+        }
+        Ok(())
+    }
+}
+
+/// `U+0063 'c'`, as Go's `%#U`.
+fn code_point(c: char) -> String {
+    format!("U+{:04X} {}", c as u32, quote_char(Some(c)))
+}
+
+/// What a string token says: the text between the quotes, its escapes replaced. `None` if escaped
+/// bytes are not UTF-8, which Prometheus allows but no label can hold.
+pub(crate) fn unquote(token: &str) -> Option<String> {
+    let inner = token.get(1..token.len().checked_sub(1)?)?;
+    if token.starts_with('`') || !inner.contains('\\') {
+        return Some(inner.to_owned());
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    let mut rest = inner.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'\\' {
+            out.push(*first);
+            continue;
+        }
+        let [kind, after @ ..] = rest else { return None };
+        rest = after;
+        let (digits, base) = match kind {
+            b'0'..=b'7' => (3, 8),
+            b'x' => (2, 16),
+            b'u' => (4, 16),
+            b'U' => (8, 16),
+            _ => {
+                out.push(match kind {
+                    b'a' => 0x07,
+                    b'b' => 0x08,
+                    b'f' => 0x0c,
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'v' => 0x0b,
+                    other => *other,
+                });
+                continue;
+            }
+        };
+        let code = if base == 8 {
+            let code = std::str::from_utf8(rest.get(..2)?).ok()?;
+            rest = &rest[2..];
+            u32::from(kind - b'0') * 64 + u32::from_str_radix(code, 8).ok()?
+        } else {
+            let code = std::str::from_utf8(rest.get(..digits)?).ok()?;
+            rest = &rest[digits..];
+            u32::from_str_radix(code, base).ok()?
+        };
+        if matches!(kind, b'u' | b'U') {
+            out.extend_from_slice(char::from_u32(code)?.encode_utf8(&mut [0; 4]).as_bytes());
+        } else {
+            out.push(u8::try_from(code).ok()?);
+        }
+    }
+    String::from_utf8(out).ok()
+}
