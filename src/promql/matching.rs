@@ -1,1 +1,64 @@
-//! Vector matching.
+//! Which series belong together: by some of their labels, or by all but some.
+
+use super::merge::is_metadata;
+use larum_storage_format::Labels;
+use larum_storage_format::labels::METRIC_NAME;
+use std::collections::HashMap;
+
+/// Puts label sets into groups: for `by` and `without`, and for `on` and `ignoring`.
+pub(crate) struct Grouper {
+    /// Sorted by name, as labels are.
+    names: Vec<String>,
+    without: bool,
+    known: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
+    /// The labels of each group.
+    pub(crate) labels: Vec<Labels>,
+    key: Vec<u8>,
+}
+
+impl Grouper {
+    /// By the labels `names`, or, with `without`, by all but these and the metric's name.
+    pub(crate) fn new(mut names: Vec<String>, without: bool) -> Grouper {
+        names.sort_unstable();
+        names.dedup();
+        Grouper { names, without, known: HashMap::default(), labels: Vec::new(), key: Vec::new() }
+    }
+
+    /// The number of the group of a series with these labels; groups are numbered as they are met.
+    /// With `nameless`, the labels are taken as if they had no name any more.
+    pub(crate) fn group(&mut self, labels: &Labels, nameless: bool) -> usize {
+        if self.names.is_empty() && !self.without {
+            if self.labels.is_empty() {
+                self.labels.push(Labels::empty());
+            }
+            return 0;
+        }
+        self.key.clear();
+        for (name, value) in labels {
+            if grouped_by(&self.names, self.without, name, nameless) {
+                // No byte of UTF-8 is 0xff, so different labels give different keys.
+                self.key.extend_from_slice(name.as_bytes());
+                self.key.push(0xff);
+                self.key.extend_from_slice(value.as_bytes());
+                self.key.push(0xff);
+            } else if !self.without && self.names.last().is_none_or(|last| name > last.as_str()) {
+                break;
+            }
+        }
+        if let Some(&index) = self.known.get(self.key.as_slice()) {
+            return index;
+        }
+        let index = self.labels.len();
+        self.known.insert(self.key.as_slice().into(), index);
+        self.labels.push(labels.without(|name| !grouped_by(&self.names, self.without, name, nameless)));
+        index
+    }
+}
+
+/// Whether the label `name` tells groups apart.
+fn grouped_by(names: &[String], without: bool, name: &str, nameless: bool) -> bool {
+    if nameless && is_metadata(name) || without && name == METRIC_NAME {
+        return false;
+    }
+    names.iter().any(|n| n == name) != without
+}

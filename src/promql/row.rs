@@ -33,12 +33,35 @@ impl Bits {
         self.words[index / 64] >> (index % 64) & 1 == 1
     }
 
-    /// Sets the bits of all steps at which `row` has a value.
-    pub(crate) fn add_row(&mut self, row: &Row) {
+    /// Sets the bits of all steps at which `row` has a float.
+    pub(crate) fn add_floats(&mut self, row: &Row) {
         match &row.present {
-            Presence::All => (0..row.len()).for_each(|i| self.set(i)),
+            Presence::All => self.fill(row.len()),
             Presence::Bits(bits) => self.words.iter_mut().zip(bits.iter()).for_each(|(a, b)| *a |= b),
         }
+    }
+
+    /// Sets the first `len` bits.
+    fn fill(&mut self, len: usize) {
+        self.words[..len / 64].fill(u64::MAX);
+        if len % 64 > 0 {
+            self.words[len / 64] |= (1 << (len % 64)) - 1;
+        }
+    }
+
+    /// Sets the bits that are set in `other`.
+    pub(crate) fn add(&mut self, other: &Bits) {
+        self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a |= b);
+    }
+
+    /// Whether some bit is set in both.
+    pub(crate) fn overlaps(&self, other: &Bits) -> bool {
+        self.words.iter().zip(&other.words).any(|(a, b)| a & b != 0)
+    }
+
+    /// Sets the bits of all steps at which `row` has a value.
+    pub(crate) fn add_row(&mut self, row: &Row) {
+        self.add_floats(row);
         for (step, _) in &row.histograms {
             self.set(*step as usize);
         }
@@ -180,6 +203,20 @@ impl Row {
         let len = self.len();
         let floats = &mut self.floats;
         self.present.for_each(len, |i| floats[i] = f(i, floats[i]));
+    }
+
+    /// The values at the steps for which `keep` is true.
+    pub(crate) fn keep(mut self, keep: impl Fn(usize) -> bool) -> Row {
+        let len = self.len();
+        let mut kept = Bits::none(len);
+        self.present.for_each(len, |i| {
+            if keep(i) {
+                kept.set(i);
+            }
+        });
+        self.present = Presence::from_bits(&kept, len);
+        self.histograms.retain(|(step, _)| keep(*step as usize));
+        self
     }
 
     /// One value repeated over `len` steps: what does not depend on the step is evaluated once.

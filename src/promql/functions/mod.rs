@@ -1,7 +1,7 @@
 //! The functions of PromQL: one static table, a row for each.
 
 mod histogram;
-mod over_time;
+pub(crate) mod over_time;
 pub(crate) mod rate;
 mod trend;
 mod vector;

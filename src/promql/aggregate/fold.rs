@@ -1,0 +1,207 @@
+//! What a group keeps per step while rows are folded into it.
+
+use super::super::ast::AggregateOp;
+use super::super::eval::{EvalError, unsupported_histogram};
+use super::super::functions::over_time::quantile_of;
+use super::super::kahan::{self, Mean};
+use super::super::row::{Bits, Presence, Row};
+
+/// The columns of one group.
+pub(super) struct Group {
+    /// Whether a series in it has a name that is still to be dropped.
+    pub(super) drop_name: bool,
+    /// The steps at which a float was seen.
+    floats: Bits,
+    /// The steps at which a histogram was seen; made when one is.
+    histograms: Option<Bits>,
+    columns: Columns,
+    len: usize,
+    grown: u64,
+}
+
+/// The state of an aggregation, a column per figure.
+enum Columns {
+    /// Sum and compensation. The sums start at -0.0, which added to anything gives that.
+    Sum(Vec<f64>, Vec<f64>),
+    Mean(Vec<Mean>),
+    Min(Vec<f64>),
+    Max(Vec<f64>),
+    Count(Vec<f64>),
+    /// Only whether there is anything.
+    Group,
+    Variance {
+        state: Vec<Variance>,
+        root: bool,
+    },
+    Quantile(Vec<Vec<f64>>),
+}
+
+/// The variance of the numbers seen so far, by Welford's method.
+#[derive(Clone, Copy)]
+struct Variance {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Variance {
+    fn add(&mut self, v: f64) {
+        self.count += 1.0;
+        if self.count == 1.0 {
+            self.mean = v;
+            self.squares = if v.is_finite() { 0.0 } else { f64::NAN };
+            return;
+        }
+        let delta = v - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (v - self.mean);
+    }
+}
+
+/// What became of a group.
+pub(super) struct Finished {
+    /// Its values.
+    pub(super) row: Row,
+    /// Whether floats and histograms met at some step, which then has no value.
+    pub(super) mixed: bool,
+}
+
+impl Group {
+    /// An empty group over `len` steps.
+    pub(super) fn new(op: AggregateOp, len: usize) -> Group {
+        let columns = match op {
+            AggregateOp::Sum => Columns::Sum(vec![-0.0; len], vec![0.0; len]),
+            AggregateOp::Avg => Columns::Mean(vec![Mean::EMPTY; len]),
+            AggregateOp::Min => Columns::Min(vec![f64::NAN; len]),
+            AggregateOp::Max => Columns::Max(vec![f64::NAN; len]),
+            AggregateOp::Count => Columns::Count(vec![0.0; len]),
+            AggregateOp::Stddev | AggregateOp::Stdvar => {
+                let state = vec![Variance { count: 0.0, mean: 0.0, squares: 0.0 }; len];
+                Columns::Variance { state, root: op == AggregateOp::Stddev }
+            }
+            AggregateOp::Quantile => Columns::Quantile(vec![Vec::new(); len]),
+            _ => Columns::Group,
+        };
+        Group { drop_name: false, floats: Bits::none(len), histograms: None, columns, len, grown: 0 }
+    }
+
+    /// How many samples more than before are held.
+    pub(super) fn grown(&mut self) -> u64 {
+        std::mem::take(&mut self.grown)
+    }
+
+    /// Folds a row in. False if it holds histograms and these are ignored.
+    pub(super) fn add(&mut self, row: &Row) -> bool {
+        self.floats.add_floats(row);
+        match &mut self.columns {
+            Columns::Sum(sums, compensations) => match row.present {
+                Presence::All => {
+                    for ((sum, c), v) in sums.iter_mut().zip(compensations).zip(&row.floats) {
+                        (*sum, *c) = kahan::add(*v, *sum, *c);
+                    }
+                }
+                Presence::Bits(_) => row.present.for_each(self.len, |i| {
+                    (sums[i], compensations[i]) = kahan::add(row.floats[i], sums[i], compensations[i]);
+                }),
+            },
+            Columns::Mean(means) => row.present.for_each(self.len, |i| means[i].add(row.floats[i])),
+            Columns::Min(out) => row.present.for_each(self.len, |i| {
+                if out[i] > row.floats[i] || out[i].is_nan() {
+                    out[i] = row.floats[i];
+                }
+            }),
+            Columns::Max(out) => row.present.for_each(self.len, |i| {
+                if out[i] < row.floats[i] || out[i].is_nan() {
+                    out[i] = row.floats[i];
+                }
+            }),
+            Columns::Count(counts) => {
+                row.present.for_each(self.len, |i| counts[i] += 1.0);
+                row.histograms.iter().for_each(|(step, _)| counts[*step as usize] += 1.0);
+            }
+            Columns::Group => {}
+            Columns::Variance { state, .. } => {
+                row.present.for_each(self.len, |i| state[i].add(row.floats[i]));
+            }
+            Columns::Quantile(values) => row.present.for_each(self.len, |i| {
+                values[i].push(row.floats[i]);
+                self.grown += 1;
+            }),
+        }
+        if row.histograms.is_empty() {
+            return true;
+        }
+        let taken =
+            matches!(self.columns, Columns::Sum(..) | Columns::Mean(_) | Columns::Count(_) | Columns::Group);
+        if taken {
+            let seen = self.histograms.get_or_insert_with(|| Bits::none(self.len));
+            row.histograms.iter().for_each(|(step, _)| seen.set(*step as usize));
+        }
+        taken
+    }
+
+    /// The values, with the parameter of each step.
+    pub(super) fn finish(self, params: &[f64]) -> Result<Finished, EvalError> {
+        let Group { mut floats, histograms, columns, len, .. } = self;
+        let mut mixed = false;
+        if let Some(histograms) = histograms {
+            let either = matches!(columns, Columns::Count(_) | Columns::Group);
+            for i in (0..len).filter(|i| histograms.get(*i)) {
+                match (either, floats.get(i)) {
+                    (true, _) => floats.set(i),
+                    (false, true) => {
+                        floats.unset(i);
+                        mixed = true;
+                    }
+                    (false, false) => return Err(unsupported_histogram("sum and avg")),
+                }
+            }
+        }
+        let values = match columns {
+            Columns::Sum(mut sums, compensations) => {
+                sums.iter_mut().zip(&compensations).for_each(|(sum, c)| *sum += c);
+                sums
+            }
+            Columns::Mean(means) => means.iter().map(Mean::mean).collect(),
+            Columns::Min(values) | Columns::Max(values) | Columns::Count(values) => values,
+            Columns::Group => vec![1.0; len],
+            Columns::Variance { state, root } => {
+                let variance = |v: &Variance| v.squares / v.count;
+                state.iter().map(|v| if root { variance(v).sqrt() } else { variance(v) }).collect()
+            }
+            Columns::Quantile(values) => {
+                values.into_iter().zip(params).map(|(mut values, q)| quantile_of(*q, &mut values)).collect()
+            }
+        };
+        let present = Presence::from_bits(&floats, len);
+        Ok(Finished { row: Row { floats: values, present, histograms: Vec::new() }, mixed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folded(op: AggregateOp, rows: &[&[f64]]) -> Vec<f64> {
+        let mut group = Group::new(op, rows[0].len());
+        rows.iter().for_each(|row| assert!(group.add(&Row::full(row.to_vec()))));
+        group.finish(&[0.5, 0.5]).unwrap().row.floats
+    }
+
+    #[test]
+    fn columns_are_folded_step_by_step() {
+        let rows: [&[f64]; 3] = [&[1.0, 1e100], &[f64::NAN, 3.0], &[5.0, -1e100]];
+        assert_eq!(folded(AggregateOp::Sum, &rows)[1], 3.0);
+        assert!(folded(AggregateOp::Sum, &rows)[0].is_nan());
+        assert_eq!(folded(AggregateOp::Min, &rows), [1.0, -1e100]);
+        assert_eq!(folded(AggregateOp::Max, &rows), [5.0, 1e100]);
+        assert_eq!(folded(AggregateOp::Count, &rows), [3.0, 3.0]);
+        assert_eq!(folded(AggregateOp::Quantile, &rows), [1.0, 3.0]);
+        assert_eq!(folded(AggregateOp::Stdvar, &[&[1.0, 2.0], &[3.0, 2.0]]), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn the_sum_of_negative_zeros_is_negative_zero() {
+        assert!(folded(AggregateOp::Sum, &[&[-0.0], &[-0.0]])[0].is_sign_negative());
+    }
+}
