@@ -10,6 +10,8 @@ pub(crate) struct Grouper {
     /// Sorted by name, as labels are.
     names: Vec<String>,
     without: bool,
+    /// Whether the metric's name tells groups apart even `without`.
+    by_name: bool,
     known: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     /// The labels of each group.
     pub(crate) labels: Vec<Labels>,
@@ -21,7 +23,19 @@ impl Grouper {
     pub(crate) fn new(mut names: Vec<String>, without: bool) -> Grouper {
         names.sort_unstable();
         names.dedup();
-        Grouper { names, without, known: HashMap::default(), labels: Vec::new(), key: Vec::new() }
+        Grouper {
+            names,
+            without,
+            by_name: false,
+            known: HashMap::default(),
+            labels: Vec::new(),
+            key: Vec::new(),
+        }
+    }
+
+    /// By all labels but one, the metric's name included.
+    pub(crate) fn except(name: &str) -> Grouper {
+        Grouper { by_name: true, ..Grouper::new(vec![name.to_owned()], true) }
     }
 
     /// The number of the group of a series with these labels; groups are numbered as they are met.
@@ -35,7 +49,7 @@ impl Grouper {
         }
         self.key.clear();
         for (name, value) in labels {
-            if grouped_by(&self.names, self.without, name, nameless) {
+            if self.tells_apart(name, nameless) {
                 // No byte of UTF-8 is 0xff, so different labels give different keys.
                 self.key.extend_from_slice(name.as_bytes());
                 self.key.push(0xff);
@@ -50,15 +64,15 @@ impl Grouper {
         }
         let index = self.labels.len();
         self.known.insert(self.key.as_slice().into(), index);
-        self.labels.push(labels.without(|name| !grouped_by(&self.names, self.without, name, nameless)));
+        self.labels.push(labels.without(|name| !self.tells_apart(name, nameless)));
         index
     }
-}
 
-/// Whether the label `name` tells groups apart.
-fn grouped_by(names: &[String], without: bool, name: &str, nameless: bool) -> bool {
-    if nameless && is_metadata(name) || without && name == METRIC_NAME {
-        return false;
+    /// Whether the label `name` tells groups apart.
+    fn tells_apart(&self, name: &str, nameless: bool) -> bool {
+        if nameless && is_metadata(name) || self.without && !self.by_name && name == METRIC_NAME {
+            return false;
+        }
+        self.names.iter().any(|n| n == name) != self.without
     }
-    names.iter().any(|n| n == name) != without
 }
