@@ -10,7 +10,7 @@ pub(crate) fn add(x: f64, sum: f64, c: f64) -> (f64, f64) {
     (t, if t.is_infinite() { 0.0 } else { c + lost })
 }
 
-/// A compensated sum. It starts at -0.0, the only start that adds nothing to any number.
+/// A compensated sum.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sum {
     /// The sum without its compensation.
@@ -20,7 +20,7 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
-    /// The empty sum of upstream's range functions, which begin at plain zero.
+    /// The empty sum.
     pub(crate) const ZERO: Sum = Sum { sum: 0.0, compensation: 0.0 };
 
     /// Adds `x`.

