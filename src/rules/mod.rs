@@ -5,5 +5,6 @@
 //! [`crate::state`], and hands out the [`Alert`]s that somebody has to hear of.
 
 pub mod alert;
+pub mod template;
 
 pub use alert::{Alert, AlertState};
