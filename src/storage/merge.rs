@@ -6,9 +6,8 @@
 
 use super::part::Run;
 use super::series_set::{ColumnPiece, Columns};
-use super::time::TimeRange;
+use larum_storage_format::tombstones::Interval;
 use larum_storage_format::{Samples, is_stale};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Merges `runs`, given in rising precedence. The timestamps are shared through `columns` where
@@ -58,14 +57,14 @@ pub(crate) fn merge(mut runs: Vec<Run>, columns: &mut Columns) -> Samples {
 }
 
 /// Appends what is left of `run` outside the `deleted` intervals, which are sorted and disjoint.
-pub(crate) fn push_without(run: Run, deleted: &[TimeRange], columns: &mut Columns, out: &mut Vec<Run>) {
+pub(crate) fn push_without(run: Run, deleted: &[Interval], columns: &mut Columns, out: &mut Vec<Run>) {
     if run.timestamps.is_empty() {
         return;
     }
-    let whole = TimeRange::new(run.first(), run.last());
-    let from = deleted.partition_point(|interval| interval.max_ms < whole.min_ms);
+    let (first, last) = (run.first(), run.last());
+    let from = deleted.partition_point(|interval| interval.max_ms < first);
     let mut next = 0;
-    for interval in deleted[from..].iter().take_while(|interval| interval.overlaps(&whole)) {
+    for interval in deleted[from..].iter().take_while(|interval| interval.min_ms <= last) {
         let start = run.timestamps.partition_point(|&t| t < interval.min_ms);
         let end = run.timestamps.partition_point(|&t| t <= interval.max_ms);
         if start < end {
@@ -76,50 +75,6 @@ pub(crate) fn push_without(run: Run, deleted: &[TimeRange], columns: &mut Column
     match next {
         0 => out.push(run),
         next => out.extend(run.slice(next..run.timestamps.len(), columns)),
-    }
-}
-
-impl Run {
-    fn first(&self) -> i64 {
-        self.timestamps[0]
-    }
-
-    fn last(&self) -> i64 {
-        self.timestamps[self.timestamps.len() - 1]
-    }
-
-    fn into_samples(self) -> Samples {
-        Samples {
-            timestamps: self.timestamps,
-            floats: self.floats,
-            histograms: self.histograms,
-            start_timestamps: self.start_timestamps,
-        }
-    }
-
-    /// A part of the run; `None` if it is empty.
-    fn slice(&self, range: Range<usize>, columns: &mut Columns) -> Option<Run> {
-        if range.is_empty() {
-            return None;
-        }
-        let origin = self.origin.map(|whole| ColumnPiece {
-            start: whole.start + range.start as u32,
-            len: range.len() as u32,
-            ..whole
-        });
-        let timestamps = match origin {
-            Some(piece) => columns.shared(vec![piece], || self.timestamps[range.clone()].to_vec()),
-            None => self.timestamps[range.clone()].into(),
-        };
-        let inside = |(i, _): &&(u32, Arc<_>)| range.contains(&(*i as usize));
-        let histograms = self.histograms.iter().filter(inside);
-        Some(Run {
-            origin,
-            timestamps,
-            floats: self.floats[range.clone()].to_vec(),
-            histograms: histograms.map(|(i, h)| (i - range.start as u32, h.clone())).collect(),
-            start_timestamps: self.start_timestamps.get(range.clone()).unwrap_or_default().to_vec(),
-        })
     }
 }
 
@@ -282,7 +237,7 @@ mod tests {
     #[test]
     fn deleted_intervals_cut_a_run_into_pieces() {
         let samples: Vec<(i64, f64)> = (0..10).map(|t| (t, t as f64)).collect();
-        let deleted = [TimeRange::new(-5, -1), TimeRange::new(2, 3), TimeRange::new(9, 20)];
+        let deleted = [(-5, -1), (2, 3), (9, 20)].map(|(min_ms, max_ms)| Interval { min_ms, max_ms });
         let mut columns = Columns::default();
         let mut left = Vec::new();
         push_without(run(Some(0), &samples), &deleted, &mut columns, &mut left);
@@ -290,7 +245,12 @@ mod tests {
         assert_eq!(times, [vec![0, 1], vec![4, 5, 6, 7, 8]]);
         assert_eq!(left[1].origin, Some(ColumnPiece { part: 0, column: 0, start: 4, len: 5 }));
         let mut none = Vec::new();
-        push_without(run(Some(0), &samples), &[TimeRange::ALL], &mut columns, &mut none);
+        push_without(
+            run(Some(0), &samples),
+            &[Interval { min_ms: i64::MIN, max_ms: i64::MAX }],
+            &mut columns,
+            &mut none,
+        );
         assert!(none.is_empty());
     }
 

@@ -4,6 +4,8 @@
 //! files). See `src/ARCHITECTURE.md` for the rules that every part keeps.
 
 pub mod batch;
+mod compaction;
+mod cut;
 pub mod engine;
 pub mod error;
 mod fs;
@@ -12,12 +14,13 @@ pub mod matcher;
 mod merge;
 pub mod options;
 pub mod part;
+mod partition;
 mod postings;
 mod querier;
 pub mod regex;
+mod retention;
 pub mod series_set;
 pub mod time;
-mod tombstones;
 mod wal;
 
 pub use batch::{Appended, Batch, Refusal, Refused};

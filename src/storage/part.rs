@@ -4,7 +4,8 @@ use super::error::ReadError;
 use super::matcher::Matcher;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
-use larum_storage_format::{Histogram, Labels, SeriesId};
+use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Something that holds series and samples: the head, or one partition.
@@ -66,4 +67,57 @@ pub(crate) struct Run {
     pub histograms: Vec<(u32, Arc<Histogram>)>,
     /// See [`larum_storage_format::Samples::start_timestamps`].
     pub start_timestamps: Vec<i64>,
+}
+
+impl Run {
+    /// The first timestamp.
+    ///
+    /// # Panics
+    /// If the run is empty.
+    pub fn first(&self) -> i64 {
+        self.timestamps[0]
+    }
+
+    /// The last timestamp.
+    ///
+    /// # Panics
+    /// If the run is empty.
+    pub fn last(&self) -> i64 {
+        self.timestamps[self.timestamps.len() - 1]
+    }
+
+    /// The same as samples.
+    pub fn into_samples(self) -> Samples {
+        Samples {
+            timestamps: self.timestamps,
+            floats: self.floats,
+            histograms: self.histograms,
+            start_timestamps: self.start_timestamps,
+        }
+    }
+
+    /// A part of the run; `None` if it is empty.
+    pub fn slice(&self, range: Range<usize>, columns: &mut Columns) -> Option<Run> {
+        if range.is_empty() {
+            return None;
+        }
+        let origin = self.origin.map(|whole| ColumnPiece {
+            start: whole.start + range.start as u32,
+            len: range.len() as u32,
+            ..whole
+        });
+        let timestamps = match origin {
+            Some(piece) => columns.shared(vec![piece], || self.timestamps[range.clone()].to_vec()),
+            None => self.timestamps[range.clone()].into(),
+        };
+        let inside = |(i, _): &&(u32, Arc<_>)| range.contains(&(*i as usize));
+        let histograms = self.histograms.iter().filter(inside);
+        Some(Run {
+            origin,
+            timestamps,
+            floats: self.floats[range.clone()].to_vec(),
+            histograms: histograms.map(|(i, h)| (i - range.start as u32, h.clone())).collect(),
+            start_timestamps: self.start_timestamps.get(range.clone()).unwrap_or_default().to_vec(),
+        })
+    }
 }

@@ -14,7 +14,7 @@ use super::merge::{merge, push_without};
 use super::part::{Load, Part};
 use super::series_set::{Columns, SeriesSet, Source};
 use super::time::TimeRange;
-use super::tombstones::Tombstones;
+use larum_storage_format::tombstones::Tombstones;
 use larum_storage_format::{Labels, Samples, SeriesId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -29,7 +29,7 @@ pub(crate) struct Layer {
     /// What holds the samples.
     pub part: Arc<dyn Part>,
     /// What was deleted from it.
-    pub tombstones: Arc<Tombstones>,
+    pub tombstones: Option<Arc<Tombstones>>,
 }
 
 /// A consistent view of everything stored: one head and a set of partitions, held alive.
@@ -49,7 +49,7 @@ impl View {
         border_ms: i64,
     ) -> View {
         let generations = generations.into_iter();
-        let generations = generations.map(|part| Layer { part, tombstones: Arc::default() }).collect();
+        let generations = generations.map(|part| Layer { part, tombstones: None }).collect();
         View { partitions, generations, border_ms }
     }
 
@@ -246,7 +246,7 @@ impl Layer {
     pub fn load(&self, id: SeriesId, series: u32, load: &mut Load<'_>) {
         let from = load.runs.len();
         self.part.load(series, load);
-        let deleted = self.tombstones.of(id);
+        let deleted = self.tombstones.as_ref().map_or(&[][..], |tombstones| tombstones.of(id));
         if !deleted.is_empty() {
             for run in load.runs.split_off(from) {
                 push_without(run, deleted, load.columns, &mut load.runs);
@@ -261,6 +261,7 @@ mod tests {
     use crate::storage::part::Run;
     use crate::storage::series_set::ColumnPiece;
     use larum_storage_format::IdentitySeed;
+    use larum_storage_format::tombstones::Interval;
 
     /// Series of one name with samples on one column each.
     struct Fake {
@@ -275,10 +276,7 @@ mod tests {
             let with_id = |labels: Labels| (SeriesId::of(&labels, IdentitySeed(1)), labels);
             let mut series: Vec<_> = jobs.iter().map(labels).map(with_id).collect();
             series.sort();
-            Layer {
-                part: Arc::new(Fake { series, times: times.to_vec(), value }),
-                tombstones: Arc::default(),
-            }
+            Layer { part: Arc::new(Fake { series, times: times.to_vec(), value }), tombstones: None }
         }
     }
 
@@ -365,9 +363,10 @@ mod tests {
     fn a_deletion_hides_what_its_layer_holds_and_nothing_else() {
         let mut layers = [Fake::layer(&["a", "b"], &[10, 20], 1.0), Fake::layer(&["b", "c"], &[20, 30], 2.0)];
         let b = Labels::from_pairs([("__name__", "m"), ("job", "b")]).unwrap();
-        let mut tombstones = Tombstones::default();
-        tombstones.add(SeriesId::of(&b, IdentitySeed(1)), TimeRange::ALL);
-        layers[0].tombstones = Arc::new(tombstones);
+        let mut tombstones = Tombstones::new(0, 1);
+        let always = Interval { min_ms: i64::MIN, max_ms: i64::MAX };
+        tombstones.add(SeriesId::of(&b, IdentitySeed(1)), always);
+        layers[0].tombstones = Some(Arc::new(tombstones));
         let view = View::new(layers.into(), [], i64::MIN);
         assert_eq!(load(&view, "b", TimeRange::ALL), [(20, 2.0), (30, 2.0)]);
         assert_eq!(load(&view, "a", TimeRange::ALL), [(10, 1.0), (20, 1.0)]);

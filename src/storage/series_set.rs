@@ -83,4 +83,19 @@ impl Columns {
     pub fn get(&self, key: &[ColumnPiece]) -> Option<Arc<[i64]>> {
         self.known.get(key).cloned()
     }
+
+    /// Says that `column` has the origin `key`.
+    pub fn insert(&mut self, key: ColumnKey, column: Arc<[i64]>) {
+        self.known.insert(key, column);
+    }
+
+    /// How many columns are known.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether no column is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
 }

@@ -1,0 +1,215 @@
+//! An open partition: one immutable, mapped file, as a part of a view.
+//!
+//! Opening verifies header and index; from then on a read can only meet damage in the chunks
+//! themselves, which costs those chunks and is told to the reader.
+
+mod index;
+mod writer;
+
+pub(crate) use writer::FileWriter;
+
+use super::error::ReadError;
+use super::fs::Fs;
+use super::matcher::Matcher;
+use super::part::{Load, Part, Run};
+use super::postings;
+use super::series_set::{ColumnPiece, Columns};
+use super::time::TimeRange;
+use bytes::Bytes;
+use larum_storage_format::partition::{Chunk, Partition as File, PartitionHeader};
+use larum_storage_format::{DecodeError, Labels, SeriesId};
+use roaring::RoaringBitmap;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An open partition. The file may be unlinked while it is open; the map keeps it alive.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    path: PathBuf,
+    file: File<Bytes>,
+}
+
+/// A partition could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PartitionError {
+    /// Header, directory or index are damaged.
+    #[error("{}: {error}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: DecodeError,
+    },
+    /// The operating system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Partition {
+    /// Maps a finished file and verifies its index.
+    pub fn open(fs: &dyn Fs, path: &Path) -> Result<Partition, PartitionError> {
+        let bytes = fs.map(path)?;
+        match File::open(bytes) {
+            Ok(file) => Ok(Partition { path: path.to_owned(), file }),
+            Err(error) => Err(PartitionError::Damaged { path: path.to_owned(), error }),
+        }
+    }
+
+    /// The header.
+    pub fn header(&self) -> &PartitionHeader {
+        self.file.header()
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The identity of the series at `ordinal`, its place in the order of identities.
+    pub fn series_id(&self, ordinal: u32) -> Option<SeriesId> {
+        self.file.series_id(ordinal)
+    }
+
+    /// Whether some sample of the series lies in `range`, by what the chunks' timestamps say.
+    pub fn has_samples(&self, ordinal: u32, range: TimeRange, columns: &mut Columns) -> bool {
+        let Ok(chunks) = self.file.chunks(ordinal) else { return false };
+        chunks.flatten().any(|chunk| {
+            self.timestamps(&chunk, 0, columns).is_ok_and(|(_, timestamps)| {
+                let from = timestamps.partition_point(|&t| t < range.min_ms);
+                timestamps.get(from).is_some_and(|&t| t <= range.max_ms)
+            })
+        })
+    }
+
+    /// The timestamps of a chunk, and where they come from.
+    fn timestamps(
+        &self,
+        chunk: &Chunk,
+        part: u32,
+        columns: &mut Columns,
+    ) -> Result<(ColumnPiece, Arc<[i64]>), DecodeError> {
+        let slice = chunk.timestamps;
+        let piece =
+            ColumnPiece { part, column: slice.column, start: slice.start.into(), len: slice.len.into() };
+        if let Some(known) = columns.get(&[piece]) {
+            return Ok((piece, known));
+        }
+        // The whole column is kept too, under a length that no slice has: the next slice of it
+        // need not decode it again.
+        let whole = ColumnPiece { start: 0, len: u32::MAX, ..piece };
+        let column = match columns.get(&[whole]) {
+            Some(known) => known,
+            None => {
+                let column = self.file.column(slice.column)?;
+                columns.shared(vec![whole], || column)
+            }
+        };
+        if piece.start == 0 && piece.len as usize == column.len() {
+            columns.insert(vec![piece], column.clone());
+            return Ok((piece, column));
+        }
+        Ok((piece, columns.shared(vec![piece], || self.file.slice_of(chunk, &column).to_vec())))
+    }
+
+    /// One chunk as a run, cut to the range; `None` if it lies outside.
+    fn load_chunk(&self, chunk: &Chunk, load: &mut Load<'_>) -> Result<Option<Run>, DecodeError> {
+        let (piece, timestamps) = self.timestamps(chunk, load.part, load.columns)?;
+        let from = timestamps.partition_point(|&t| t < load.range.min_ms);
+        let to = timestamps.partition_point(|&t| t <= load.range.max_ms);
+        if from >= to {
+            return Ok(None);
+        }
+        let decoded = self.file.decode(chunk, &timestamps)?;
+        let floats = match decoded.histograms.is_empty() {
+            true => decoded.floats,
+            false => vec![0.0; timestamps.len()],
+        };
+        let len = timestamps.len();
+        let run = Run {
+            origin: Some(piece),
+            timestamps,
+            floats,
+            histograms: (0..).zip(decoded.histograms).collect(),
+            start_timestamps: decoded.start_timestamps,
+        };
+        Ok(if to - from == len { Some(run) } else { run.slice(from..to, load.columns) })
+    }
+
+    /// What a damaged chunk costs, in words.
+    fn damage(&self, chunk: Option<&Chunk>, error: &DecodeError, columns: &mut Columns) -> ReadError {
+        let times = chunk.and_then(|chunk| self.timestamps(chunk, 0, columns).ok());
+        let times = times.and_then(|(_, timestamps)| Some((*timestamps.first()?, *timestamps.last()?)));
+        let (min_ms, max_ms) = times.unwrap_or((self.header().min_ms, self.header().max_ms));
+        ReadError::Damaged {
+            file: self.path.display().to_string(),
+            offset: error.offset as u64,
+            what: format!("{}, {} ({min_ms} ms to {max_ms} ms)", error.what, error.kind),
+        }
+    }
+
+    fn selected(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        postings::select(&self.file, matchers)
+    }
+}
+
+impl Part for Partition {
+    fn time_range(&self) -> Option<TimeRange> {
+        Some(TimeRange::new(self.header().min_ms, self.header().max_ms))
+    }
+
+    fn select(&self, matchers: &[Matcher]) -> Vec<(SeriesId, u32)> {
+        let ordinals = self.selected(matchers).into_iter();
+        ordinals.filter_map(|ordinal| Some((self.file.series_id(ordinal)?, ordinal))).collect()
+    }
+
+    fn labels(&self, series: u32) -> Labels {
+        // The index was verified when the file was opened: a label set that cannot be read would
+        // have been written so.
+        self.file.labels(series).unwrap_or_default()
+    }
+
+    fn load(&self, series: u32, load: &mut Load<'_>) {
+        let chunks = match self.file.chunks(series) {
+            Ok(chunks) => chunks,
+            Err(error) => {
+                let damage = self.damage(None, &error, load.columns);
+                return load.damaged.push(damage);
+            }
+        };
+        for chunk in chunks {
+            let loaded = match &chunk {
+                Ok(chunk) => self.load_chunk(chunk, load),
+                Err(error) => Err(error.clone()),
+            };
+            match loaded {
+                Ok(run) => load.runs.extend(run),
+                Err(error) => {
+                    let damage = self.damage(chunk.as_ref().ok(), &error, load.columns);
+                    load.damaged.push(damage);
+                }
+            }
+        }
+    }
+
+    fn label_names(&self, matchers: &[Matcher]) -> Vec<String> {
+        if matchers.is_empty() {
+            return index::names(&self.file);
+        }
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for ordinal in self.selected(matchers) {
+            for (name, _) in self.labels(ordinal).iter() {
+                if !names.contains(name) {
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+        names.into_iter().collect()
+    }
+
+    fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String> {
+        let selected = (!matchers.is_empty()).then(|| self.selected(matchers));
+        index::values(&self.file, name, selected.as_ref())
+    }
+}
