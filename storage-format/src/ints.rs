@@ -110,9 +110,14 @@ fn integrate(residuals: &mut [i64], order: u8, first: i64, first_delta: i64) {
 }
 
 /// The greatest common divisor of all differences to the first value: 1 if there is none worth
-/// storing, or if a difference does not fit 64 bits, as division and wrapping do not mix.
+/// storing, as with steady values, whose one difference is stored anyway; or if a difference does
+/// not fit 64 bits, as division and wrapping do not mix.
 fn common_divisor(values: &[i64]) -> i64 {
     let first = values[0];
+    let step = values.get(1).map_or(0, |second| second.wrapping_sub(first));
+    if values.windows(2).all(|w| w[1].wrapping_sub(w[0]) == step) {
+        return 1;
+    }
     let mut gcd = 0u64;
     for &value in values {
         let Some(delta) = value.checked_sub(first) else { return 1 };
@@ -142,7 +147,7 @@ fn binary_gcd(mut a: u64, mut b: u64) -> u64 {
 /// Encodes values whose differences are already divided by `gcd`; `first` is not.
 fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, out: &mut Vec<u8>) {
     let (order, shape) = (0..=2u8)
-        .filter(|&order| order == 0 || scaled.len() > 2)
+        .filter(|&order| order < 2 || scaled.len() > 1)
         .map(|order| (order, Shape::of(&Residuals { values: scaled, order })))
         .min_by_key(|(order, shape)| (shape.packed_bytes, *order))
         .expect("order 0 is always there");

@@ -284,3 +284,79 @@ fn series_out_of_order_are_refused() {
         assert!(matches!(writer.push(SeriesId(id), &labels, &samples), Err(WriteError::Order { .. })));
     }
 }
+
+/// Reads everything there is; errors are fine, panics are not.
+fn read_everything(partition: &Partition<&[u8]>) -> usize {
+    let mut samples = 0;
+    for ordinal in 0..partition.series_count() {
+        partition.find(partition.series_id(ordinal).unwrap_or(SeriesId(1)));
+        let _ = partition.labels(ordinal);
+        for chunk in partition.chunks(ordinal).into_iter().flatten().flatten() {
+            if let Ok(column) = partition.column(chunk.timestamps.column) {
+                let timestamps = partition.slice_of(&chunk, &column);
+                samples += partition.decode(&chunk, timestamps).map_or(0, |decoded| decoded.floats.len());
+            }
+        }
+    }
+    for name in partition.label_names().into_iter().flatten().flatten() {
+        let Ok(Some(values)) = partition.label_values(name) else { continue };
+        let mut ordinals = Vec::new();
+        for position in 0..values.len() {
+            let _ = values.value(position).map(|value| values.find(value));
+            let _ = values.ordinals(position, &mut ordinals);
+        }
+    }
+    samples
+}
+
+/// Makes the checksums of a damaged file right again, so that damage gets past them.
+fn reseal(file: &mut [u8]) {
+    let header_len = PartitionHeader::len_with(0);
+    let crc = crate::checksum::crc32c(&file[..header_len - 4]);
+    file[header_len - 4..header_len].copy_from_slice(&crc.to_le_bytes());
+    let Ok(header) = PartitionHeader::decode(file) else { return };
+    let section = |s| {
+        let range = header.section(s);
+        range.start as usize..range.end as usize
+    };
+    let data = section(header::Section::Data);
+    let index = data.end..section(header::Section::Postings).end;
+    let mut extents = extents::ExtentWriter::default();
+    extents.update(&file[data]);
+    extents.close();
+    extents.update(&file[index]);
+    let (checksums, footer) = extents.finish();
+    let at = section(header::Section::Checksums);
+    let end = file.len() - extents::FOOTER_BYTES;
+    if at.len() == checksums.len() && at.end <= end {
+        file[at].copy_from_slice(&checksums);
+        file[end..].copy_from_slice(&footer);
+    }
+}
+
+#[test]
+fn damage_behind_right_checksums_gives_errors_or_values_never_panics() {
+    let file = write(two_targets()[..6].to_vec(), options());
+    assert_eq!(read_everything(&Partition::open(&file[..]).unwrap()), 6 * 480);
+    let mut opened = 0;
+    for at in 0..file.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut changed = file.clone();
+            changed[at] ^= change;
+            reseal(&mut changed);
+            if let Ok(partition) = Partition::open(&changed[..]) {
+                opened += 1;
+                read_everything(&partition);
+            }
+        }
+    }
+    assert!(opened > file.len(), "only {opened} files got past the checksums");
+}
+
+#[test]
+fn bunched_samples_are_halved_until_they_fit() {
+    let timestamps: Arc<[i64]> = (0..6000).chain((1..200).map(|i| 30_000 * i)).collect();
+    let series = vec![one(&[("__name__", "bunched")], floats(&timestamps, |i| i as f64))];
+    let partition = check(write(series.clone(), options()), &series);
+    assert!((3..20).contains(&partition.header().chunk_count), "{} chunks", partition.header().chunk_count);
+}
