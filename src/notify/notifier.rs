@@ -310,7 +310,10 @@ mod tests {
         }
     }
 
-    fn scripted() -> (Arc<Scripted>, Receiver<(String, String)>, Sender<Result<(), SendError>>) {
+    /// The transport, the requests it is asked for (address and body), and where its answers come from.
+    type Script = (Arc<Scripted>, Receiver<(String, String)>, Sender<Result<(), SendError>>);
+
+    fn scripted() -> Script {
         let (requests, seen) = channel();
         let (answer, answers) = channel();
         (Arc::new(Scripted { requests: requests.into(), answers: answers.into() }), seen, answer)

@@ -5,15 +5,15 @@ use larum_storage_format::Labels;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What an alert is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What an alert is doing. The numbers are what the state store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlertState {
     /// It was firing and is not any more.
-    Inactive,
+    Inactive = 0,
     /// Its condition holds, for less than the rule's `for`.
-    Pending,
+    Pending = 1,
     /// Its condition has held for long enough.
-    Firing,
+    Firing = 2,
 }
 
 impl AlertState {

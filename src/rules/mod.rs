@@ -5,6 +5,25 @@
 //! [`crate::state`], and hands out the [`Alert`]s that somebody has to hear of.
 
 pub mod alert;
+pub mod alerting;
+pub mod error;
+pub mod expand;
+pub mod file;
+pub mod group;
+pub mod manager;
+mod persist;
+pub mod recording;
+mod restore;
+mod running;
+pub mod schedule;
+pub mod status;
 pub mod template;
 
 pub use alert::{Alert, AlertState};
+pub use alerting::AlertingRule;
+pub use error::RuleError;
+pub use expand::TemplateText;
+pub use group::{Group, Rule};
+pub use manager::{RuleManager, RuleOptions, RunningRules};
+pub use recording::RecordingRule;
+pub use status::{AlertStatus, AlertingStatus, GroupStats, GroupStatus, Health, RuleStatus};

@@ -1,0 +1,74 @@
+//! Labels and annotations of alerts: texts with templates in them, and what these get to see.
+
+use super::template::{Data, Limits, QuerySample, Template, TemplateError};
+use larum_storage_format::Labels;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest one expansion may take, queries included.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The value of a label or annotation of an alerting rule.
+#[derive(Clone)]
+pub struct TemplateText {
+    source: String,
+    template: Arc<Template>,
+}
+
+/// What an expansion sees beside the element it is for.
+pub struct Surroundings<'a> {
+    /// `$externalLabels`
+    pub external_labels: &'a Labels,
+    /// `$externalURL`
+    pub external_url: &'a str,
+    /// The time of the evaluation, milliseconds since the epoch.
+    pub now_ms: i64,
+    /// Answers `query "up"` at that time.
+    pub query: &'a dyn Fn(&str) -> Result<Vec<QuerySample>, String>,
+}
+
+impl TemplateText {
+    /// Parses a text of the rule `rule`.
+    pub fn parse(rule: &str, source: &str) -> Result<TemplateText, TemplateError> {
+        let template = Template::parse(&format!("__alert_{rule}"), source)?;
+        Ok(TemplateText { source: source.to_owned(), template: Arc::new(template) })
+    }
+
+    /// The text as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The text for an element. A failure is told in the text, so that the alert gets out.
+    pub fn expand(&self, data: &Data, surroundings: &Surroundings<'_>) -> String {
+        let limits = Limits { deadline: Some(Instant::now() + LONGEST), ..Limits::default() };
+        let expanded = self.template.expand(data, &mut |query| (surroundings.query)(query), limits);
+        expanded.unwrap_or_else(|e| format!("<error expanding template: {e}>"))
+    }
+}
+
+impl fmt::Debug for TemplateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl Surroundings<'_> {
+    /// What templates see, with labels and value still to be filled in.
+    pub fn data(&self) -> Data {
+        Data {
+            labels: BTreeMap::new(),
+            external_labels: map(self.external_labels),
+            external_url: self.external_url.to_owned(),
+            value: 0.0,
+            now_ms: self.now_ms,
+        }
+    }
+}
+
+/// The labels as templates see them.
+pub fn map(labels: &Labels) -> BTreeMap<String, String> {
+    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}

@@ -1,0 +1,324 @@
+//! Rule files: Prometheus' YAML into [`Group`]s, every fault with file, line and column.
+
+use super::alerting::AlertingRule;
+use super::expand::TemplateText;
+use super::group::{Group, Rule};
+use super::recording::RecordingRule;
+use crate::promql::{self, Expr};
+use crate::yaml::{self, FileError, PromDuration, Spanned, null_as_default};
+use larum_storage_format::labels::METRIC_NAME;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The largest rule file that is read: some hundred thousand rules.
+const MAX_FILE_BYTES: u64 = 32 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileTwin {
+    #[serde(default, deserialize_with = "null_as_default")]
+    groups: Vec<GroupTwin>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupTwin {
+    name: Spanned<String>,
+    interval: Option<Spanned<PromDuration>>,
+    query_offset: Option<PromDuration>,
+    /// vmalert's name for much the same as `query_offset`.
+    eval_delay: Option<Spanned<PromDuration>>,
+    limit: Option<Spanned<i64>>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    labels: Texts,
+    #[serde(default, deserialize_with = "null_as_default")]
+    rules: Vec<Spanned<RuleTwin>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleTwin {
+    record: Option<Spanned<String>>,
+    alert: Option<Spanned<String>>,
+    expr: Option<Spanned<String>>,
+    #[serde(rename = "for")]
+    hold: Option<Spanned<PromDuration>>,
+    keep_firing_for: Option<Spanned<PromDuration>>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    labels: Texts,
+    #[serde(default, deserialize_with = "null_as_default")]
+    annotations: Texts,
+}
+
+type Texts = BTreeMap<String, Spanned<String>>;
+
+/// A file and its text, for exact positions.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+/// What was read from a rule file.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Its groups, in order.
+    pub groups: Vec<Group>,
+    /// What loads but is probably not meant, each with its place.
+    pub warnings: Vec<FileError>,
+}
+
+/// Reads the rule file at `path`.
+pub fn load(path: &Path) -> Result<Loaded, FileError> {
+    let io_error = |e: std::io::Error| FileError::of_file(path, e);
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(io_error)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io_error)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let limit = MAX_FILE_BYTES >> 20;
+        return Err(FileError::of_file(
+            path,
+            format!("larger than {limit} MiB; split it into several files"),
+        ));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        FileError::of_file(path, format!("not UTF-8: byte {at} of the file begins no character"))
+    })?;
+    parse(path, &text)
+}
+
+/// Reads the text of a rule file. `path` names it in errors and in the API.
+pub fn parse(path: &Path, text: &str) -> Result<Loaded, FileError> {
+    read_file(path, text).map_err(|error| explained(error, text))
+}
+
+fn read_file(path: &Path, text: &str) -> Result<Loaded, FileError> {
+    let twin: FileTwin = yaml::parse(path, text)?;
+    let source = Source { path, text };
+    let mut loaded = Loaded { groups: Vec::new(), warnings: Vec::new() };
+    let mut names = HashSet::new();
+    for group in twin.groups {
+        if group.name.value.is_empty() {
+            return Err(FileError::at(path, &group.name, "Groupname must not be empty"));
+        }
+        if !names.insert(group.name.value.clone()) {
+            let what = format!("groupname: {:?} is repeated in the same file", group.name.value);
+            return Err(FileError::at(path, &group.name, what));
+        }
+        loaded.groups.push(read_group(source, group, &mut loaded.warnings)?);
+    }
+    Ok(loaded)
+}
+
+fn read_group(
+    source: Source<'_>,
+    twin: GroupTwin,
+    warnings: &mut Vec<FileError>,
+) -> Result<Group, FileError> {
+    let path = source.path;
+    if let Some(delay) = &twin.eval_delay {
+        let what = "eval_delay is taken as query_offset; write query_offset";
+        warnings.push(FileError::at(path, delay, what));
+    }
+    let interval = match twin.interval {
+        Some(interval) if interval.value.0.is_zero() => {
+            return Err(FileError::at(path, &interval, "interval must be longer than 0"));
+        }
+        interval => interval.map(|i| i.value.0),
+    };
+    let limit = match twin.limit {
+        None => 0,
+        Some(limit) => usize::try_from(limit.value)
+            .map_err(|_| FileError::at(path, &limit, "limit must not be negative (0 is no limit)"))?,
+    };
+    check_labels(path, &twin.labels)?;
+    let mut rules = Vec::with_capacity(twin.rules.len());
+    let mut seen = HashSet::new();
+    for rule in twin.rules {
+        let place = Spanned { value: (), referenced: rule.referenced, defined: rule.defined };
+        let rule = read_rule(source, &place, rule.value, &twin.labels)?;
+        if !seen.insert((
+            rule.name().to_owned(),
+            rule.labels().map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>(),
+        )) {
+            let what =
+                format!("{} has the same name and labels as a rule before it in this group", rule.name());
+            warnings.push(FileError::at(path, &place, what));
+        }
+        rules.push(rule);
+    }
+    Ok(Group {
+        name: twin.name.value,
+        file: path.display().to_string(),
+        interval,
+        query_offset: twin.query_offset.or(twin.eval_delay.map(|d| d.value)).map(|d| d.0),
+        limit,
+        rules,
+    })
+}
+
+fn read_rule(
+    source: Source<'_>,
+    place: &Spanned<()>,
+    twin: RuleTwin,
+    group_labels: &Texts,
+) -> Result<Rule, FileError> {
+    let path = source.path;
+    let fail = |what: &str| Err(FileError::at(path, place, what));
+    let Some(expr_text) = twin.expr.filter(|e| !e.value.trim().is_empty()) else {
+        return fail("field 'expr' must be set in rule");
+    };
+    let expr = source.read_expr(&expr_text)?;
+    let query: Arc<str> = expr.to_string().into();
+    check_labels(path, &twin.labels)?;
+    // The rule's own labels win.
+    let mut labels = twin.labels;
+    for (name, value) in group_labels {
+        labels.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    match (twin.record, twin.alert) {
+        (Some(record), None) => {
+            if let Some(hold) = &twin.hold {
+                return Err(FileError::at(path, hold, "invalid field 'for' in recording rule"));
+            }
+            if let Some(keep) = &twin.keep_firing_for {
+                return Err(FileError::at(path, keep, "invalid field 'keep_firing_for' in recording rule"));
+            }
+            if let Some(annotation) = twin.annotations.values().next() {
+                return Err(FileError::at(path, annotation, "invalid field 'annotations' in recording rule"));
+            }
+            if record.value.is_empty() {
+                return Err(FileError::at(path, &record, "the recording rule has no name"));
+            }
+            if record.value.contains(['{', '}']) {
+                let what = format!(
+                    "braces present in the recording rule name; should it be in expr?: {}",
+                    record.value
+                );
+                return Err(FileError::at(path, &record, what));
+            }
+            let labels = labels.into_iter().map(|(name, value)| (name, value.value)).collect();
+            Ok(Rule::Recording(RecordingRule { name: record.value, expr, query, labels }))
+        }
+        (None, Some(alert)) => {
+            if alert.value.is_empty() {
+                return Err(FileError::at(path, &alert, "the alert has no name"));
+            }
+            if let Some((_, value)) = twin.annotations.iter().find(|(name, _)| name.is_empty()) {
+                return Err(FileError::at(path, value, "an annotation has an empty name"));
+            }
+            let millis = |d: Option<Spanned<PromDuration>>| {
+                d.map_or(0, |d| i64::try_from(d.value.0.as_millis()).unwrap_or(i64::MAX))
+            };
+            Ok(Rule::Alerting(AlertingRule {
+                expr,
+                query,
+                hold_ms: millis(twin.hold),
+                keep_firing_for_ms: millis(twin.keep_firing_for),
+                labels: read_templates(path, &alert.value, "label", labels)?,
+                annotations: read_templates(path, &alert.value, "annotation", twin.annotations)?,
+                name: alert.value,
+            }))
+        }
+        (Some(_), Some(_)) => fail("only one of 'record' and 'alert' must be set"),
+        (None, None) => fail("one of 'record' or 'alert' must be set"),
+    }
+}
+
+fn check_labels(path: &Path, labels: &Texts) -> Result<(), FileError> {
+    for (name, value) in labels {
+        if name.is_empty() || name == METRIC_NAME {
+            return Err(FileError::at(path, value, format!("invalid label name: {name:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn read_templates(
+    path: &Path,
+    alert: &str,
+    kind: &str,
+    texts: Texts,
+) -> Result<Vec<(String, TemplateText)>, FileError> {
+    let read = |(name, text): (String, Spanned<String>)| match TemplateText::parse(alert, &text.value) {
+        Ok(template) => Ok((name, template)),
+        Err(e) => Err(FileError::at(path, &text, format!("{kind} {name:?}: {e}"))),
+    };
+    texts.into_iter().map(read).collect()
+}
+
+impl Source<'_> {
+    fn read_expr(self, scalar: &Spanned<String>) -> Result<Expr, FileError> {
+        let text = scalar.value.trim_end();
+        promql::parse(text).map_err(|e| {
+            let mut error = FileError::at(self.path, scalar, format!("could not parse expression: {e}"));
+            let line = text.lines().nth(e.line - 1).unwrap_or_default();
+            error.position = self.position_in(error.position, e.line, line, e.column).or(error.position);
+            error
+        })
+    }
+
+    /// Where in the file byte `column` of line `number` of a scalar stands, both from 1: `line` is
+    /// that line and `start` where the scalar begins. `None` if the scalar is not written as it reads,
+    /// because of escapes or folded lines.
+    fn position_in(
+        self,
+        start: Option<(u64, u64)>,
+        number: usize,
+        line: &str,
+        column: usize,
+    ) -> Option<(u64, u64)> {
+        let (first_line, first_column) = start?;
+        let file_line = usize::try_from(first_line).ok()? + number - 1;
+        let written = self.text.lines().nth(file_line - 1)?;
+        let skipped: usize = match number {
+            1 => written.chars().take(usize::try_from(first_column).ok()? - 1).map(char::len_utf8).sum(),
+            _ => 0,
+        };
+        let at = skipped + written.get(skipped..)?.find(line)? + column - 1;
+        Some((file_line as u64, written.get(..at)?.chars().count() as u64 + 1))
+    }
+}
+
+/// Adds the line at fault, and a word on what other programs' forms of the file lack.
+fn explained(mut error: FileError, text: &str) -> FileError {
+    let indented_by_tab =
+        |line: &str| line.trim_start_matches(' ').starts_with('\t') && !line.trim_start().starts_with('#');
+    if error.message.contains("tab")
+        && let Some(tab) = text.lines().position(indented_by_tab)
+    {
+        // Some are found only after the line before was taken for continued.
+        let column = text.lines().nth(tab).and_then(|line| line.find('\t')).unwrap_or(0);
+        error.position = Some((tab as u64 + 1, column as u64 + 1));
+        error.message = "YAML allows no tab in the indentation; use blanks".to_owned();
+    }
+    if let Some((line, column)) = error.position
+        && let Some(written) = usize::try_from(line - 1).ok().and_then(|n| text.lines().nth(n))
+    {
+        const SHOWN_CHARS: usize = 160;
+        let shown: String = written.chars().take(SHOWN_CHARS).collect();
+        let before = usize::try_from(column - 1).unwrap_or(usize::MAX).min(SHOWN_CHARS);
+        let blank: String = shown.chars().take(before).map(|c| if c == '\t' { c } else { ' ' }).collect();
+        error.message.push_str(&format!("\n  {shown}\n  {blank}^"));
+    }
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
+    error.message.push_str(match first {
+        Some(line) if line.starts_with("- ") => {
+            "\nThis is a list of rules: put `groups:`, `- name: ...` and `rules:` above it."
+        }
+        Some(line) if line.starts_with("alerts:") => {
+            "\nThese are not Prometheus' rules: write `groups:` with `rules:` that have `alert`, `expr` and `for`."
+        }
+        _ => "",
+    });
+    error
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

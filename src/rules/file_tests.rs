@@ -1,0 +1,186 @@
+//! Tests of rule files: what loads, and where what does not is wrong.
+
+use super::*;
+use crate::rules::AlertingRule;
+
+fn load(text: &str) -> Loaded {
+    parse(Path::new("r.yml"), text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn alerting(rule: &Rule) -> &AlertingRule {
+    match rule {
+        Rule::Alerting(rule) => rule,
+        Rule::Recording(rule) => panic!("{} records", rule.name),
+    }
+}
+
+#[test]
+fn all_keys_are_read() {
+    let loaded = load(
+        r#"
+groups:
+  - name: one
+    interval: 15s
+    query_offset: 1m
+    limit: 7
+    labels: {team: a, tier: group}
+    rules:
+      - record: job:up:sum
+        expr: |
+          sum by (job)
+            (up)
+        labels: {tier: rule}
+      - alert: Down
+        expr: up==0
+        for: 1h30m
+        keep_firing_for: 5m
+        labels:
+          severity: 3
+        annotations:
+          summary: "{{ $labels.job }}"
+  - name: two
+    rules:
+"#,
+    );
+    assert!(loaded.warnings.is_empty());
+    let [one, two] = loaded.groups.as_slice() else { panic!("two groups") };
+    assert_eq!((one.name.as_str(), one.file.as_str(), one.limit), ("one", "r.yml", 7));
+    assert_eq!(one.interval, Some(std::time::Duration::from_secs(15)));
+    assert_eq!(one.query_offset, Some(std::time::Duration::from_secs(60)));
+    assert_eq!(one.rules[0].labels().collect::<Vec<_>>(), [("team", "a"), ("tier", "rule")]);
+    assert_eq!(one.rules[0].query(), "sum by (job) (up)");
+    let down = alerting(&one.rules[1]);
+    assert_eq!((down.name.as_str(), &*down.query), ("Down", "up == 0"));
+    assert_eq!((down.hold_ms, down.keep_firing_for_ms), (5_400_000, 300_000));
+    let labels: Vec<_> = one.rules[1].labels().collect();
+    assert_eq!(labels, [("severity", "3"), ("team", "a"), ("tier", "group")]);
+    assert_eq!(down.annotations[0].1.source(), "{{ $labels.job }}");
+    assert_eq!((two.interval, two.query_offset, two.limit, two.rules.len()), (None, None, 0, 0));
+}
+
+#[test]
+fn nothing_is_no_groups() {
+    for text in ["", "# nothing yet\n", "groups:\n", "groups: []\n"] {
+        assert!(load(text).groups.is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_doubtful_loads_with_a_warning() {
+    let loaded = load(
+        "groups:\n- name: a\n  eval_delay: 30s\n  rules:\n  - {alert: X, expr: up}\n  - {alert: X, expr: up > 1}\n",
+    );
+    assert_eq!(loaded.groups[0].query_offset, Some(std::time::Duration::from_secs(30)));
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "r.yml:3:15: eval_delay is taken as query_offset; write query_offset",
+        "r.yml:6:5: X has the same name and labels as a rule before it in this group",
+    ];
+    assert_eq!(warnings, expected);
+}
+
+#[test]
+fn every_fault_has_its_place() {
+    // In a rule, `RULE` stands for the beginning of a file up to the keys of a rule, in line 5.
+    let cases = [
+        (
+            "RULE    expr: 'up + sum('\n",
+            "5:21: could not parse expression: 1:10: parse error: unclosed left parenthesis",
+        ),
+        ("RULE    expr: up + sum(\n", "5:20: could not parse expression: 1:10: parse error"),
+        ("RULE    expr: |\n      up\n      + sum(\n", "7:13: could not parse expression: 2:7: parse error"),
+        ("RULE    expr: >-\n      up\n      + sum(\n", "6:7: could not parse expression: 1:10: parse error"),
+        ("RULE    expr: up\n    severity: page\n", "6:5: unknown field `severity`, expected one of record"),
+        ("RULE    expr: up\n    for: 5 minutes\n", "6:10: "),
+        ("RULE    expr: up\n    for: -5m\n", "6:10: "),
+        ("RULE    expr: up\n    expr: up\n", "6:5: duplicate mapping key: expr"),
+        ("RULE    expr: [up]\n", "5:11: expected string scalar"),
+        ("RULE    expr: ''\n", "4:5: field 'expr' must be set in rule"),
+        ("RULE    for: 1m\n", "4:5: field 'expr' must be set in rule"),
+        ("RULE    expr: up\n    record: y\n", "4:5: only one of 'record' and 'alert' must be set"),
+        ("RULE    expr: up\n    labels:\n      __name__: x\n", "7:17: invalid label name: \"__name__\""),
+        ("RULE    expr: up\n    labels:\n      '': x\n", "7:11: invalid label name: \"\""),
+        ("RULE    expr: up\n\tfor: 5m\n", "6:1: YAML allows no tab in the indentation; use blanks"),
+        ("groups:\n- name: a\n  rules:\n  - expr: up\n", "4:5: one of 'record' or 'alert' must be set"),
+        (
+            "groups:\n- name: a\n  rules:\n  - {record: 'a{b}', expr: up}\n",
+            "4:14: braces present in the recording rule name",
+        ),
+        (
+            "groups:\n- name: a\n  rules:\n  - {record: a, expr: up, for: 1m}\n",
+            "4:32: invalid field 'for' in recording rule",
+        ),
+        (
+            "groups:\n- name: a\n  rules:\n  - record: a\n    expr: up\n    annotations: {x: y}\n",
+            "6:22: invalid field 'annotations'",
+        ),
+        ("groups:\n- name: a\n- name: a\n", "3:9: groupname: \"a\" is repeated in the same file"),
+        ("groups:\n- name: ''\n", "2:9: Groupname must not be empty"),
+        ("groups:\n- name: a\n  interval: 0s\n", "3:13: interval must be longer than 0"),
+        ("groups:\n- name: a\n  limit: -1\n", "3:10: limit must not be negative"),
+        ("groups:\n- name: a\n\trules: []\n", "3:1: YAML allows no tab"),
+        ("groups:\n- nme: a\n", "2:3: unknown field `nme`"),
+        ("groups: [\n", "1:9: unclosed bracket"),
+        ("- alert: X\n  expr: up\n", "1:1: expected mapping start"),
+        ("alerts:\n- name: X\n", "1:1: unknown field `alerts`"),
+    ];
+    for (text, expected) in cases {
+        let text = text.replace("RULE", "groups:\n- name: a\n  rules:\n  - alert: X\n");
+        let error = match parse(Path::new("r.yml"), &text) {
+            Ok(loaded) => panic!("{text}loads: {loaded:?}"),
+            Err(error) => error.to_string(),
+        };
+        let expected = format!("r.yml:{expected}");
+        assert!(error.starts_with(&expected), "{text}=> {error}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn the_line_at_fault_is_shown_and_other_forms_are_explained() {
+    let error = |text| parse(Path::new("r.yml"), text).unwrap_err().to_string();
+    assert_eq!(
+        error("groups:\n- nme: é\n"),
+        "r.yml:2:3: unknown field `nme`, expected one of name, interval, query_offset, eval_delay, limit, labels, rules\
+         \n  - nme: é\n    ^"
+    );
+    assert!(error("# x\n\n- alert: X\n").ends_with(
+        "\n  - alert: X\n  ^\nThis is a list of rules: put `groups:`, `- name: ...` and `rules:` above it."
+    ));
+    assert!(error("alerts:\n- name: X\n").contains("These are not Prometheus' rules"));
+}
+
+#[test]
+fn a_template_that_is_none_is_found_at_load() {
+    let text = "groups:\n- name: a\n  rules:\n  - alert: X\n    expr: up\n    annotations:\n      s: '{{ $labels.x'\n";
+    let error = parse(Path::new("r.yml"), text).unwrap_err().to_string();
+    assert!(error.starts_with("r.yml:7:10: annotation \"s\": "), "{error}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.yml");
+    assert!(super::load(&missing).unwrap_err().to_string().starts_with(missing.to_str().unwrap()));
+    let binary = folder.path().join("binary.yml");
+    std::fs::write(&binary, b"groups: \xff\n").unwrap();
+    assert!(
+        super::load(&binary)
+            .unwrap_err()
+            .to_string()
+            .ends_with("not UTF-8: byte 8 of the file begins no character")
+    );
+    let huge = folder.path().join("huge.yml");
+    std::fs::File::create(&huge).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+    assert!(super::load(&huge).unwrap_err().to_string().contains("larger than 32 MiB"));
+}
+
+#[test]
+fn the_rules_that_come_along_load() {
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/rules")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "yaml") {
+            let loaded = super::load(&path).unwrap_or_else(|e| panic!("{e}"));
+            assert!(loaded.warnings.is_empty() && !loaded.groups.is_empty(), "{}", path.display());
+        }
+    }
+}

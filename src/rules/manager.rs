@@ -1,0 +1,272 @@
+//! The rule manager: all groups, evaluated when they are due, by the caller or by a thread.
+
+use super::alert::Alert;
+use super::group::Group;
+use super::running::{Context, RunningGroup, append, lock};
+use super::status::{AlertStatus, GroupStatus};
+use crate::db::Db;
+use crate::promql::EvalOptions;
+use crate::state::{Changes, StateError, buckets};
+use crate::storage::{Batch, Timestamp};
+use larum_storage_format::Labels;
+use larum_storage_format::sample::STALE_NAN;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The longest the thread waits before it looks at the clock again, which may have been set.
+const LONGEST_WAIT_MS: i64 = 1000;
+
+/// How rules are evaluated. The defaults are Prometheus'.
+#[derive(Debug, Clone)]
+pub struct RuleOptions {
+    /// The interval of groups that state none (`global.evaluation_interval`).
+    pub evaluation_interval: Duration,
+    /// How far back groups look that state no `query_offset` (`global.rule_query_offset`).
+    pub query_offset: Duration,
+    /// When an alert that fires is handed out again (`--rules.alert.resend-delay`).
+    pub resend_delay: Duration,
+    /// The longest outage after which pending alerts are taken up (`--rules.alert.for-outage-tolerance`).
+    pub outage_tolerance: Duration,
+    /// The least time until an alert fires that was taken up from its samples
+    /// (`--rules.alert.for-grace-period`).
+    pub grace_period: Duration,
+    /// The longest a rule's query may take (`--query.timeout`).
+    pub query_timeout: Duration,
+    /// How queries are evaluated; deadline and cancellation are set by the manager.
+    pub eval: EvalOptions,
+    /// `$externalLabels` of templates.
+    pub external_labels: Labels,
+    /// `$externalURL` of templates: where the server is reached from outside.
+    pub external_url: String,
+}
+
+impl Default for RuleOptions {
+    fn default() -> RuleOptions {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        RuleOptions {
+            evaluation_interval: minutes(1),
+            query_offset: Duration::ZERO,
+            resend_delay: minutes(1),
+            outage_tolerance: minutes(60),
+            grace_period: minutes(10),
+            query_timeout: minutes(2),
+            eval: EvalOptions::default(),
+            external_labels: Labels::empty(),
+            external_url: String::new(),
+        }
+    }
+}
+
+/// Evaluates groups of rules over a database. Cloning is cheap and shares it.
+#[derive(Clone)]
+pub struct RuleManager {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Db,
+    /// Held while groups are evaluated or replaced.
+    evaluating: Mutex<()>,
+    loaded: Mutex<Loaded>,
+    cancel: Arc<AtomicBool>,
+}
+
+/// What is replaced when rules are loaded again.
+struct Loaded {
+    options: Arc<RuleOptions>,
+    groups: Vec<Arc<RunningGroup>>,
+}
+
+impl RuleManager {
+    /// A manager of `groups` over `db`, with the default options. Alerts that were active when
+    /// another process evaluated the same groups go on as if there had been no stop.
+    pub fn new(db: &Db, groups: Vec<Group>) -> Result<RuleManager, StateError> {
+        RuleManager::with_options(db, groups, RuleOptions::default())
+    }
+
+    /// A manager with the given options.
+    pub fn with_options(
+        db: &Db,
+        groups: Vec<Group>,
+        options: RuleOptions,
+    ) -> Result<RuleManager, StateError> {
+        let groups = running(groups, &options);
+        for group in &groups {
+            group.restore(db)?;
+        }
+        let groups = groups.into_iter().map(Arc::new).collect();
+        let inner = Inner {
+            db: db.clone(),
+            evaluating: Mutex::new(()),
+            loaded: Mutex::new(Loaded { options: Arc::new(options), groups }),
+            cancel: Arc::default(),
+        };
+        Ok(RuleManager { inner: Arc::new(inner) })
+    }
+
+    /// Evaluates the groups that are due at `now` and returns the alerts somebody has to hear of:
+    /// those that began to fire, still fire a resend delay after they were last returned, or were
+    /// resolved. What fails is told by [`RuleManager::groups`] and in the log.
+    ///
+    /// A group is due once per interval; the first time is the first slot after the first call.
+    pub fn tick(&self, now: Timestamp) -> Vec<Alert> {
+        let _one_at_a_time = lock(&self.inner.evaluating);
+        let (options, groups) = self.loaded();
+        let context = Context { db: &self.inner.db, options: &options, cancel: &self.inner.cancel };
+        let mut due: Vec<_> = groups
+            .iter()
+            .filter_map(|group| Some((lock(&group.schedule).due(now.as_millis())?, group)))
+            .collect();
+        due.sort_by_key(|(due, _)| due.slot_ms);
+        let mut alerts = Vec::new();
+        for (due, group) in due {
+            if self.inner.cancel.load(Ordering::Relaxed) {
+                break;
+            }
+            alerts.extend(group.evaluate(&context, due.slot_ms, due.missed, now));
+        }
+        alerts
+    }
+
+    /// Evaluates from now on in a thread of its own, by the clock of the database, and calls
+    /// `hear` with the alerts of each round that has some. The thread ends when the returned
+    /// handle is dropped.
+    pub fn spawn(&self, hear: impl FnMut(Vec<Alert>) + Send + 'static) -> std::io::Result<RunningRules> {
+        self.inner.cancel.store(false, Ordering::Relaxed);
+        let stop = Arc::new(Stop::default());
+        let (manager, of_thread) = (self.clone(), stop.clone());
+        let thread = std::thread::Builder::new()
+            .name("larum-rules".to_owned())
+            .spawn(move || manager.run(&of_thread, hear))?;
+        Ok(RunningRules { manager: self.clone(), stop, thread: Some(thread) })
+    }
+
+    fn run(&self, stop: &Stop, mut hear: impl FnMut(Vec<Alert>)) {
+        loop {
+            let alerts = self.tick(self.inner.db.now());
+            if !alerts.is_empty() {
+                hear(alerts);
+            }
+            let now_ms = self.inner.db.now().as_millis();
+            let (_, groups) = self.loaded();
+            let next_ms = groups.iter().map(|group| lock(&group.schedule).next_ms(now_ms)).min();
+            let wait_ms =
+                next_ms.map_or(LONGEST_WAIT_MS, |t| t.saturating_sub(now_ms).clamp(1, LONGEST_WAIT_MS));
+            if stop.wait(Duration::from_millis(wait_ms.unsigned_abs())) {
+                return;
+            }
+        }
+    }
+
+    /// Replaces groups and options. Rules that stay (same file, group, name and labels) keep their
+    /// alerts; series of rules that are gone are marked stale. Waits for an evaluation that is
+    /// under way.
+    pub fn reload(&self, groups: Vec<Group>, options: RuleOptions) {
+        let _one_at_a_time = lock(&self.inner.evaluating);
+        let mut old = self.loaded().1;
+        let mut new = running(groups, &options);
+        let (mut stale, mut keys) = (HashSet::new(), Vec::new());
+        for group in &mut new {
+            if let Some(i) = old.iter().position(|o| o.is_same(group)) {
+                let (series, old_keys) = group.succeed(&old.swap_remove(i));
+                stale.extend(series);
+                keys.extend(old_keys);
+            }
+        }
+        for group in old {
+            let (series, old_keys) = group.remains();
+            stale.extend(series);
+            keys.extend(old_keys);
+        }
+        for group in &new {
+            for series in group.series() {
+                stale.remove(&series);
+            }
+        }
+        let groups = new.into_iter().map(Arc::new).collect();
+        *lock(&self.inner.loaded) = Loaded { options: Arc::new(options), groups };
+        self.clear(stale, keys);
+    }
+
+    /// Marks series stale and forgets alerts of rules that are gone.
+    fn clear(&self, stale: HashSet<Labels>, keys: Vec<Vec<u8>>) {
+        let now = self.inner.db.now();
+        let mut batch = Batch::new();
+        for series in stale {
+            batch.push(&series, now, STALE_NAN);
+        }
+        if let Err(e) = append(&self.inner.db, &batch) {
+            tracing::warn!("series of rules that are gone were not marked stale: {e}");
+        }
+        let changes = Changes { entries: keys.into_iter().map(|key| (key, None)).collect() };
+        if let Err(e) = self.inner.db.state().commit(buckets::RULES, &changes) {
+            tracing::warn!("alerts of rules that are gone were not forgotten: {e}");
+        }
+    }
+
+    /// The groups, in order, with their rules, alerts and figures.
+    pub fn groups(&self) -> Vec<GroupStatus> {
+        self.loaded().1.iter().map(|group| group.status()).collect()
+    }
+
+    /// All pending and firing alerts.
+    pub fn alerts(&self) -> Vec<AlertStatus> {
+        self.loaded().1.iter().flat_map(|group| group.alerts()).collect()
+    }
+
+    fn loaded(&self) -> (Arc<RuleOptions>, Vec<Arc<RunningGroup>>) {
+        let loaded = lock(&self.inner.loaded);
+        (loaded.options.clone(), loaded.groups.clone())
+    }
+}
+
+/// The groups, each file and name once.
+fn running(groups: Vec<Group>, options: &RuleOptions) -> Vec<RunningGroup> {
+    let mut running: Vec<RunningGroup> = Vec::with_capacity(groups.len());
+    let mut seen = HashSet::new();
+    for group in groups {
+        if seen.insert((group.file.clone(), group.name.clone())) {
+            running.push(RunningGroup::new(group, options));
+        } else {
+            tracing::warn!("group {} of {} was given twice; the second is left out", group.name, group.file);
+        }
+    }
+    running
+}
+
+/// Rules that are being evaluated by a thread. Dropping it stops the thread and waits for it.
+pub struct RunningRules {
+    manager: RuleManager,
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Waits for at most `time`; whether it is time to stop.
+    fn wait(&self, time: Duration) -> bool {
+        let stopped = lock(&self.stopped);
+        let waited = self.changed.wait_timeout_while(stopped, time, |stopped| !*stopped);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Drop for RunningRules {
+    fn drop(&mut self) {
+        *lock(&self.stop.stopped) = true;
+        self.stop.changed.notify_one();
+        self.manager.inner.cancel.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.manager.inner.cancel.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,498 @@
+//! A group while it runs: its rules, how far they got, and one evaluation of all of them.
+
+use super::alert::{Alert, AlertState};
+use super::alerting::{ActiveAlert, ActiveAlerts, AlertingRule};
+use super::error::RuleError;
+use super::expand::{Surroundings, map};
+use super::group::{Group, Rule};
+use super::manager::RuleOptions;
+use super::schedule::Schedule;
+use super::status::{AlertStatus, AlertingStatus, GroupStats, GroupStatus, Health, RuleStatus};
+use super::template::QuerySample;
+use super::{persist, restore};
+use crate::db::Db;
+use crate::promql::value::VectorElement;
+use crate::promql::{self, EvalOptions, Expr, Steps, Value as Answered};
+use crate::state::{Changes, StateError, buckets};
+use crate::storage::{Batch, TimeRange, Timestamp};
+use larum_storage_format::sample::STALE_NAN;
+use larum_storage_format::{Labels, Value};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What an evaluation needs besides the group.
+pub struct Context<'a> {
+    pub db: &'a Db,
+    pub options: &'a RuleOptions,
+    /// Set to stop evaluations that are under way.
+    pub cancel: &'a Arc<AtomicBool>,
+}
+
+/// A group and how far it got.
+pub struct RunningGroup {
+    pub group: Group,
+    pub schedule: Mutex<Schedule>,
+    rules: Vec<RunningRule>,
+    query_offset_ms: i64,
+    /// The last slot that was evaluated, by this process or one before.
+    last_slot_ms: Mutex<Option<i64>>,
+    stats: Mutex<GroupStats>,
+}
+
+/// A rule's place in the state store, and how far it got. The state is shared with the group's
+/// successor when rules are loaded again.
+#[derive(Clone)]
+struct RunningRule {
+    key_prefix: Vec<u8>,
+    state: Arc<Mutex<RuleState>>,
+}
+
+#[derive(Default)]
+struct RuleState {
+    alerts: ActiveAlerts,
+    /// The series of the last evaluation that was stored: those that do not come again get a
+    /// stale marker.
+    previous: HashSet<Labels>,
+    /// What the state store holds of each alert, as a hash of the bytes.
+    stored: HashMap<Labels, u64>,
+    /// The number of evaluations since start, while the alerts that were active before are not
+    /// taken up yet from samples. Until then none are written, which would hide the old ones.
+    unrestored: Option<u32>,
+    health: Health,
+    last_error: Option<String>,
+    evaluation_time: Duration,
+    last_evaluation: Option<Timestamp>,
+}
+
+impl RunningGroup {
+    /// The group with nothing evaluated yet.
+    pub fn new(group: Group, options: &RuleOptions) -> RunningGroup {
+        let interval_ms = millis(group.interval.unwrap_or(options.evaluation_interval));
+        let query_offset_ms = millis(group.query_offset.unwrap_or(options.query_offset));
+        let mut numbers: HashMap<Vec<(&str, &str)>, u32> = HashMap::new();
+        let rules = group
+            .rules
+            .iter()
+            .map(|rule| {
+                let number = numbers.entry(rule.identity()).and_modify(|n| *n += 1).or_insert(0);
+                let key_prefix = persist::rule_prefix(&group, rule, *number);
+                RunningRule { key_prefix, state: Arc::default() }
+            })
+            .collect();
+        RunningGroup {
+            schedule: Mutex::new(Schedule::new(&group.file, &group.name, interval_ms)),
+            rules,
+            query_offset_ms,
+            last_slot_ms: Mutex::new(None),
+            stats: Mutex::default(),
+            group,
+        }
+    }
+
+    /// Whether this is the same group, perhaps edited.
+    pub fn is_same(&self, other: &RunningGroup) -> bool {
+        (&self.group.file, &self.group.name) == (&other.group.file, &other.group.name)
+    }
+
+    /// Takes up what a process before this one left in the state store.
+    pub fn restore(&self, db: &Db) -> Result<(), StateError> {
+        let started = Instant::now();
+        let slot = db.state().get(buckets::RULES, &persist::group_key(&self.group))?;
+        let slot_ms = slot.as_deref().and_then(persist::decode_slot);
+        let entries = match slot_ms {
+            Some(_) => db.state().scan(buckets::RULES, &persist::alerts_prefix(&self.group))?,
+            None => Vec::new(),
+        };
+        for (rule, running) in self.group.rules.iter().zip(&self.rules) {
+            let Rule::Alerting(rule) = rule else { continue };
+            let mut state = lock(&running.state);
+            if slot_ms.is_none() {
+                state.unrestored = Some(0);
+                continue;
+            }
+            let (alerts, unreadable) = persist::decode_alerts(&entries, &running.key_prefix);
+            if unreadable > 0 {
+                tracing::warn!(
+                    "{}: the state of {unreadable} alerts cannot be read; they start anew",
+                    rule.name
+                );
+            }
+            state.previous = rule.samples(&alerts).into_iter().map(|(labels, _)| labels).collect();
+            state.alerts = alerts;
+            let hashes = state.alerts.iter().map(|(labels, a)| (labels.clone(), hash(a)));
+            state.stored = hashes.collect();
+        }
+        *lock(&self.last_slot_ms) = slot_ms;
+        lock(&self.stats).restore_seconds = started.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Takes over how far the group `old` got, which this one replaces. Returns the series of the
+    /// rules that are no more, and their keys in the state store.
+    pub fn succeed(&mut self, old: &RunningGroup) -> (HashSet<Labels>, Vec<Vec<u8>>) {
+        let mut left: HashMap<&[u8], &RunningRule> =
+            old.rules.iter().map(|rule| (rule.key_prefix.as_slice(), rule)).collect();
+        for rule in &mut self.rules {
+            if let Some(same) = left.remove(rule.key_prefix.as_slice()) {
+                rule.state = same.state.clone();
+            }
+        }
+        let old_schedule = lock(&old.schedule).clone();
+        if old_schedule.interval_ms() == lock(&self.schedule).interval_ms() {
+            *lock(&self.schedule) = old_schedule;
+        }
+        *lock(&self.last_slot_ms) = *lock(&old.last_slot_ms);
+        *lock(&self.stats) = *lock(&old.stats);
+        remains(left.into_values())
+    }
+
+    /// The series of all rules, and the group's and their keys in the state store.
+    pub fn remains(&self) -> (HashSet<Labels>, Vec<Vec<u8>>) {
+        let (series, mut keys) = remains(self.rules.iter());
+        keys.push(persist::group_key(&self.group));
+        (series, keys)
+    }
+
+    /// The series that the rules yielded last.
+    pub fn series(&self) -> HashSet<Labels> {
+        self.rules.iter().flat_map(|rule| lock(&rule.state).previous.clone()).collect()
+    }
+
+    /// Evaluates all rules in order at the slot `slot_ms`, `missed` slots after the one before,
+    /// and commits how far they got. Returns the alerts somebody has to hear of.
+    pub fn evaluate(&self, context: &Context<'_>, slot_ms: i64, missed: u64, now: Timestamp) -> Vec<Alert> {
+        let started = Instant::now();
+        self.skip_gap(context.options, slot_ms);
+        let mut due = Vec::new();
+        let mut round = GroupStats::default();
+        for (rule, running) in self.group.rules.iter().zip(&self.rules) {
+            if context.cancel.load(Ordering::Relaxed) {
+                break;
+            }
+            let rule_started = Instant::now();
+            let outcome = self.evaluate_rule(context, rule, running, slot_ms, &mut due);
+            let took = rule_started.elapsed();
+            if outcome.is_err() && context.cancel.load(Ordering::Relaxed) {
+                break;
+            }
+            round.evaluations += 1;
+            round.last_rule_seconds += took.as_secs_f64();
+            let mut state = lock(&running.state);
+            state.evaluation_time = took;
+            state.last_evaluation = Some(now);
+            round.last_samples += outcome.as_ref().unwrap_or(&0);
+            state.health = if outcome.is_ok() { Health::Good } else { Health::Bad };
+            state.last_error = outcome.err().map(|e| e.to_string());
+            if let Some(error) = &state.last_error {
+                round.failures += 1;
+                let Group { file, name, .. } = &self.group;
+                tracing::warn!("rule {} of group {name} in {file}: {error}", rule.name());
+            }
+        }
+        *lock(&self.last_slot_ms) = Some(slot_ms);
+        if let Err(error) = self.commit(context.db, slot_ms) {
+            round.state_failures += 1;
+            tracing::error!(
+                "group {} in {}: its state is not kept: {error}",
+                self.group.name,
+                self.group.file
+            );
+        }
+        let mut stats = lock(&self.stats);
+        stats.evaluations += round.evaluations;
+        stats.failures += round.failures;
+        stats.state_failures += round.state_failures;
+        stats.evaluation_seconds += round.last_rule_seconds;
+        stats.iterations += 1 + missed;
+        stats.missed += missed;
+        stats.last_evaluation = Some(now);
+        stats.last_seconds = started.elapsed().as_secs_f64();
+        stats.group_seconds += stats.last_seconds;
+        stats.last_rule_seconds = round.last_rule_seconds;
+        stats.last_samples = round.last_samples;
+        due
+    }
+
+    /// After a gap longer than the outage tolerance nobody knows whether conditions held; the gap
+    /// then does not count as time that alerts were pending.
+    fn skip_gap(&self, options: &RuleOptions, slot_ms: i64) {
+        let Some(last_ms) = *lock(&self.last_slot_ms) else { return };
+        let gap_ms = slot_ms.saturating_sub(last_ms);
+        if gap_ms <= millis(options.outage_tolerance) {
+            return;
+        }
+        for running in &self.rules {
+            for alert in lock(&running.state).alerts.values_mut() {
+                if alert.state == AlertState::Pending {
+                    let shifted = alert.active_at.as_millis().saturating_add(gap_ms);
+                    alert.active_at = Timestamp::from_millis(shifted);
+                }
+            }
+        }
+    }
+
+    /// One rule: query, step, append. Adds to `due` the alerts to be heard of, also if what the rule
+    /// yields cannot be stored. Returns how many samples it yielded.
+    fn evaluate_rule(
+        &self,
+        context: &Context<'_>,
+        rule: &Rule,
+        running: &RunningRule,
+        slot_ms: i64,
+        due: &mut Vec<Alert>,
+    ) -> Result<u64, RuleError> {
+        let at = Timestamp::from_millis(slot_ms.saturating_sub(self.query_offset_ms));
+        let answer = query(context, rule.expr(), at)?;
+        let samples = match rule {
+            Rule::Recording(rule) => rule.step(answer, self.group.limit)?,
+            Rule::Alerting(rule) => {
+                let slot = Timestamp::from_millis(slot_ms);
+                let surroundings = Surroundings {
+                    external_labels: &context.options.external_labels,
+                    external_url: &context.options.external_url,
+                    now_ms: slot_ms,
+                    query: &|text| query_for_template(context, text, slot),
+                };
+                let found = rule.describe(answer, &surroundings)?;
+                let mut state = lock(&running.state);
+                rule.step(&mut state.alerts, found, slot, self.group.limit)?;
+                state.take_up(context, rule, slot);
+                let interval_ms = lock(&self.schedule).interval_ms();
+                due.extend(rule.due(
+                    &mut state.alerts,
+                    slot,
+                    millis(context.options.resend_delay),
+                    interval_ms,
+                ));
+                rule.samples(&state.alerts)
+            }
+        };
+        let count = samples.len() as u64;
+        // While the old alerts are not taken up, the new ones are not shown.
+        if lock(&running.state).unrestored.is_none() {
+            store(context.db, running, samples, at)?;
+        }
+        Ok(count)
+    }
+
+    /// Commits what changed since the last commit, and the slot, together. Not while alerts are
+    /// still to be taken up from samples, which a stored slot would end.
+    fn commit(&self, db: &Db, slot_ms: i64) -> Result<(), StateError> {
+        if self.rules.iter().any(|running| lock(&running.state).unrestored.is_some()) {
+            return Ok(());
+        }
+        let mut changes = Changes::default();
+        let mut written = Vec::new();
+        for running in &self.rules {
+            let state = lock(&running.state);
+            let mut hashes = HashMap::with_capacity(state.alerts.len());
+            let key = |labels: &Labels| [running.key_prefix.as_slice(), labels.as_bytes()].concat();
+            for (labels, alert) in &state.alerts {
+                let value = persist::encode_alert(alert);
+                let hash = xxh3_64(&value);
+                if state.stored.get(labels) != Some(&hash) {
+                    changes.entries.push((key(labels), Some(value)));
+                }
+                hashes.insert(labels.clone(), hash);
+            }
+            let gone = state.stored.keys().filter(|labels| !hashes.contains_key(*labels));
+            changes.entries.extend(gone.map(|labels| (key(labels), None)));
+            written.push(hashes);
+        }
+        changes.entries.push((persist::group_key(&self.group), Some(persist::encode_slot(slot_ms))));
+        db.state().commit(buckets::RULES, &changes)?;
+        for (running, hashes) in self.rules.iter().zip(written) {
+            lock(&running.state).stored = hashes;
+        }
+        Ok(())
+    }
+
+    /// How the group and its rules are doing.
+    pub fn status(&self) -> GroupStatus {
+        let rules = self.group.rules.iter().zip(&self.rules);
+        GroupStatus {
+            name: self.group.name.clone(),
+            file: self.group.file.clone(),
+            interval: duration(lock(&self.schedule).interval_ms()),
+            limit: self.group.limit,
+            rules: rules.map(|(rule, running)| lock(&running.state).status(rule)).collect(),
+            stats: *lock(&self.stats),
+        }
+    }
+
+    /// The pending and firing alerts of all rules.
+    pub fn alerts(&self) -> Vec<AlertStatus> {
+        self.rules.iter().flat_map(|running| lock(&running.state).active()).collect()
+    }
+}
+
+impl RuleState {
+    /// Takes up the alerts that were active before the start from the samples about them, once
+    /// what feeds the rule has had time to come back: with the second evaluation.
+    fn take_up(&mut self, context: &Context<'_>, rule: &AlertingRule, now: Timestamp) {
+        let Some(evaluations) = self.unrestored else { return };
+        let RuleOptions { outage_tolerance, grace_period, .. } = context.options;
+        let grace_period_ms = millis(*grace_period);
+        if rule.hold_ms < grace_period_ms {
+            self.unrestored = None;
+            return;
+        }
+        let now_ms = now.as_millis();
+        let range = TimeRange::new(now_ms.saturating_sub(millis(*outage_tolerance)), now_ms);
+        match restore::stored(&context.db.view(), &rule.name, range) {
+            Ok(stored) if stored.is_empty() => self.unrestored = None,
+            Ok(stored) if evaluations > 0 => {
+                restore::apply(&mut self.alerts, &stored, now, rule.hold_ms, grace_period_ms);
+                self.unrestored = None;
+            }
+            Ok(_) => self.unrestored = Some(1),
+            Err(e) => {
+                tracing::warn!("rule {}: what was active before the start is not known: {e}", rule.name);
+                self.unrestored = None;
+            }
+        }
+    }
+
+    fn status(&self, rule: &Rule) -> RuleStatus {
+        let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let alerting = match rule {
+            Rule::Recording(_) => None,
+            Rule::Alerting(rule) => {
+                let active = self.alerts.values().map(|a| a.state).max().unwrap_or(AlertState::Inactive);
+                let annotations = rule.annotations.iter().map(|(n, t)| text((n, t.source())));
+                Some(AlertingStatus {
+                    state: (self.health != Health::Unknown).then_some(active),
+                    hold: duration(rule.hold_ms),
+                    keep_firing_for: duration(rule.keep_firing_for_ms),
+                    annotations: annotations.collect(),
+                    alerts: self.active(),
+                })
+            }
+        };
+        RuleStatus {
+            name: rule.name().to_owned(),
+            query: rule.query().to_owned(),
+            labels: rule.labels().map(text).collect(),
+            health: self.health,
+            last_error: self.last_error.clone(),
+            evaluation_time: self.evaluation_time,
+            last_evaluation: self.last_evaluation,
+            alerting,
+        }
+    }
+
+    fn active(&self) -> Vec<AlertStatus> {
+        let active = self.alerts.iter().filter(|(_, alert)| alert.state != AlertState::Inactive);
+        active
+            .map(|(labels, alert)| AlertStatus {
+                labels: labels.clone(),
+                annotations: alert.annotations.clone(),
+                state: alert.state,
+                active_at: alert.active_at,
+                keep_firing_since: alert.keep_firing_since,
+                value: alert.value,
+            })
+            .collect()
+    }
+}
+
+/// The value of `expr` at one time as a vector; a scalar is one element without labels.
+fn query(context: &Context<'_>, expr: &Expr, at: Timestamp) -> Result<Vec<VectorElement>, RuleError> {
+    let options = EvalOptions {
+        deadline: Some(Instant::now() + context.options.query_timeout),
+        cancel: Some(context.cancel.clone()),
+        ..context.options.eval.clone()
+    };
+    match context.db.evaluate(expr, Steps::instant(at), &options)?.value {
+        Answered::Vector(vector) => Ok(vector),
+        Answered::Scalar(point) => Ok(vec![VectorElement {
+            labels: Labels::empty(),
+            t_ms: point.t_ms,
+            value: Value::Float(point.value),
+        }]),
+        Answered::String(_) | Answered::Matrix(_) => Err(RuleError::NotAVector),
+    }
+}
+
+/// Appends what the rule yielded, and a stale marker for each series that it yielded the last
+/// time but not now.
+fn store(
+    db: &Db,
+    running: &RunningRule,
+    samples: Vec<(Labels, Value)>,
+    at: Timestamp,
+) -> Result<(), RuleError> {
+    let mut batch = Batch::new();
+    for (labels, value) in &samples {
+        match value {
+            Value::Float(value) => batch.push(labels, at, *value),
+            Value::Histogram(histogram) => batch.push_histogram(labels, at, histogram.clone()),
+        }
+    }
+    let series: HashSet<Labels> = samples.into_iter().map(|(labels, _)| labels).collect();
+    for gone in lock(&running.state).previous.difference(&series) {
+        batch.push(gone, at, STALE_NAN);
+    }
+    append(db, &batch)?;
+    lock(&running.state).previous = series;
+    Ok(())
+}
+
+/// What a template's `query` yields.
+fn query_for_template(context: &Context<'_>, text: &str, at: Timestamp) -> Result<Vec<QuerySample>, String> {
+    let expr = promql::parse(text).map_err(|e| e.to_string())?;
+    let vector = query(context, &expr, at).map_err(|e| e.to_string())?;
+    let sample = |element: VectorElement| QuerySample {
+        labels: map(&element.labels),
+        value: match element.value {
+            Value::Float(value) => value,
+            Value::Histogram(_) => 0.0,
+        },
+    };
+    Ok(vector.into_iter().map(sample).collect())
+}
+
+/// Appends a batch; a refused sample is an error that names the first.
+pub fn append(db: &Db, batch: &Batch) -> Result<(), RuleError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let refused = db.append(batch)?.refused;
+    let Some(first) = refused.first() else { return Ok(()) };
+    let series = batch.parse_labels(first.series as usize);
+    Err(RuleError::Refused {
+        count: refused.len(),
+        series: series.map_or_else(|e| e.to_string(), |labels| labels.to_string()),
+        reason: first.reason.to_string(),
+    })
+}
+
+fn remains<'a>(rules: impl Iterator<Item = &'a RunningRule>) -> (HashSet<Labels>, Vec<Vec<u8>>) {
+    let (mut series, mut keys) = (HashSet::new(), Vec::new());
+    for rule in rules {
+        let state = lock(&rule.state);
+        series.extend(state.previous.iter().cloned());
+        keys.extend(state.stored.keys().map(|labels| [&rule.key_prefix, labels.as_bytes()].concat()));
+    }
+    (series, keys)
+}
+
+fn hash(alert: &ActiveAlert) -> u64 {
+    xxh3_64(&persist::encode_alert(alert))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn duration(ms: i64) -> Duration {
+    Duration::from_millis(ms.unsigned_abs())
+}
+
+/// A panic elsewhere leaves nothing here half done that the next evaluation does not set right.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
