@@ -1,60 +1,277 @@
 //! A generation: all samples appended between two switches of the WAL.
+//!
+//! Refs and places come from the head's [`Index`], which outlives generations; a generation holds
+//! the rows of the groups, and which series were written and declared in it.
 
+use super::group::Group;
+use super::index::Index;
+use super::scrape_groups::Home;
+use super::slot::Held;
 use crate::storage::matcher::Matcher;
-use crate::storage::part::{Load, Part};
-use crate::storage::series_set::Columns;
+use crate::storage::part::{Load, Part, Run};
+use crate::storage::series_set::{ColumnPiece, Columns};
 use crate::storage::time::TimeRange;
-use larum_storage_format::{Labels, Samples, SeriesId};
+use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
+use roaring::RoaringBitmap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// The samples appended in one generation. It lives as long as somebody holds it.
-pub(crate) struct Generation {}
+pub(crate) struct Generation {
+    number: u64,
+    index: Arc<RwLock<Index>>,
+    tables: RwLock<Tables>,
+    min_ms: AtomicI64,
+    max_ms: AtomicI64,
+    appended: AtomicU64,
+}
+
+/// What grows with the index.
+#[derive(Default)]
+struct Tables {
+    groups: Vec<Mutex<Group>>,
+    written: Bits,
+    declared: Bits,
+}
+
+/// One bit a series.
+#[derive(Default)]
+struct Bits(Vec<AtomicU64>);
+
+impl Bits {
+    fn get(&self, series: u32) -> bool {
+        self.0.get(series as usize / 64).is_some_and(|word| word.load(Relaxed) >> (series % 64) & 1 == 1)
+    }
+
+    fn set(&self, series: u32) {
+        let word = &self.0[series as usize / 64];
+        let bit = 1 << (series % 64);
+        // Mostly it is set already; looking does not take the cache line from other cores.
+        if word.load(Relaxed) & bit == 0 {
+            word.fetch_or(bit, Relaxed);
+        }
+    }
+
+    fn to_bitmap(&self) -> RoaringBitmap {
+        let words = self.0.iter().enumerate();
+        let of_word = |(at, word): (usize, &AtomicU64)| {
+            let word = word.load(Relaxed);
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
+        };
+        words.filter(|(_, word)| word.load(Relaxed) != 0).flat_map(of_word).collect()
+    }
+}
+
+/// Samples on their way into a generation, in columns, each with its series and place.
+pub(super) struct Rows<'a> {
+    pub refs: &'a [u32],
+    pub homes: &'a [Home],
+    pub timestamps: &'a [i64],
+    pub values: &'a [f64],
+    /// By position, ascending.
+    pub histograms: &'a [(u32, Arc<Histogram>)],
+    /// By position, ascending.
+    pub start_timestamps: &'a [(u32, i64)],
+}
 
 impl Generation {
+    /// An empty generation for the series of `index`.
+    pub(super) fn new(number: u64, index: Arc<RwLock<Index>>) -> Generation {
+        Generation {
+            number,
+            index,
+            tables: RwLock::default(),
+            min_ms: AtomicI64::new(i64::MAX),
+            max_ms: AtomicI64::new(i64::MIN),
+            appended: AtomicU64::new(0),
+        }
+    }
+
     /// Its number; the WAL is needed from the next number on once this one is in partitions.
     pub fn number(&self) -> u64 {
-        todo!()
+        self.number
     }
 
     /// How many samples were appended, no-ops included.
     pub fn appended(&self) -> u64 {
-        todo!()
+        self.appended.load(Relaxed)
     }
 
     /// The series with samples in this generation, ascending by id.
     pub fn series(&self) -> Vec<(SeriesId, u32)> {
-        todo!()
+        self.with_ids(self.written())
     }
 
     /// All samples of a series, merged, one per timestamp. Series of one scrape group that were
-    /// sampled at the same times share their column of timestamps through `columns`.
+    /// sampled at the same times share their column of timestamps through `columns`, which must not
+    /// be used for another part.
     pub fn samples(&self, series: u32, columns: &mut Columns) -> Samples {
-        let _ = (series, columns);
-        todo!()
+        match self.run(series, 0, TimeRange::ALL, columns) {
+            Some(run) => Samples {
+                timestamps: run.timestamps,
+                floats: run.floats,
+                histograms: run.histograms,
+                start_timestamps: run.start_timestamps,
+            },
+            None => Samples::default(),
+        }
+    }
+
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for so many series and groups.
+    pub(super) fn grow(&self, series: usize, groups: usize) {
+        let words = series.div_ceil(64);
+        let tables = self.tables();
+        if tables.written.0.len() >= words && tables.groups.len() >= groups {
+            return;
+        }
+        drop(tables);
+        let mut guard = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let tables = &mut *guard;
+        for bits in [&mut tables.written, &mut tables.declared] {
+            let more = words.saturating_sub(bits.0.len());
+            bits.0.extend((0..more).map(|_| AtomicU64::new(0)));
+        }
+        let more = groups.saturating_sub(tables.groups.len());
+        tables.groups.extend((0..more).map(|_| Mutex::default()));
+    }
+
+    /// Adds to `out` those of `refs` that no written frame of this generation declares.
+    pub(super) fn undeclared(&self, refs: &[u32], out: &mut Vec<u32>) {
+        let tables = self.tables();
+        out.extend(refs.iter().filter(|&&series| !tables.declared.get(series)));
+    }
+
+    /// Notes that a written frame declares these series.
+    pub(super) fn declare(&self, refs: &[u32]) {
+        let tables = self.tables();
+        refs.iter().for_each(|&series| tables.declared.set(series));
+    }
+
+    /// Whether the series has samples here.
+    pub(super) fn has_written(&self, series: u32) -> bool {
+        self.tables().written.get(series)
+    }
+
+    /// The series that have samples here.
+    pub(super) fn written(&self) -> RoaringBitmap {
+        self.tables().written.to_bitmap()
+    }
+
+    /// Puts samples into the rows of their groups, in their order. There must be room: [`Generation::grow`].
+    pub(super) fn put(&self, rows: &Rows<'_>) {
+        let (Some(&min), Some(&max)) = (rows.timestamps.iter().min(), rows.timestamps.iter().max()) else {
+            return;
+        };
+        let tables = self.tables();
+        rows.refs.iter().for_each(|&series| tables.written.set(series));
+        if min < self.min_ms.load(Relaxed) {
+            self.min_ms.fetch_min(min, Relaxed);
+        }
+        if max > self.max_ms.load(Relaxed) {
+            self.max_ms.fetch_max(max, Relaxed);
+        }
+        if rows.histograms.is_empty() && rows.start_timestamps.is_empty() {
+            put_floats(&tables, rows.homes, rows.timestamps, rows.values);
+        } else {
+            put_all(&tables, rows);
+        }
+        self.appended.fetch_add(rows.refs.len() as u64, Relaxed);
+    }
+
+    fn with_ids(&self, series: RoaringBitmap) -> Vec<(SeriesId, u32)> {
+        let index = self.index();
+        let mut out: Vec<(SeriesId, u32)> = series.iter().map(|series| (index.id(series), series)).collect();
+        out.sort_unstable();
+        out
+    }
+
+    /// The written series that match.
+    fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        let selected = self.index().select(matchers);
+        let tables = self.tables();
+        selected.iter().filter(|&series| tables.written.get(series)).collect()
+    }
+
+    fn run(&self, series: u32, part: u32, range: TimeRange, columns: &mut Columns) -> Option<Run> {
+        let home = {
+            let index = self.index();
+            ((series as usize) < index.ref_count()).then(|| index.home(series))?
+        };
+        let tables = self.tables();
+        let group = lock(tables.groups.get(home.group() as usize)?);
+        let origin = ColumnPiece { part, column: home.group(), start: 0, len: 0 };
+        group.load(home.column(), range, origin, columns)
+    }
+}
+
+fn lock(group: &Mutex<Group>) -> MutexGuard<'_, Group> {
+    group.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks each group once for a run of samples that go there.
+fn put_floats(tables: &Tables, homes: &[Home], timestamps: &[i64], values: &[f64]) {
+    let mut at = 0;
+    while at < homes.len() {
+        let group = homes[at].group();
+        let end = at + homes[at..].iter().take_while(|home| home.group() == group).count();
+        let run = &homes[at..end];
+        lock(&tables.groups[group as usize]).put_floats(
+            |i| run[i].column(),
+            &timestamps[at..end],
+            &values[at..end],
+        );
+        at = end;
+    }
+}
+
+fn put_all(tables: &Tables, rows: &Rows<'_>) {
+    let mut histograms = rows.histograms.iter().peekable();
+    let mut start_timestamps = rows.start_timestamps.iter().peekable();
+    for (i, home) in rows.homes.iter().enumerate() {
+        let histogram = histograms.next_if(|(at, _)| *at as usize == i);
+        let start = start_timestamps.next_if(|(at, _)| *at as usize == i);
+        let held = Held {
+            value: rows.values[i],
+            histogram: histogram.map(|(_, histogram)| histogram.clone()),
+            start_ms: start.map_or(0, |(_, start)| *start),
+        };
+        lock(&tables.groups[home.group() as usize]).put(home.column(), rows.timestamps[i], held);
     }
 }
 
 impl Part for Generation {
     fn time_range(&self) -> Option<TimeRange> {
-        todo!()
+        let range = TimeRange::new(self.min_ms.load(Relaxed), self.max_ms.load(Relaxed));
+        (!range.is_empty()).then_some(range)
     }
 
-    fn select(&self, _matchers: &[Matcher]) -> Vec<(SeriesId, u32)> {
-        todo!()
+    fn select(&self, matchers: &[Matcher]) -> Vec<(SeriesId, u32)> {
+        self.with_ids(self.matching(matchers))
     }
 
-    fn labels(&self, _series: u32) -> Labels {
-        todo!()
+    fn labels(&self, series: u32) -> Labels {
+        self.index().labels(series)
     }
 
-    fn load(&self, _series: u32, _load: &mut Load<'_>) {
-        todo!()
+    fn load(&self, series: u32, load: &mut Load<'_>) {
+        let run = self.run(series, load.part, load.range, load.columns);
+        load.runs.extend(run);
     }
 
-    fn label_names(&self, _matchers: &[Matcher]) -> Vec<String> {
-        todo!()
+    fn label_names(&self, matchers: &[Matcher]) -> Vec<String> {
+        self.index().label_names(&self.matching(matchers))
     }
 
-    fn label_values(&self, _name: &str, _matchers: &[Matcher]) -> Vec<String> {
-        todo!()
+    fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String> {
+        let matching = self.matching(matchers);
+        self.index().label_values(name, &matching)
     }
 }

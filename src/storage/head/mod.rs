@@ -1,22 +1,46 @@
 //! The head: recent samples in memory, backed by the WAL.
 //!
-//! An append goes through four steps. The label bytes become series refs ([`lookup`]); series not
-//! met before are created ([`index`]); one WAL frame is written ([`super::wal`]); the samples go
-//! into the rows of their scrape groups ([`group`]), which belong to a [`Generation`].
+//! An append goes through four steps (see [`append`]). The label bytes become series refs
+//! ([`lookup`]); series not met before are created ([`index`]); one WAL frame is written
+//! ([`super::wal`]); the samples go into the rows of their scrape groups ([`group`]), which belong
+//! to a [`Generation`].
+//!
+//! Locks are taken in this order: gate, index, lookup; then those of a generation.
 
+mod append;
+mod block;
 mod generation;
+mod group;
+mod index;
+mod limits;
+mod lookup;
+mod ref_table;
+mod restore;
+mod scrape_groups;
+mod slot;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use generation::Generation;
 
-use super::batch::Batch;
-use super::error::{AppendError, OpenError};
+use super::error::OpenError;
+use super::fs::Fs;
 use super::options::{Limits, WalFsync};
-use super::time::{TimeRange, Timestamp};
-use super::wal::Pending;
+use super::time::Timestamp;
+use super::wal::{Wal, replay};
+use append::Scratch;
+use index::Index;
 use larum_storage_format::IdentitySeed;
+use lookup::{Lookup, RawHasher};
+use restore::Restore;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+/// A series leaves memory when it was silent for so long.
+const SILENT_MS: i64 = 2 * 60 * 60 * 1000;
+/// So many series leave at a time; appends wait meanwhile.
+const LEAVING_AT_ONCE: usize = 4096;
 
 /// What a head needs to know.
 #[derive(Debug, Clone, Copy)]
@@ -30,58 +54,174 @@ pub(crate) struct HeadOptions {
 }
 
 /// The series in memory and the generations of their samples.
-pub(crate) struct Head {}
+pub(crate) struct Head {
+    options: HeadOptions,
+    hasher: RawHasher,
+    /// The active generation. An append holds the gate shared from its lookup to its last sample,
+    /// so that who has it alone meets no append on its way.
+    gate: RwLock<Arc<Generation>>,
+    lookup: RwLock<Lookup>,
+    index: Arc<RwLock<Index>>,
+    wal: Wal,
+    frozen: Mutex<Option<Arc<Generation>>>,
+    /// Generations that were released; some view may still read them.
+    released: Mutex<Vec<Weak<Generation>>>,
+    scratch: Mutex<Vec<Scratch>>,
+}
 
 impl Head {
     /// Replays the WAL folder `dir` (created if missing) from `first_generation` on, removes what is
     /// older unread, and goes on writing there. What was replayed is one generation.
-    pub fn open(dir: &Path, first_generation: u64, options: HeadOptions) -> Result<Head, OpenError> {
-        let _ = (dir, first_generation, options);
-        todo!()
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        first_generation: u64,
+        options: HeadOptions,
+    ) -> Result<Head, OpenError> {
+        let at_dir = |source: io::Error| OpenError::Io { path: dir.to_owned(), source };
+        fs.create_dir(dir).map_err(at_dir)?;
+        let segments = replay::Segments::find(fs.as_ref(), dir, first_generation)?;
+        let generation = segments.next_generation();
+        let wal = Wal::new(fs.clone(), dir, options.seed, options.fsync, generation).map_err(at_dir)?;
+        let index = Arc::new(RwLock::new(Index::default()));
+        let head = Head {
+            options,
+            hasher: RawHasher::new().map_err(|e| at_dir(io::Error::other(e)))?,
+            gate: RwLock::new(Arc::new(Generation::new(generation, index.clone()))),
+            lookup: RwLock::default(),
+            index,
+            wal,
+            frozen: Mutex::default(),
+            released: Mutex::default(),
+            scratch: Mutex::default(),
+        };
+        let mut restore = Restore::new(&head);
+        segments.read(fs.as_ref(), options.seed, |generation, contents| restore.put(generation, contents))?;
+        restore.report();
+        Ok(head)
     }
 
-    /// Writes one WAL frame with the samples of `batch` that lie in `accept` and are otherwise in
-    /// order, and puts them into the active generation, where readers see them at once.
-    pub fn append_start(&self, batch: &Batch, accept: TimeRange) -> Result<Pending, AppendError> {
-        let _ = (batch, accept);
-        todo!()
+    fn gate(&self) -> RwLockReadGuard<'_, Arc<Generation>> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gate_alone(&self) -> RwLockWriteGuard<'_, Arc<Generation>> {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lookup(&self) -> RwLockReadGuard<'_, Lookup> {
+        self.lookup.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lookup_mut(&self) -> RwLockWriteGuard<'_, Lookup> {
+        self.lookup.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn frozen_slot(&self) -> MutexGuard<'_, Option<Arc<Generation>>> {
+        self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The generation that is being written.
     pub fn active(&self) -> Arc<Generation> {
-        todo!()
+        self.gate().clone()
     }
 
     /// The generation between [`Head::switch`] and [`Head::release`].
     pub fn frozen(&self) -> Option<Arc<Generation>> {
-        todo!()
+        self.frozen_slot().clone()
+    }
+
+    /// The frozen generation, if there is one, and the active one: all that is in the head, with no
+    /// switch in between.
+    pub fn generations(&self) -> Vec<Arc<Generation>> {
+        let gate = self.gate();
+        self.frozen_slot().iter().chain([&*gate]).cloned().collect()
     }
 
     /// Starts a new generation of samples and WAL, waits until no append writes to the old one any
     /// more, and returns that one, frozen. If there is a frozen one already, that is returned.
     pub fn switch(&self) -> io::Result<Arc<Generation>> {
-        todo!()
+        let mut gate = self.gate_alone();
+        let mut frozen = self.frozen_slot();
+        if let Some(frozen) = &*frozen {
+            return Ok(frozen.clone());
+        }
+        let number = gate.number() + 1;
+        self.wal.switch(number);
+        let old = std::mem::replace(&mut *gate, Arc::new(Generation::new(number, self.index.clone())));
+        *frozen = Some(old.clone());
+        self.index_mut().reuse_retired();
+        Ok(old)
     }
 
     /// Lets go of the frozen generation once a MANIFEST that no longer needs it is committed:
     /// deletes its WAL segments, and removes series from memory that are silent since two hours.
+    ///
+    /// # Errors
+    /// If a segment cannot be removed; the generation is gone nevertheless, and the next start or
+    /// release tries again.
     pub fn release(&self, now: Timestamp) -> io::Result<()> {
-        let _ = now;
-        todo!()
+        let first_needed = {
+            let gate = self.gate();
+            let Some(old) = self.frozen_slot().take() else { return Ok(()) };
+            self.note_seen(&old);
+            self.released.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&old));
+            gate.number()
+        };
+        let removed = self.wal.remove_before(first_needed);
+        self.forget_silent(now);
+        removed
+    }
+
+    fn note_seen(&self, generation: &Generation) {
+        let Some(range) = super::part::Part::time_range(generation) else { return };
+        let mut index = self.index_mut();
+        generation.written().iter().for_each(|series| index.seen(series, range.max_ms));
+    }
+
+    /// Removes silent series, unless a view still reads a generation that may have samples of them.
+    fn forget_silent(&self, now: Timestamp) {
+        let border_ms = now.as_millis().saturating_sub(SILENT_MS);
+        let mut from = 0;
+        loop {
+            let gate = self.gate_alone();
+            {
+                let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+                released.retain(|generation| generation.strong_count() > 0);
+                if !released.is_empty() || self.frozen_slot().is_some() {
+                    return;
+                }
+            }
+            let mut index = self.index_mut();
+            let mut silent = index.silent_since(border_ms, from, LEAVING_AT_ONCE);
+            let Some(&last) = silent.last() else { return };
+            silent.retain(|&series| !gate.has_written(series));
+            self.lookup_mut().remove(&silent);
+            index.remove(&silent);
+            from = last + 1;
+        }
     }
 
     /// Length of the WAL of the active generation.
     pub fn wal_bytes(&self) -> u64 {
-        todo!()
+        self.wal.active_bytes()
     }
 
     /// How many series are in memory.
     pub fn series_count(&self) -> u64 {
-        todo!()
+        self.index().len()
     }
 
     /// Syncs the WAL and refuses appends from now on.
     pub fn close(&self) -> io::Result<()> {
-        todo!()
+        self.wal.close()
     }
 }

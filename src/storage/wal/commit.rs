@@ -1,25 +1,256 @@
-//! Group commit: many appends wait for one sync.
+//! Group commit: one thread syncs, many appends wait for the same sync.
+//!
+//! Frames are counted. The thread takes the count and the files that were written since its last
+//! sync, syncs them, and tells all who wait for a frame up to that count.
 
 use crate::storage::batch::Appended;
 use crate::storage::error::AppendError;
+use crate::storage::fs::WriteFile;
+use crate::storage::options::WalFsync;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The longest wait for a sync: a device that takes longer is as good as gone.
+const SYNC_DEADLINE: Duration = Duration::from_secs(60);
+
+type Callback = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+/// What was written, what was synced, and who waits.
+#[derive(Default)]
+struct State {
+    written: u64,
+    synced: u64,
+    /// Files written since the last sync, in order.
+    dirty: Vec<Arc<dyn WriteFile>>,
+    /// Ascending by frame.
+    callbacks: VecDeque<(u64, Callback)>,
+    failure: Option<String>,
+    closing: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something was written, or it is time to end.
+    work: Condvar,
+    /// Something was synced, or failed.
+    done: Condvar,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The committing side of a log.
+pub(super) struct Commit {
+    shared: Arc<Shared>,
+    policy: WalFsync,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Commit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commit").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// A written frame, perhaps not yet synced.
+pub(crate) struct Ticket {
+    shared: Arc<Shared>,
+    /// Frame to wait for; `None` if the policy does not wait.
+    frame: Option<u64>,
+}
+
+impl Commit {
+    /// Starts the thread that syncs, if the policy has one.
+    pub fn start(policy: WalFsync) -> io::Result<Commit> {
+        let shared = Arc::new(Shared::default());
+        let thread = match policy {
+            WalFsync::Never => None,
+            WalFsync::Always | WalFsync::Interval(_) => {
+                let shared = shared.clone();
+                let run = move || sync_until_closed(&shared, policy);
+                Some(std::thread::Builder::new().name("larum-wal-sync".to_owned()).spawn(run)?)
+            }
+        };
+        Ok(Commit { shared, policy, thread: Mutex::new(thread) })
+    }
+
+    /// Why nothing can be written any more, if so.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.state().failure.clone()
+    }
+
+    /// Ends the log because of a failure.
+    pub fn fail(&self, why: String) {
+        let mut state = self.shared.state();
+        state.failure.get_or_insert(why);
+        drop(state);
+        self.shared.work.notify_all();
+        self.shared.done.notify_all();
+    }
+
+    /// Notes that a frame was written to `file`.
+    pub fn written(&self, file: &Arc<dyn WriteFile>) -> Ticket {
+        let mut state = self.shared.state();
+        state.written += 1;
+        let is_new = state.dirty.last().is_none_or(|last| !Arc::ptr_eq(last, file));
+        if is_new && self.policy != WalFsync::Never {
+            state.dirty.push(file.clone());
+            // The thread takes all that is dirty each time, so it sleeps only while nothing is.
+            self.shared.work.notify_one();
+        }
+        let frame = (self.policy == WalFsync::Always).then_some(state.written);
+        drop(state);
+        Ticket { shared: self.shared.clone(), frame }
+    }
+
+    /// Syncs what was written and ends the thread.
+    pub fn close(&self) -> io::Result<()> {
+        self.shared.state().closing = true;
+        self.shared.work.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            return Err(io::Error::other("the thread that syncs the write-ahead log panicked"));
+        }
+        match self.failure() {
+            Some(why) => Err(io::Error::other(why)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn sync_until_closed(shared: &Shared, policy: WalFsync) {
+    loop {
+        let mut state = shared.state();
+        let until = match policy {
+            WalFsync::Interval(interval) => Some(Instant::now() + interval),
+            _ => None,
+        };
+        // The last round, after `closing` was set, syncs what is left.
+        while !state.closing && state.failure.is_none() {
+            let dirty = !state.dirty.is_empty();
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None if dirty => break,
+                Some(Duration::ZERO) if dirty => break,
+                None | Some(Duration::ZERO) => {
+                    shared.work.wait(state).unwrap_or_else(PoisonError::into_inner)
+                }
+                Some(left) => shared.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        let ends = state.closing || state.failure.is_some();
+        let files = std::mem::take(&mut state.dirty);
+        let written = state.written;
+        drop(state);
+
+        let outcome = files.iter().try_for_each(|file| file.sync());
+
+        let mut state = shared.state();
+        match outcome {
+            Ok(()) if state.failure.is_none() => state.synced = written,
+            Ok(()) => {}
+            Err(e) => {
+                state.failure.get_or_insert(format!("sync failed: {e}"));
+            }
+        }
+        let failure = state.failure.clone();
+        let synced = if failure.is_some() { u64::MAX } else { state.synced };
+        let ready = state.callbacks.partition_point(|(frame, _)| *frame <= synced);
+        let callbacks: Vec<(u64, Callback)> = state.callbacks.drain(..ready).collect();
+        drop(state);
+        shared.done.notify_all();
+        for (_, callback) in callbacks {
+            callback(failure.clone().map_or(Ok(()), Err));
+        }
+        if ends || failure.is_some() {
+            return;
+        }
+    }
+}
+
+impl Ticket {
+    /// Whether the frame is as durable as the policy asks, or never will be.
+    fn outcome(&self, state: &State) -> Option<Result<(), String>> {
+        match (self.frame, &state.failure) {
+            (Some(frame), _) if state.synced >= frame => Some(Ok(())),
+            (None, _) => Some(Ok(())),
+            (Some(_), Some(why)) => Some(Err(why.clone())),
+            (Some(_), None) => None,
+        }
+    }
+
+    fn wait(&self) -> Result<(), String> {
+        let deadline = Instant::now() + SYNC_DEADLINE;
+        let mut state = self.shared.state();
+        loop {
+            if let Some(outcome) = self.outcome(&state) {
+                return outcome;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("a sync takes longer than {} s", SYNC_DEADLINE.as_secs()));
+            }
+            state = self.shared.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
 
 /// An append that is applied and written, and perhaps not yet synced.
-pub struct Pending {}
+pub struct Pending {
+    appended: Appended,
+    /// `None` if nothing was written.
+    ticket: Option<Ticket>,
+}
 
 impl Pending {
+    pub(crate) fn new(appended: Appended, ticket: Option<Ticket>) -> Pending {
+        Pending { appended, ticket }
+    }
+
     /// Waits until the append is as durable as the fsync policy says, and tells what came of it.
+    ///
+    /// # Errors
+    /// If the sync failed or takes longer than a minute.
     pub fn wait(self) -> Result<Appended, AppendError> {
-        todo!()
+        let outcome = self.ticket.map_or(Ok(()), |ticket| ticket.wait());
+        finish(self.appended, outcome)
     }
 
     /// Whether waiting would return at once.
     pub fn is_durable(&self) -> bool {
-        todo!()
+        self.ticket.as_ref().is_none_or(|ticket| ticket.outcome(&ticket.shared.state()).is_some())
     }
 
     /// Calls `then` once with the outcome: at once if it is durable, else from the thread that syncs.
     pub fn on_durable(self, then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static) {
-        let _ = then;
-        todo!()
+        let Some(ticket) = self.ticket else { return then(Ok(self.appended)) };
+        let mut state = ticket.shared.state();
+        match ticket.outcome(&state) {
+            Some(outcome) => {
+                drop(state);
+                then(finish(self.appended, outcome));
+            }
+            None => {
+                let frame = ticket.frame.unwrap_or(0);
+                let at = state.callbacks.partition_point(|(other, _)| *other <= frame);
+                let appended = self.appended;
+                state.callbacks.insert(at, (frame, Box::new(|outcome| then(finish(appended, outcome)))));
+            }
+        }
+    }
+}
+
+fn finish(appended: Appended, outcome: Result<(), String>) -> Result<Appended, AppendError> {
+    match outcome {
+        Ok(()) => Ok(appended),
+        Err(why) => Err(super::wal_failed(why)),
     }
 }

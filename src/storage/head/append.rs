@@ -1,0 +1,332 @@
+//! One append, from label bytes to rows.
+//!
+//! 1. Each series of the batch becomes a ref, or it is unknown ([`Scratch::resolve`]).
+//! 2. Unknown series are parsed, checked and created; what is refused is noted.
+//! 3. The samples that are left become columns of refs, places, timestamps and values.
+//! 4. They are encoded as one WAL frame, with declarations of those series that the generation
+//!    has not declared in a written frame yet, and written.
+//! 5. They go into the rows of their groups. Before the frame is written nobody sees them.
+//!
+//! All buffers live in a [`Scratch`] and are used again, so that a batch of known series allocates
+//! nothing.
+
+use super::generation::{Generation, Rows};
+use super::index::NotCreated;
+use super::limits::{check_histogram, check_labels};
+use super::lookup::RawHash;
+use super::scrape_groups::{Home, Together};
+use super::{Head, HeadOptions};
+use crate::storage::batch::{Appended, Batch, Refusal, Refused};
+use crate::storage::error::{AppendError, UnavailableCause};
+use crate::storage::time::TimeRange;
+use crate::storage::wal::Pending;
+use larum_storage_format::wal::{FrameEncoder, SeriesDeclaration};
+use larum_storage_format::{Histogram, Labels, SeriesId};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// Stands for a series whose samples were all refused.
+const REFUSED: u32 = u32::MAX;
+/// Stands for a series that is not known, and none of whose samples lies in the accepted range.
+const OUTSIDE: u32 = u32::MAX - 1;
+/// So many scratches are kept, and none that grew beyond so many bytes.
+const MAX_SCRATCHES: usize = 64;
+const MAX_SCRATCH_BYTES: usize = 4 << 20;
+
+/// The buffers of one append.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Of each series of the batch.
+    series: Vec<u32>,
+    series_homes: Vec<Home>,
+    /// Series of the batch that are not known, with the hash under which they were looked up.
+    unknown: Vec<(u32, RawHash)>,
+    /// Of each sample that is kept.
+    refs: Vec<u32>,
+    homes: Vec<Home>,
+    timestamps: Vec<i64>,
+    values: Vec<f64>,
+    histograms: Vec<(u32, Arc<Histogram>)>,
+    start_timestamps: Vec<(u32, i64)>,
+    undeclared: Vec<u32>,
+    sorted: Sorted,
+    encoder: FrameEncoder,
+}
+
+/// Columns in the order of their groups and times.
+#[derive(Default)]
+struct Sorted {
+    order: Vec<u32>,
+    homes: Vec<Home>,
+    timestamps: Vec<i64>,
+    values: Vec<f64>,
+}
+
+impl Head {
+    /// Writes one WAL frame with the samples of `batch` that lie in `accept` and are otherwise in
+    /// order, and puts them into the active generation, where readers see them at once.
+    ///
+    /// # Errors
+    /// If the WAL cannot be written; then no sample was kept.
+    pub fn append_start(&self, batch: &Batch, accept: TimeRange) -> Result<Pending, AppendError> {
+        let mut scratches = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = scratches.pop().unwrap_or_default();
+        drop(scratches);
+        let outcome = self.append_with(&mut scratch, batch, accept);
+        let mut scratches = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if scratches.len() < MAX_SCRATCHES && scratch.encoder.capacity() <= MAX_SCRATCH_BYTES {
+            scratches.push(scratch);
+        }
+        outcome
+    }
+
+    fn append_with(
+        &self,
+        scratch: &mut Scratch,
+        batch: &Batch,
+        accept: TimeRange,
+    ) -> Result<Pending, AppendError> {
+        let gate = self.gate();
+        let generation: &Generation = &gate;
+        scratch.resolve(self, batch);
+        let mut refused = Vec::new();
+        if !scratch.unknown.is_empty() {
+            self.create_unknown(scratch, batch, accept, &mut refused)?;
+        }
+        scratch.gather(batch, accept, &mut refused);
+        refused.sort_by_key(|refused| refused.sample);
+        let appended = Appended { accepted: scratch.refs.len(), refused };
+        if scratch.refs.is_empty() {
+            return Ok(Pending::new(appended, None));
+        }
+        {
+            let index = self.index();
+            generation.grow(index.ref_count(), index.group_count());
+        }
+        self.encode(scratch, generation);
+        let ticket = self.wal.append(scratch.encoder.finish())?;
+        generation.declare(&scratch.undeclared);
+        generation.put(&scratch.rows());
+        Ok(Pending::new(appended, Some(ticket)))
+    }
+
+    /// Creates the series that were not found, or refuses all samples of them.
+    fn create_unknown(
+        &self,
+        scratch: &mut Scratch,
+        batch: &Batch,
+        accept: TimeRange,
+        refused: &mut Vec<Refused>,
+    ) -> Result<(), AppendError> {
+        let mut refuse = |series: u32, reason: &Refusal| {
+            let samples = batch.series_samples(series as usize);
+            refused.extend(samples.map(|sample| Refused {
+                sample: sample as u32,
+                series,
+                reason: reason.clone(),
+            }));
+        };
+        // Parsed before any lock is taken.
+        let mut parsed: Vec<(u32, RawHash, Labels, SeriesId, i64)> =
+            Vec::with_capacity(scratch.unknown.len());
+        for &(series, hash) in &scratch.unknown {
+            let times = &batch.timestamps()[batch.series_samples(series as usize)];
+            match parse(batch, series, &self.options) {
+                // A series without an acceptable sample is not worth memory.
+                Ok(_) if !times.iter().any(|&t| accept.contains(t)) => {
+                    scratch.series[series as usize] = OUTSIDE;
+                }
+                Ok((labels, id)) => parsed.push((series, hash, labels, id, times[0])),
+                Err(reason) => refuse(series, &reason),
+            }
+        }
+        let mut index = self.index_mut();
+        let mut lookup = self.lookup_mut();
+        for (series, hash, labels, id, t_ms) in parsed {
+            match index.find_or_create(id, &labels, Together::At(t_ms)) {
+                Ok((found, is_new)) => {
+                    let home = index.home(found);
+                    if is_new {
+                        lookup.add(found, home);
+                    }
+                    lookup.learn(found, hash);
+                    scratch.series[series as usize] = found;
+                    scratch.series_homes[series as usize] = home;
+                }
+                Err(NotCreated::IdentityTaken) => refuse(series, &Refusal::IdentityTaken),
+                Err(NotCreated::Full) => {
+                    return Err(AppendError {
+                        cause: UnavailableCause::Memory(
+                            "there are as many series as can be told apart".into(),
+                        ),
+                        retry_after: Duration::from_secs(5),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&self, scratch: &mut Scratch, generation: &Generation) {
+        let Scratch { refs, timestamps, values, histograms, start_timestamps, undeclared, encoder, .. } =
+            scratch;
+        encoder.clear();
+        undeclared.clear();
+        generation.undeclared(refs, undeclared);
+        if !undeclared.is_empty() {
+            undeclared.sort_unstable();
+            undeclared.dedup();
+            let index = self.index();
+            let declarations: Vec<SeriesDeclaration> = undeclared
+                .iter()
+                .map(|&series| SeriesDeclaration {
+                    series,
+                    id: index.id(series),
+                    group: index.home(series).group(),
+                    labels: index.labels(series),
+                })
+                .collect();
+            encoder.series(declarations.iter());
+        }
+        encoder.samples(refs, timestamps, values);
+        if !histograms.is_empty() {
+            encoder.histograms(histograms);
+        }
+        if !start_timestamps.is_empty() {
+            encoder.start_timestamps(start_timestamps);
+        }
+    }
+}
+
+/// The labels of a series of the batch, checked.
+fn parse(batch: &Batch, series: u32, options: &HeadOptions) -> Result<(Labels, SeriesId), Refusal> {
+    let labels = batch.parse_labels(series as usize)?;
+    check_labels(&labels, &options.limits)?;
+    let id = SeriesId::of(&labels, options.seed);
+    Ok((labels, id))
+}
+
+impl Scratch {
+    /// Looks up all series of the batch.
+    fn resolve(&mut self, head: &Head, batch: &Batch) {
+        self.series.clear();
+        self.series_homes.clear();
+        self.unknown.clear();
+        let parser = batch.parser();
+        let lookup = head.lookup();
+        let mut guess = 0;
+        for series in 0..batch.series_count() {
+            let hash = head.hasher.hash(parser, batch.series_text(series));
+            match lookup.find(hash, guess) {
+                Some(found) => {
+                    self.series.push(found);
+                    self.series_homes.push(lookup.home(found));
+                    guess = found + 1;
+                }
+                None => {
+                    self.series.push(REFUSED);
+                    self.series_homes.push(Home::default());
+                    if !batch.series_samples(series).is_empty() {
+                        self.unknown.push((series as u32, hash));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Collects the samples that are kept, in their order, and refuses the others.
+    fn gather(&mut self, batch: &Batch, accept: TimeRange, refused: &mut Vec<Refused>) {
+        self.refs.clear();
+        self.homes.clear();
+        self.timestamps.clear();
+        self.values.clear();
+        self.histograms.clear();
+        self.start_timestamps.clear();
+        let (timestamps, values) = (batch.timestamps(), batch.values());
+        let mut histograms = batch.histograms().iter().peekable();
+        let mut start_timestamps = batch.start_timestamps().iter().peekable();
+        for (series, (&found, &home)) in self.series.iter().zip(&self.series_homes).enumerate() {
+            for sample in batch.series_samples(series) {
+                let histogram = histograms.next_if(|(at, _)| *at as usize == sample);
+                let start = start_timestamps.next_if(|(at, _)| *at as usize == sample);
+                if found == REFUSED {
+                    continue;
+                }
+                let t = timestamps[sample];
+                if let Err(reason) = check_sample(t, histogram.map(|(_, h)| h.as_ref()), accept) {
+                    refused.push(Refused { sample: sample as u32, series: series as u32, reason });
+                    continue;
+                }
+                let position = self.refs.len() as u32;
+                if let Some((_, histogram)) = histogram {
+                    self.histograms.push((position, histogram.clone()));
+                }
+                if let Some(&(_, start)) = start.filter(|(_, start)| *start != 0) {
+                    self.start_timestamps.push((position, start));
+                }
+                self.refs.push(found);
+                self.homes.push(home);
+                self.timestamps.push(t);
+                self.values.push(values[sample]);
+            }
+        }
+    }
+
+    /// The gathered columns, ordered by group and time if the batch jumps between groups or goes
+    /// back in time; then each group is locked once and its rows are filled one after the other.
+    fn rows(&mut self) -> Rows<'_> {
+        let is_plain = self.histograms.is_empty() && self.start_timestamps.is_empty();
+        let (homes, timestamps, values) = if is_plain && self.is_scattered() {
+            self.sorted.fill(&self.homes, &self.timestamps, &self.values);
+            (&self.sorted.homes, &self.sorted.timestamps, &self.sorted.values)
+        } else {
+            (&self.homes, &self.timestamps, &self.values)
+        };
+        Rows {
+            refs: &self.refs,
+            homes,
+            timestamps,
+            values,
+            histograms: &self.histograms,
+            start_timestamps: &self.start_timestamps,
+        }
+    }
+
+    fn is_scattered(&self) -> bool {
+        let mut jumps = 0;
+        for (homes, times) in self.homes.windows(2).zip(self.timestamps.windows(2)) {
+            if homes[0].group() != homes[1].group() {
+                jumps += 1;
+            } else if times[1] < times[0] {
+                return true;
+            }
+        }
+        jumps > 16 && jumps * 8 > self.homes.len()
+    }
+}
+
+impl Sorted {
+    fn fill(&mut self, homes: &[Home], timestamps: &[i64], values: &[f64]) {
+        self.order.clear();
+        self.order.extend(0..homes.len() as u32);
+        // By position last, as a later sample of the same series and time wins.
+        self.order.sort_unstable_by_key(|&at| (homes[at as usize].group(), timestamps[at as usize], at));
+        let order = self.order.iter().map(|&at| at as usize);
+        self.homes.clear();
+        self.homes.extend(order.clone().map(|at| homes[at]));
+        self.timestamps.clear();
+        self.timestamps.extend(order.clone().map(|at| timestamps[at]));
+        self.values.clear();
+        self.values.extend(order.map(|at| values[at]));
+    }
+}
+
+fn check_sample(t_ms: i64, histogram: Option<&Histogram>, accept: TimeRange) -> Result<(), Refusal> {
+    if t_ms < accept.min_ms {
+        Err(Refusal::TooOld { border_ms: accept.min_ms })
+    } else if t_ms > accept.max_ms {
+        Err(Refusal::TooFarAhead { border_ms: accept.max_ms })
+    } else {
+        histogram.map_or(Ok(()), check_histogram)
+    }
+}

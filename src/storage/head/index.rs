@@ -1,0 +1,394 @@
+//! The series in memory: identities, labels as numbers of interned pairs, and postings.
+//!
+//! Refs, pairs and places in groups that became free are given to new series again, a ref and its
+//! place only after the next switch of generations: until then the old generation may still have
+//! samples there.
+
+use super::lookup::grow_by_an_eighth;
+use super::ref_table::RefTable;
+use super::scrape_groups::{Home, ScrapeGroups, Together};
+use crate::storage::matcher::Matcher;
+use crate::storage::postings;
+use larum_storage_format::{Labels, SeriesId};
+use roaring::RoaringBitmap;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// One label, name and value, and the series that have it.
+struct Pair {
+    name: u32,
+    value: Arc<str>,
+    postings: RoaringBitmap,
+}
+
+/// One label name and its values.
+struct Name {
+    text: Arc<str>,
+    values: FastMap<Arc<str>, u32>,
+}
+
+/// All series of a head.
+#[derive(Default)]
+pub(super) struct Index {
+    ids: Vec<SeriesId>,
+    by_id: RefTable,
+    /// The pairs of each series in the order of its labels; empty if the ref is free.
+    pairs_of: Vec<Box<[u32]>>,
+    homes: Vec<Home>,
+    /// Up to when a released generation had samples of the series, in milliseconds.
+    last_seen_ms: Vec<i64>,
+    names: Vec<Name>,
+    name_numbers: FastMap<Arc<str>, u32>,
+    pairs: Vec<Pair>,
+    all: RoaringBitmap,
+    groups: ScrapeGroups,
+    free_pairs: Vec<u32>,
+    free_refs: Vec<u32>,
+    /// Free from the next switch on.
+    retired: Vec<u32>,
+    /// The pairs of the series created last; the next one mostly shares many of them.
+    previous: Vec<u32>,
+}
+
+/// A series could not be created.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NotCreated {
+    /// Another label set has the identity.
+    IdentityTaken,
+    /// There are as many series or groups as can be told apart.
+    Full,
+}
+
+impl Index {
+    /// How many series there are.
+    pub fn len(&self) -> u64 {
+        self.all.len()
+    }
+
+    /// Refs are below this.
+    pub fn ref_count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Groups are below this.
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The series of this identity, if its labels are these.
+    pub fn find(&self, id: SeriesId, labels: &Labels) -> Result<Option<u32>, NotCreated> {
+        match self.by_id.find(table_hash(id), |series| self.ids[series as usize] == id) {
+            Some(series) if self.pairs(series).eq(labels.iter()) => Ok(Some(series)),
+            Some(_) => Err(NotCreated::IdentityTaken),
+            None => Ok(None),
+        }
+    }
+
+    /// The series with these labels, created if it is not there, and whether it was.
+    pub fn find_or_create(
+        &mut self,
+        id: SeriesId,
+        labels: &Labels,
+        together: Together,
+    ) -> Result<(u32, bool), NotCreated> {
+        if let Some(series) = self.find(id, labels)? {
+            return Ok((series, false));
+        }
+        let mut pairs = std::mem::take(&mut self.previous);
+        for (i, (name, value)) in labels.iter().enumerate() {
+            let same = pairs.get(i).copied().filter(|&pair| self.pair(pair) == (name, value));
+            let pair = same.unwrap_or_else(|| self.intern(name, value));
+            match pairs.get_mut(i) {
+                Some(known) => *known = pair,
+                None => pairs.push(pair),
+            }
+        }
+        pairs.truncate(labels.len());
+        let created = self.create(id, &pairs, together);
+        self.previous = pairs;
+        Ok((created?, true))
+    }
+
+    fn create(&mut self, id: SeriesId, pairs: &[u32], together: Together) -> Result<u32, NotCreated> {
+        let job = pairs.iter().find(|&&pair| self.pair(pair).0 == "job");
+        let instance = pairs.iter().find(|&&pair| self.pair(pair).0 == "instance");
+        let target = job.copied().zip(instance.copied());
+        let home = self.groups.assign(target, together).ok_or(NotCreated::Full)?;
+        let series = match self.free_refs.pop() {
+            Some(series) => series,
+            None if self.ids.len() < u32::MAX as usize - 1 => {
+                grow_by_an_eighth(&mut self.ids);
+                grow_by_an_eighth(&mut self.pairs_of);
+                grow_by_an_eighth(&mut self.homes);
+                grow_by_an_eighth(&mut self.last_seen_ms);
+                self.ids.push(id);
+                self.pairs_of.push(Box::default());
+                self.homes.push(home);
+                self.last_seen_ms.push(i64::MIN);
+                (self.ids.len() - 1) as u32
+            }
+            None => {
+                self.groups.release(home);
+                return Err(NotCreated::Full);
+            }
+        };
+        let at = series as usize;
+        self.ids[at] = id;
+        self.homes[at] = home;
+        self.last_seen_ms[at] = i64::MIN;
+        self.pairs_of[at] = pairs.into();
+        let ids = &self.ids;
+        self.by_id.insert(table_hash(id), series, |series| table_hash(ids[series as usize]));
+        self.all.insert(series);
+        for &pair in pairs {
+            self.pairs[pair as usize].postings.insert(series);
+        }
+        Ok(series)
+    }
+
+    fn pair(&self, pair: u32) -> (&str, &str) {
+        let Pair { name, value, .. } = &self.pairs[pair as usize];
+        (&self.names[*name as usize].text, value)
+    }
+
+    fn pairs(&self, series: u32) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs_of.get(series as usize).into_iter().flatten().map(|&pair| self.pair(pair))
+    }
+
+    fn intern(&mut self, name: &str, value: &str) -> u32 {
+        let number = match self.name_numbers.get(name) {
+            Some(&number) => number,
+            None => {
+                let text: Arc<str> = name.into();
+                self.names.push(Name { text: text.clone(), values: FastMap::default() });
+                let number = (self.names.len() - 1) as u32;
+                self.name_numbers.insert(text, number);
+                number
+            }
+        };
+        let values = &mut self.names[number as usize].values;
+        if let Some(&pair) = values.get(value) {
+            return pair;
+        }
+        let value: Arc<str> = value.into();
+        let entry = Pair { name: number, value: value.clone(), postings: RoaringBitmap::new() };
+        let pair = match self.free_pairs.pop() {
+            Some(pair) => {
+                self.pairs[pair as usize] = entry;
+                pair
+            }
+            None => {
+                self.pairs.push(entry);
+                (self.pairs.len() - 1) as u32
+            }
+        };
+        values.insert(value, pair);
+        pair
+    }
+
+    /// The identity of a series.
+    pub fn id(&self, series: u32) -> SeriesId {
+        self.ids[series as usize]
+    }
+
+    /// The place of a series.
+    pub fn home(&self, series: u32) -> Home {
+        self.homes[series as usize]
+    }
+
+    /// The labels of a series; none if it has left.
+    pub fn labels(&self, series: u32) -> Labels {
+        Labels::from_pairs(self.pairs(series)).unwrap_or_default()
+    }
+
+    /// The series that match.
+    pub fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        postings::select(self, matchers)
+    }
+
+    /// The names of the labels of these series; of all, if there is no restriction.
+    pub fn label_names(&self, series: &RoaringBitmap) -> Vec<String> {
+        let mut seen = RoaringBitmap::new();
+        for series in series {
+            if let Some(pairs) = self.pairs_of.get(series as usize) {
+                seen.extend(pairs.iter().map(|&pair| self.pairs[pair as usize].name));
+            }
+        }
+        seen.iter().map(|name| self.names[name as usize].text.to_string()).collect()
+    }
+
+    /// The values of a label that occur among these series.
+    pub fn label_values(&self, name: &str, series: &RoaringBitmap) -> Vec<String> {
+        let Some(&number) = self.name_numbers.get(name) else { return Vec::new() };
+        let values = self.names[number as usize].values.iter();
+        values
+            .filter(|&(_, &pair)| !self.pairs[pair as usize].postings.is_disjoint(series))
+            .map(|(value, _)| value.to_string())
+            .collect()
+    }
+
+    /// Notes that a released generation held samples of the series up to `t_ms`.
+    pub fn seen(&mut self, series: u32, t_ms: i64) {
+        let last = &mut self.last_seen_ms[series as usize];
+        *last = t_ms.max(*last);
+    }
+
+    /// Up to `most` series, from `from` on, that no released generation has seen since `border_ms`.
+    pub fn silent_since(&self, border_ms: i64, from: u32, most: usize) -> Vec<u32> {
+        let mut all = self.all.iter();
+        all.advance_to(from);
+        all.filter(|&series| self.last_seen_ms[series as usize] < border_ms).take(most).collect()
+    }
+
+    /// Removes series. Their refs and places are free after the next switch.
+    pub fn remove(&mut self, gone: &[u32]) {
+        for &series in gone {
+            let at = series as usize;
+            let ids = &self.ids;
+            self.by_id.remove(table_hash(ids[at]), series, |series| table_hash(ids[series as usize]));
+            self.all.remove(series);
+            for &pair in std::mem::take(&mut self.pairs_of[at]).iter() {
+                let Pair { name, value, postings } = &mut self.pairs[pair as usize];
+                postings.remove(series);
+                if postings.is_empty() {
+                    self.names[*name as usize].values.remove(value);
+                    self.free_pairs.push(pair);
+                }
+            }
+        }
+        self.retired.extend_from_slice(gone);
+        self.previous.clear();
+        let pairs = &self.pairs;
+        let is_gone = |pair: u32| pairs[pair as usize].postings.is_empty();
+        self.groups.forget_targets(|(job, instance)| is_gone(job) || is_gone(instance));
+    }
+
+    /// Makes refs and places free that were given up before; at a switch of generations.
+    pub fn reuse_retired(&mut self) {
+        for series in std::mem::take(&mut self.retired) {
+            self.groups.release(self.homes[series as usize]);
+            self.free_refs.push(series);
+        }
+    }
+}
+
+/// The low bits are uniform; the high ones tell the metric.
+fn table_hash(id: SeriesId) -> u64 {
+    id.0 as u64
+}
+
+impl postings::Index for Index {
+    fn all(&self) -> RoaringBitmap {
+        self.all.clone()
+    }
+
+    fn postings(&self, name: &str, value: &str) -> Cow<'_, RoaringBitmap> {
+        match self.find_pair(name, value) {
+            Some(pair) => Cow::Borrowed(&pair.postings),
+            None => Cow::Owned(RoaringBitmap::new()),
+        }
+    }
+
+    fn postings_len(&self, name: &str, value: &str) -> u64 {
+        self.find_pair(name, value).map_or(0, |pair| pair.postings.len())
+    }
+
+    fn value_count(&self, name: &str) -> u64 {
+        self.name_numbers.get(name).map_or(0, |&name| self.names[name as usize].values.len() as u64)
+    }
+
+    fn union(&self, name: &str, prefix: &str, keep: &mut dyn FnMut(&str) -> bool, into: &mut RoaringBitmap) {
+        let Some(&name) = self.name_numbers.get(name) else { return };
+        for (value, &pair) in &self.names[name as usize].values {
+            if value.starts_with(prefix) && keep(value) {
+                *into |= &self.pairs[pair as usize].postings;
+            }
+        }
+    }
+
+    fn passes(&self, series: u32, matcher: &Matcher) -> bool {
+        let value = self.pairs(series).find(|(name, _)| *name == matcher.name());
+        matcher.matches(value.map_or("", |(_, value)| value))
+    }
+}
+
+impl Index {
+    fn find_pair(&self, name: &str, value: &str) -> Option<&Pair> {
+        let name = *self.name_numbers.get(name)?;
+        let pair = *self.names[name as usize].values.get(value)?;
+        Some(&self.pairs[pair as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::matcher::MatchOp;
+    use larum_storage_format::IdentitySeed;
+
+    fn labels(name: &str, instance: &str, extra: &[(&str, &str)]) -> Labels {
+        let pairs = [("__name__", name), ("instance", instance), ("job", "j")];
+        Labels::from_pairs(pairs.iter().chain(extra).copied()).unwrap()
+    }
+
+    fn add(index: &mut Index, labels: &Labels) -> u32 {
+        let id = SeriesId::of(labels, IdentitySeed(1));
+        index.find_or_create(id, labels, Together::At(0)).unwrap().0
+    }
+
+    #[test]
+    fn series_are_found_by_identity_and_by_labels() {
+        let mut index = Index::default();
+        let sets: Vec<Labels> = (0..40)
+            .map(|i| labels(["up", "down"][i % 2], &format!("i{}", i / 4), &[("n", &i.to_string())]))
+            .collect();
+        let refs: Vec<u32> = sets.iter().map(|set| add(&mut index, set)).collect();
+        for (set, &series) in sets.iter().zip(&refs) {
+            assert_eq!(add(&mut index, set), series);
+            assert_eq!(&index.labels(series), set);
+        }
+        let matchers = [
+            Matcher::equal("__name__", "up"),
+            Matcher::new(MatchOp::NotEqual, "instance", "i0").unwrap(),
+            Matcher::new(MatchOp::Regex, "missing", ".*").unwrap(),
+        ];
+        let found = index.select(&matchers);
+        let expected: Vec<u32> = refs
+            .iter()
+            .zip(&sets)
+            .filter(|(_, set)| set.metric_name() == Some("up") && set.get("instance") != Some("i0"))
+            .map(|(&series, _)| series)
+            .collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(index.label_values("__name__", &found), ["up"]);
+        assert_eq!(index.label_names(&found).len(), 4);
+        assert_eq!(index.home(refs[0]).group(), index.home(refs[3]).group());
+        assert_ne!(index.home(refs[0]).group(), index.home(refs[4]).group());
+    }
+
+    #[test]
+    fn another_label_set_with_the_same_identity_is_refused() {
+        let mut index = Index::default();
+        let (a, b) = (labels("a", "i", &[]), labels("b", "i", &[]));
+        index.find_or_create(SeriesId(7), &a, Together::At(0)).unwrap();
+        let refused = index.find_or_create(SeriesId(7), &b, Together::At(0));
+        assert_eq!(refused, Err(NotCreated::IdentityTaken));
+    }
+
+    #[test]
+    fn a_removed_series_leaves_nothing_behind_and_its_ref_is_used_again_after_a_switch() {
+        let mut index = Index::default();
+        let (a, b) = (labels("a", "i", &[]), labels("b", "i", &[]));
+        let gone = add(&mut index, &a);
+        index.remove(&[gone]);
+        assert_eq!((index.len(), index.labels(gone)), (0, Labels::empty()));
+        assert!(index.select(&[Matcher::equal("__name__", "a")]).is_empty());
+        assert_ne!(add(&mut index, &b), gone);
+        index.reuse_retired();
+        assert_eq!(add(&mut index, &a), gone);
+        assert_eq!(index.labels(gone), a);
+    }
+}

@@ -1,0 +1,117 @@
+//! A hash table of series refs whose keys lie elsewhere, in columns by ref.
+
+/// No ref.
+const EMPTY: u32 = u32::MAX;
+
+/// Open addressing with linear probing; five to six bytes a series. Hashes must be uniform: the
+/// high bits decide.
+#[derive(Debug, Default)]
+pub(super) struct RefTable {
+    slots: Vec<u32>,
+    len: usize,
+}
+
+impl RefTable {
+    fn start(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
+    }
+
+    /// The ref for which `is_it` says true among those that may have this hash.
+    pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut at = self.start(hash);
+        loop {
+            match self.slots[at] {
+                EMPTY => return None,
+                series if is_it(series) => return Some(series),
+                _ => at = self.after(at),
+            }
+        }
+    }
+
+    /// Adds a ref that is not there. `hash_of` tells the hash of those that are.
+    pub fn insert(&mut self, hash: u64, series: u32, hash_of: impl Fn(u32) -> u64) {
+        // At most four fifths full, so that a search always meets an empty slot, soon.
+        if (self.len + 1) * 5 > self.slots.len() * 4 {
+            let longer = (self.slots.len() + self.slots.len() / 4).max(16);
+            let old = std::mem::replace(&mut self.slots, vec![EMPTY; longer]);
+            for series in old.into_iter().filter(|&series| series != EMPTY) {
+                self.put(hash_of(series), series);
+            }
+        }
+        self.put(hash, series);
+        self.len += 1;
+    }
+
+    fn put(&mut self, hash: u64, series: u32) {
+        let mut at = self.start(hash);
+        while self.slots[at] != EMPTY {
+            at = self.after(at);
+        }
+        self.slots[at] = series;
+    }
+
+    /// Removes a ref, if it is there, and moves those up that it had pushed aside.
+    pub fn remove(&mut self, hash: u64, series: u32, hash_of: impl Fn(u32) -> u64) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let mut hole = self.start(hash);
+        while self.slots[hole] != series {
+            if self.slots[hole] == EMPTY {
+                return;
+            }
+            hole = self.after(hole);
+        }
+        let mut at = self.after(hole);
+        while self.slots[at] != EMPTY {
+            let start = self.start(hash_of(self.slots[at]));
+            // Whether `start` lies cyclically in (hole, at]: then it must stay behind the hole.
+            let stays = if hole < at { hole < start && start <= at } else { hole < start || start <= at };
+            if !stays {
+                self.slots[hole] = self.slots[at];
+                hole = at;
+            }
+            at = self.after(at);
+        }
+        self.slots[hole] = EMPTY;
+        self.len -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    proptest! {
+        #[test]
+        fn what_was_put_and_not_removed_is_found(
+            steps in proptest::collection::vec((any::<bool>(), 0u32..60), 0..300), crowding in 0u32..64,
+        ) {
+            // Few distinct hashes, so that runs of slots collide and wrap.
+            let hash_of = |series: u32| (u64::from(series) << (crowding % 58)).reverse_bits();
+            let mut table = RefTable::default();
+            let mut model = HashSet::new();
+            for (put, series) in steps {
+                if put && model.insert(series) {
+                    table.insert(hash_of(series), series, hash_of);
+                } else if !put {
+                    model.remove(&series);
+                    table.remove(hash_of(series), series, hash_of);
+                }
+                for series in 0..60 {
+                    let found = table.find(hash_of(series), |other| other == series);
+                    prop_assert_eq!(found.is_some(), model.contains(&series));
+                }
+            }
+        }
+    }
+}
