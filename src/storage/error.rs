@@ -37,8 +37,8 @@ pub enum OpenError {
         /// What is wrong, with the offset.
         what: String,
     },
-    /// The operating system refused.
-    #[error("{}: {source}", .path.display())]
+    /// The operating system refused. Its answer names the file.
+    #[error("{source}")]
     Io {
         /// The file or folder.
         path: PathBuf,

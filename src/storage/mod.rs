@@ -4,14 +4,19 @@
 //! files). See `src/ARCHITECTURE.md` for the rules that every part keeps.
 
 pub mod batch;
+mod catalog;
 mod compaction;
 mod cut;
+mod cutter;
 pub mod engine;
 pub mod error;
+mod folder;
 mod fs;
 mod head;
+mod manifest;
 pub mod matcher;
 mod merge;
+mod merger;
 pub mod options;
 pub mod part;
 mod partition;

@@ -1,0 +1,368 @@
+//! The data folder: names in it, and what opening one does before anything is read.
+//!
+//! 1. Create it (0700), refuse one that holds Prometheus' data, take the lock.
+//! 2. Remove temporary files.
+//! 3. Read the MANIFEST, or put it together again from the partitions' headers.
+//! 4. Open the partitions; a damaged one is set aside, with a warning.
+//! 5. Remove what a committed merge replaced and what was never committed. Anything else that
+//!    nobody knows is reported and left alone.
+
+use super::catalog::{Catalog, Live};
+use super::error::OpenError;
+use super::fs::{Fs, Lock, TEMPORARY};
+use super::manifest;
+use super::partition::{Partition, PartitionError};
+use larum_storage_format::manifest::{LivePartition, Manifest};
+use larum_storage_format::partition::PartitionHeader;
+use larum_storage_format::tombstones::Tombstones;
+use larum_storage_format::{DecodeError, DecodeErrorKind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where things lie in a data folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// The folder at `root`.
+    pub fn new(root: &Path) -> Folder {
+        Folder { root: root.to_owned() }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The commit point.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("MANIFEST")
+    }
+
+    /// The write-ahead log.
+    pub fn wal(&self) -> PathBuf {
+        self.root.join("wal")
+    }
+
+    /// The partitions and what was deleted from them.
+    pub fn partitions(&self) -> PathBuf {
+        self.root.join("partitions")
+    }
+
+    /// Damaged files that were set aside.
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// A partition file.
+    pub fn partition(&self, number: u64) -> PathBuf {
+        self.partitions().join(FileName::Partition(number).to_string())
+    }
+
+    /// A tombstone file of a partition.
+    pub fn tombstones(&self, partition: u64, number: u64) -> PathBuf {
+        self.partitions().join(FileName::Tombstones(partition, number).to_string())
+    }
+
+    /// Moves a file out of the way, where nobody deletes it.
+    pub fn set_aside(&self, fs: &dyn Fs, path: &Path) -> io::Result<()> {
+        let quarantine = self.quarantine();
+        fs.create_dir(&quarantine)?;
+        let Some(name) = path.file_name() else { return Ok(()) };
+        let mut to = quarantine.join(name);
+        for again in 1.. {
+            if !fs.exists(&to)? {
+                break;
+            }
+            to = quarantine.join(format!("{}.{again}", name.to_string_lossy()));
+        }
+        fs.rename(path, &to)?;
+        fs.sync_dir(&quarantine)
+    }
+}
+
+/// The names of files among the partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileName {
+    Partition(u64),
+    Tombstones(u64, u64),
+}
+
+impl std::fmt::Display for FileName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FileName::Partition(number) => write!(f, "{number:010}.part"),
+            FileName::Tombstones(partition, number) => write!(f, "{partition:010}-{number}.del"),
+        }
+    }
+}
+
+impl FileName {
+    fn parse(name: &str) -> Option<FileName> {
+        let parsed = if let Some(number) = name.strip_suffix(".part") {
+            FileName::Partition(number.parse().ok()?)
+        } else {
+            let (partition, number) = name.strip_suffix(".del")?.split_once('-')?;
+            FileName::Tombstones(partition.parse().ok()?, number.parse().ok()?)
+        };
+        (parsed.to_string() == name).then_some(parsed)
+    }
+}
+
+/// A folder that was opened, up to the WAL.
+pub(crate) struct Opened {
+    /// Held as long as the folder is in use.
+    pub lock: Lock,
+    /// What is live.
+    pub catalog: Catalog,
+    /// How many files were found damaged and set aside, or missing.
+    pub damaged: u64,
+}
+
+/// Opens or creates a folder, up to the WAL.
+pub(crate) fn open(fs: &dyn Fs, folder: &Folder) -> Result<Opened, OpenError> {
+    let root = folder.root();
+    fs.create_dir(root).map_err(io_error(root))?;
+    refuse_prometheus(fs, folder)?;
+    let lock = take_lock(fs, folder)?;
+    let partitions = folder.partitions();
+    fs.create_dir(&partitions).map_err(io_error(&partitions))?;
+    let mut names = Vec::new();
+    for dir in [root, &partitions] {
+        for name in fs.list(dir).map_err(io_error(dir))? {
+            if name.ends_with(TEMPORARY) {
+                fs.remove(&dir.join(&name)).map_err(io_error(dir))?;
+            } else if dir == partitions {
+                names.push(name);
+            }
+        }
+    }
+    let files = Files::of(names);
+    let (mut manifest, mut damaged) = manifest::read_or_rebuild(fs, folder, &files)?;
+    if let Some(&last) = files.partitions.last() {
+        manifest.next_number = manifest.next_number.max(last + 1);
+    }
+    let mut live = Vec::new();
+    for meta in manifest.partitions.clone() {
+        match open_live(fs, folder, meta)? {
+            Some(partition) => live.push(partition),
+            None => damaged += 1,
+        }
+    }
+    let mut catalog = Catalog::new(manifest, live);
+    if damaged > 0 || !fs.exists(&folder.manifest()).map_err(io_error(root))? {
+        catalog.write(fs, folder).map_err(io_error(&folder.manifest()))?;
+    }
+    sort_out_strays(fs, folder, &catalog, &files)?;
+    Ok(Opened { lock, catalog, damaged })
+}
+
+/// The files among the partitions, by what they are.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// Numbers of partition files.
+    pub partitions: BTreeSet<u64>,
+    /// Partition number and number of tombstone files.
+    pub tombstones: BTreeMap<u64, BTreeSet<u64>>,
+    others: Vec<String>,
+}
+
+impl Files {
+    fn of(names: Vec<String>) -> Files {
+        let mut files = Files::default();
+        for name in names {
+            match FileName::parse(&name) {
+                Some(FileName::Partition(number)) => drop(files.partitions.insert(number)),
+                Some(FileName::Tombstones(partition, number)) => {
+                    files.tombstones.entry(partition).or_default().insert(number);
+                }
+                None => files.others.push(name),
+            }
+        }
+        files
+    }
+}
+
+/// Puts the path into an error of the system.
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { path: path.to_owned(), source }
+}
+
+/// An error of the format: another version is told from damage.
+pub(crate) fn version_error(path: &Path, error: &DecodeError) -> Option<OpenError> {
+    match error.kind {
+        DecodeErrorKind::Version { found, known } => {
+            Some(OpenError::Version { path: path.to_owned(), found, supported: known })
+        }
+        _ => None,
+    }
+}
+
+/// Prometheus' folder has `chunks_head`, blocks named by 26 letters and digits with a `meta.json`,
+/// and a `wal` of numbered segments. Where our MANIFEST or partitions are, the folder is ours.
+fn refuse_prometheus(fs: &dyn Fs, folder: &Folder) -> Result<(), OpenError> {
+    let root = folder.root();
+    let names = fs.list(root).map_err(io_error(root))?;
+    if names.iter().any(|name| name == "MANIFEST" || name == "partitions") {
+        return Ok(());
+    }
+    let is_block = |name: &str| {
+        name.len() == 26
+            && name.bytes().all(|b| b.is_ascii_alphanumeric())
+            && fs.exists(&root.join(name).join("meta.json")).unwrap_or(false)
+    };
+    let is_segment = |name: &String| name.len() == 8 && name.bytes().all(|b| b.is_ascii_digit());
+    let theirs = names.iter().any(|name| match name.as_str() {
+        "chunks_head" => true,
+        "wal" => fs.list(&folder.wal()).is_ok_and(|segments| segments.iter().any(is_segment)),
+        name => is_block(name),
+    });
+    if theirs { Err(OpenError::PrometheusData(root.to_owned())) } else { Ok(()) }
+}
+
+fn take_lock(fs: &dyn Fs, folder: &Folder) -> Result<Lock, OpenError> {
+    let path = folder.root().join("lock");
+    let content = format!("{}\n", std::process::id());
+    match fs.lock(&path, &content).map_err(io_error(&path))? {
+        Some(lock) => Ok(lock),
+        None => {
+            let holder = fs.read(&path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let holder = holder.and_then(|text| text.trim().parse().ok());
+            Err(OpenError::Locked { path: folder.root().to_owned(), holder })
+        }
+    }
+}
+
+/// Opens a partition that the MANIFEST names. `None`: it is damaged, and was set aside, or missing.
+fn open_live(fs: &dyn Fs, folder: &Folder, meta: LivePartition) -> Result<Option<Live>, OpenError> {
+    let path = folder.partition(meta.number);
+    let partition = match Partition::open(fs, &path) {
+        Ok(partition) => partition,
+        Err(PartitionError::Damaged { error, .. }) => {
+            if let Some(version) = version_error(&path, &error) {
+                return Err(version);
+            }
+            tracing::error!(file = %path.display(), %error, "a damaged partition is moved to quarantine");
+            folder.set_aside(fs, &path).map_err(io_error(&path))?;
+            return Ok(None);
+        }
+        Err(PartitionError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
+            tracing::error!(file = %path.display(), "a partition is missing, its samples are lost");
+            return Ok(None);
+        }
+        Err(PartitionError::Io(source)) => return Err(OpenError::Io { path, source }),
+    };
+    let tombstones = match meta.tombstones {
+        None => None,
+        Some(number) => Some(Arc::new(read_tombstones(fs, &folder.tombstones(meta.number, number))?)),
+    };
+    Ok(Some(Live { meta, partition: Arc::new(partition), tombstones }))
+}
+
+/// Deleted samples must not come back unasked, so a damaged file of tombstones is an error.
+fn read_tombstones(fs: &dyn Fs, path: &Path) -> Result<Tombstones, OpenError> {
+    let bytes = fs.read(path).map_err(io_error(path))?;
+    Tombstones::decode(&bytes).map_err(|error| {
+        version_error(path, &error)
+            .unwrap_or_else(|| OpenError::Damaged { path: path.to_owned(), what: error.to_string() })
+    })
+}
+
+/// Removes files that a commit replaced, and those of a commit that never came; reports the rest.
+fn sort_out_strays(fs: &dyn Fs, folder: &Folder, catalog: &Catalog, files: &Files) -> Result<(), OpenError> {
+    let live: BTreeMap<u64, &Live> = catalog.live().iter().map(|p| (p.meta.number, p)).collect();
+    let replaced: BTreeSet<u64> =
+        live.values().flat_map(|p| p.partition.header().origin.sources.iter().copied()).collect();
+    let mut gone = BTreeSet::new();
+    for &number in files.partitions.iter().filter(|number| !live.contains_key(number)) {
+        let path = folder.partition(number);
+        let exists = fs.exists(&path).map_err(io_error(&path))?;
+        if exists && (replaced.contains(&number) || is_uncommitted(fs, &path, catalog, &live)) {
+            fs.remove(&path).map_err(io_error(&path))?;
+            gone.insert(number);
+        } else if exists {
+            tracing::warn!(file = %path.display(), "a partition that MANIFEST does not name is left alone");
+        }
+    }
+    for (&partition, numbers) in &files.tombstones {
+        let current = live.get(&partition).map(|p| p.meta.tombstones);
+        for &number in numbers.iter().filter(|&&number| current != Some(Some(number))) {
+            let path = folder.tombstones(partition, number);
+            if current.is_some() || gone.contains(&partition) {
+                fs.remove(&path).map_err(io_error(&path))?;
+            } else {
+                tracing::warn!(file = %path.display(), "tombstones of an unknown partition are left alone");
+            }
+        }
+    }
+    for name in &files.others {
+        tracing::warn!(file = %folder.partitions().join(name).display(), "an unknown file is left alone");
+    }
+    Ok(())
+}
+
+/// Whether all samples of a file are elsewhere: still in the WAL, or in the partitions that it was
+/// to replace.
+fn is_uncommitted(fs: &dyn Fs, path: &Path, catalog: &Catalog, live: &BTreeMap<u64, &Live>) -> bool {
+    let Ok(header) = fs.map(path).map_err(drop).and_then(|b| PartitionHeader::decode(&b).map_err(drop))
+    else {
+        return false;
+    };
+    let origin = &header.origin;
+    let manifest: &Manifest = catalog.manifest();
+    header.seed == manifest.seed
+        && match origin.sources.is_empty() {
+            true => origin.generations.0 > 0 && origin.generations.0 >= manifest.first_generation,
+            false => origin.sources.iter().all(|number| live.contains_key(number)),
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::fs::{RealFs, replace_file};
+
+    #[test]
+    fn names_of_files_come_back() {
+        for name in [FileName::Partition(7), FileName::Tombstones(12, 3), FileName::Partition(u64::MAX)] {
+            assert_eq!(FileName::parse(&name.to_string()), Some(name));
+        }
+        for other in ["7.part", "0000000007-.del", "MANIFEST", "0000000007.part.tmp"] {
+            assert_eq!(FileName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_prometheus_is_refused_and_left_as_it_was() {
+        let block = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        for theirs in ["chunks_head/000001", "wal/00000000", &format!("{block}/meta.json")] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(theirs);
+            RealFs.create_dir(path.parent().unwrap()).unwrap();
+            replace_file(&RealFs, &path, b"theirs").unwrap();
+            let before = RealFs.list(dir.path()).unwrap();
+            let refused = open(&RealFs, &Folder::new(dir.path())).err();
+            assert!(matches!(refused, Some(OpenError::PrometheusData(_))), "{theirs}");
+            assert_eq!(RealFs.list(dir.path()).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn temporary_files_go_and_unknown_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path());
+        drop(open(&RealFs, &folder).unwrap());
+        let left = folder.partitions().join("0000000009.part.tmp");
+        let unknown = folder.partitions().join("notes.txt");
+        for path in [&left, &unknown] {
+            RealFs.create(path).unwrap();
+        }
+        drop(open(&RealFs, &folder).unwrap());
+        assert!(!RealFs.exists(&left).unwrap());
+        assert!(RealFs.exists(&unknown).unwrap());
+    }
+}
