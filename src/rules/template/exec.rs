@@ -8,8 +8,8 @@ use super::{Data, Limits, Queries, printf};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Templates may call each other this deep.
-const MAX_CALLS: usize = 50;
+/// Lists and pipelines may nest this deep, over all templates that call each other.
+const MAX_DEPTH: usize = 200;
 
 /// Expands the template `name`; the error's text names the place.
 pub(super) fn run(
@@ -38,7 +38,7 @@ pub(super) fn run(
         out: String::new(),
         world: World { alert, queries, limits },
         steps: 0,
-        calls: 0,
+        depth: 0,
     };
     let list = trees.get(name).map(Vec::as_slice).unwrap_or_default();
     run.list(&dot, list)?;
@@ -66,7 +66,7 @@ struct Run<'t, 'w, 'q> {
     out: String,
     world: World<'w, 'q>,
     steps: u64,
-    calls: usize,
+    depth: usize,
 }
 
 /// A failed evaluation: its whole text.
@@ -109,13 +109,25 @@ impl<'t> Run<'t, '_, '_> {
 
     /// Walks the nodes; variables they declare last until the list ends.
     fn list(&mut self, dot: &Value, list: &'t [Node]) -> Evaluated<Flow> {
+        self.enter()?;
+        let mut flow = Flow::Through;
         for node in list {
-            let flow = self.node(dot, node)?;
+            flow = self.node(dot, node)?;
             if flow != Flow::Through {
-                return Ok(flow);
+                break;
             }
         }
-        Ok(Flow::Through)
+        self.depth -= 1;
+        Ok(flow)
+    }
+
+    /// Goes one level deeper. An error ends the expansion, so that only success comes back up.
+    fn enter(&mut self) -> Evaluated<()> {
+        if self.depth == MAX_DEPTH {
+            return self.error(format!("exceeded maximum template depth ({MAX_DEPTH})"));
+        }
+        self.depth += 1;
+        Ok(())
     }
 
     fn node(&mut self, dot: &Value, node: &'t Node) -> Evaluated<Flow> {
@@ -127,12 +139,10 @@ impl<'t> Run<'t, '_, '_> {
                 let value = self.pipe(dot, pipe)?;
                 if pipe.variables.is_empty() {
                     self.at = Some(At::Node(node));
-                    let text = match &value {
-                        Value::Text(text) => return self.write(text).map(|()| Flow::Through),
-                        Value::Nil => "<no value>".to_owned(),
-                        value => printf::print(std::slice::from_ref(value)),
-                    };
-                    self.write(&text)?;
+                    match &value {
+                        Value::Text(text) => self.write(text)?,
+                        value => self.write(&printf::shown(std::slice::from_ref(value)))?,
+                    }
                 }
             }
             Node::If(branch) | Node::With(branch) => {
@@ -176,8 +186,8 @@ impl<'t> Run<'t, '_, '_> {
                 let pairs: Vec<_> = map.iter().map(|(k, v)| (Value::text(k), Value::text(v))).collect();
                 Box::new(pairs.into_iter())
             }
-            Value::Args(map) => {
-                let pairs: Vec<_> = map.iter().map(|(k, v)| (Value::text(k), v.clone())).collect();
+            Value::Args(args) => {
+                let pairs: Vec<_> = args.values.iter().map(|(k, v)| (Value::text(k), v.clone())).collect();
                 Box::new(pairs.into_iter())
             }
             Value::Int(_) if branch.pipe.variables.len() > 1 => {
@@ -230,18 +240,13 @@ impl<'t> Run<'t, '_, '_> {
         let Some(list) = self.trees.get(name) else {
             return self.error(format!("template {} not defined", quote(name)));
         };
-        if self.calls == MAX_CALLS {
-            return self.error(format!("exceeded maximum template depth ({MAX_CALLS})"));
-        }
         let dot = match pipe {
             Some(pipe) => self.pipe(dot, pipe)?,
             None => Value::Nil,
         };
         let variables = std::mem::replace(&mut self.variables, vec![("$", dot.clone())]);
         let template = std::mem::replace(&mut self.template, name);
-        self.calls += 1;
         self.list(&dot, list)?;
-        self.calls -= 1;
         (self.variables, self.template) = (variables, template);
         Ok(())
     }
@@ -258,10 +263,12 @@ impl<'t> Run<'t, '_, '_> {
 
     fn pipe(&mut self, dot: &Value, pipe: &'t Pipe) -> Evaluated<Value> {
         self.at = Some(At::Pipe(pipe));
+        self.enter()?;
         let mut value = None;
         for command in &pipe.commands {
             value = Some(self.command(dot, command, value)?);
         }
+        self.depth -= 1;
         let value = value.unwrap_or(Value::Nil);
         for name in &pipe.variables {
             if pipe.assign {
@@ -284,7 +291,6 @@ impl<'t> Run<'t, '_, '_> {
             Kind::Chain(base, names) => {
                 self.at = Some(At::Operand(first));
                 let receiver = self.argument(dot, Param::Any, base)?;
-                self.at = Some(At::Operand(base));
                 self.fields(dot, receiver, first, names, args, last)
             }
             Kind::Function(name) => {
@@ -403,7 +409,7 @@ impl<'t> Run<'t, '_, '_> {
             }
             // A key that is missing gives the zero value (`missingkey=zero`).
             (Value::Labels(map), _) => return Ok(Value::text(map.get(name).map_or("", String::as_str))),
-            (Value::Args(map), _) => return Ok(map.get(name).cloned().unwrap_or(Value::Nil)),
+            (Value::Args(map), _) => return Ok(map.values.get(name).cloned().unwrap_or(Value::Nil)),
             (other, _) => {
                 let name_of_type = other.type_name();
                 return self.error(format!("can't evaluate field {name} in type {name_of_type}"));

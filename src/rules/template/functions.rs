@@ -1,6 +1,6 @@
 //! What a template can call: Go's built-ins and Prometheus' functions, in one table.
 
-use super::value::{Alert, Sample, Value};
+use super::value::{Alert, Args, Sample, Value};
 use super::{Limits, Queries, compare, dates, printf, quote};
 use crate::promql::number::{Form, parse_go_float, write_float};
 use crate::storage::regex::{RegexError, Rewriter};
@@ -38,6 +38,9 @@ pub(super) struct World<'w, 'q> {
     pub queries: &'w mut Queries<'q>,
     pub limits: Limits,
 }
+
+/// Maps of `args` may nest this deep.
+const MAX_ARGS_DEPTH: usize = 50;
 
 type Run = fn(&mut World<'_, '_>, &[Value]) -> Result<Value, String>;
 
@@ -83,11 +86,11 @@ static FUNCTIONS: &[Function] = &[
     function("ge", &[Any, Any], |_, args| compare::lt(&args[0], &args[1]).map(|lt| Value::Bool(!lt))),
     variadic("call", &[Any, Any], |_, args| match &args[0] {
         Value::Nil => Err("call of nil".to_owned()),
-        value => Err(format!("non-function {} of type {}", printf::print(&args[..1]), value.type_name())),
+        value => Err(format!("non-function of type {}", value.type_name())),
     }),
-    variadic("html", &[Any], |_, args| Ok(Value::text(html(&printf::print(args))))),
-    variadic("js", &[Any], |_, args| Ok(Value::text(js(&printf::print(args))))),
-    variadic("urlquery", &[Any], |_, args| Ok(Value::text(query_escape(&printf::print(args))))),
+    variadic("html", &[Any], |_, args| Ok(Value::text(html(&printf::shown(args))))),
+    variadic("js", &[Any], |_, args| Ok(Value::text(js(&printf::shown(args))))),
+    variadic("urlquery", &[Any], |_, args| Ok(Value::text(query_escape(&printf::shown(args))))),
     variadic("index", &[Any, Any], |_, args| index(args)),
     variadic("slice", &[Any, Any], |_, args| slice(args)),
     function("len", &[Any], |_, args| len(&args[0])),
@@ -175,8 +178,13 @@ static FUNCTIONS: &[Function] = &[
     function("urlQueryEscape", &[Text], |_, args| Ok(Value::text(query_escape(text(&args[0]))))),
     // Others.
     variadic("args", &[Any], |_, args| {
+        let inner = args.iter().map(|value| if let Value::Args(args) = value { args.depth } else { 0 });
+        let depth = 1 + inner.max().unwrap_or(0);
+        if depth > MAX_ARGS_DEPTH {
+            return Err(format!("args nest deeper than {MAX_ARGS_DEPTH}"));
+        }
         let named = args.iter().enumerate().map(|(i, value)| (format!("arg{i}"), value.clone()));
-        Ok(Value::Args(Rc::new(named.collect())))
+        Ok(Value::Args(Rc::new(Args { values: named.collect(), depth })))
     }),
     function("safeHtml", &[Text], |_, args| Ok(args[0].clone())),
     function("externalURL", &[], |world, _| Ok(Value::Text(world.alert.external_url.clone()))),
@@ -460,9 +468,9 @@ fn len(value: &Value) -> Result<Value, String> {
     let len = match value {
         Value::Text(text) => text.len(),
         Value::Labels(map) => map.len(),
-        Value::Args(map) => map.len(),
+        Value::Args(args) => args.values.len(),
         Value::Samples(samples) => samples.len(),
-        Value::Nil => return Err("len of nil pointer".to_owned()),
+        Value::Nil => return Err("reflect: call of reflect.Value.Type on zero Value".to_owned()),
         Value::Sample(_) => return Err("len of type template.sample".to_owned()),
         Value::Time(_) => return Err("len of type time.Time".to_owned()),
         Value::Duration(_) => return Err("len of type time.Duration".to_owned()),
@@ -496,15 +504,16 @@ fn index(args: &[Value]) -> Result<Value, String> {
             Value::Nil => Err("value is nil; should be of type string".to_owned()),
             other => Err(format!("value has type {}; should be string", other.type_name())),
         };
-        let below = |len: usize| -> Result<usize, String> {
-            let index = position(by, len)?;
-            if index == len { Err(format!("index out of range: {index}")) } else { Ok(index) }
+        // Go checks against the length inclusively, and panics at the length itself.
+        let below = |len: usize, what: &str| match position(by, len)? {
+            index if index == len => Err(format!("reflect: {what} index out of range")),
+            index => Ok(index),
         };
         value = match &value {
-            Value::Text(text) => Value::Byte(text.as_bytes()[below(text.len())?]),
-            Value::Samples(samples) => Value::Sample(samples[below(samples.len())?].clone()),
+            Value::Text(text) => Value::Byte(text.as_bytes()[below(text.len(), "string")?]),
+            Value::Samples(samples) => Value::Sample(samples[below(samples.len(), "slice")?].clone()),
             Value::Labels(map) => Value::text(map.get(key()?).map_or("", String::as_str)),
-            Value::Args(map) => map.get(key()?).cloned().unwrap_or(Value::Nil),
+            Value::Args(args) => args.values.get(key()?).cloned().unwrap_or(Value::Nil),
             Value::Nil => return Err("index of nil pointer".to_owned()),
             Value::Sample(_) => return Err("can't index item of type template.sample".to_owned()),
             other => return Err(format!("can't index item of type {}", other.type_name())),

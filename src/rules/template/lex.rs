@@ -265,8 +265,8 @@ impl<'i> Lexer<'i> {
                     self.emit(Token::LeftParen);
                 }
                 ')' => {
-                    parens = parens.checked_sub(1).ok_or("unexpected right paren")?;
                     self.emit(Token::RightParen);
+                    parens = parens.checked_sub(1).ok_or("unexpected right paren")?;
                 }
                 c if c.is_ascii() && is_print(c) => self.emit(Token::Char),
                 c => return Err(format!("unrecognized character in action: {}", unicode(c))),

@@ -303,10 +303,6 @@ impl Parser<'_> {
                     vec![if word == "if" { Node::If(branch) } else { Node::With(branch) }]
                 }
                 None => {
-                    if next.is_some() {
-                        let item = self.take_word();
-                        return self.unexpected(&item, "else");
-                    }
                     let (list, end) = self.list()?;
                     if !matches!(end, End::End) {
                         return self.error(format!("expected end; found {}", end.cited()));
@@ -489,7 +485,7 @@ fn number(item: &Item) -> Result<Number, String> {
     let text = item.text.as_str();
     let mut number = Number { text: text.to_owned(), int: None, float: None, unsigned: false };
     if item.token == Token::CharConstant {
-        let value = unquote(text).ok_or_else(|| format!("malformed character constant: {text}"))?;
+        let value = unquote(text).filter(|value| !value.is_empty()).ok_or("invalid syntax")?;
         let mut chars = value.chars();
         let (Some(c), None) = (chars.next(), chars.next()) else {
             return Err(format!("malformed character constant: {text}"));

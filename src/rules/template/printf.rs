@@ -20,6 +20,16 @@ pub(super) fn print(values: &[Value]) -> String {
     printer.out
 }
 
+/// What an action writes, and what the escaping functions escape: pointers are followed first.
+pub(super) fn shown(values: &[Value]) -> String {
+    match values {
+        [Value::Text(text)] => text.to_string(),
+        [Value::Nil] => "<no value>".to_owned(),
+        [Value::Sample(_)] => print(values).trim_start_matches('&').to_owned(),
+        _ => print(values),
+    }
+}
+
 /// `fmt.Sprintln`
 pub(super) fn println(values: &[Value]) -> String {
     let mut printer = Printer::default();
@@ -65,6 +75,10 @@ pub(super) fn printf(format: &str, values: &[Value], limit_bytes: usize) -> Stri
     }
     printer.out
 }
+
+/// Printing stops here: a text this long exceeds every limit, and values that hold others many times
+/// would print without end.
+const MOST_BYTES: usize = 1 << 20;
 
 /// Widths and precisions beyond this are refused.
 const MAX_WIDTH: usize = 1_000_000;
@@ -126,13 +140,19 @@ struct Flags {
 struct Printer {
     out: String,
     flags: Flags,
+    /// The verb is `%#v`.
+    go_syntax: bool,
 }
 
-/// Digits at the start of `rest` as a width, none if there are none or they are too large.
+/// Digits at the start of `rest` as a width. A width that is too large swallows the rest.
 fn digits(rest: &str) -> (Option<usize>, &str) {
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let (number, after) = rest.split_at(end);
-    (number.parse().ok().filter(|n| *n <= MAX_WIDTH), after)
+    match number.parse() {
+        Ok(width) if width <= MAX_WIDTH => (Some(width), after),
+        _ if number.is_empty() => (None, after),
+        _ => (None, ""),
+    }
 }
 
 impl Printer {
@@ -208,13 +228,21 @@ impl Printer {
             None => self.out.push_str(&bad("MISSING")),
             Some(value) => {
                 arguments.next += 1;
+                if verb == 'v' {
+                    self.go_syntax = std::mem::take(&mut self.flags.sharp);
+                    self.flags.plus = false;
+                }
                 self.value(value, verb, 0);
+                self.go_syntax = false;
             }
         }
         &rest[verb.len_utf8()..]
     }
 
     fn value(&mut self, value: &Value, verb: char, depth: usize) {
+        if self.out.len() > MOST_BYTES {
+            return;
+        }
         match (value, verb) {
             (Value::Nil, 'T' | 'v') => self.pad("<nil>"),
             (_, 'T') => self.text(value.type_name(), 's'),
@@ -226,6 +254,7 @@ impl Printer {
             (Value::Byte(n), 'v' | 'd' | 'b' | 'o' | 'O' | 'x' | 'X' | 'c' | 'q' | 'U') => {
                 self.integer(false, u64::from(*n), verb);
             }
+            (Value::Float(value), 'x' | 'X') => self.hexadecimal(*value, verb),
             (Value::Float(value), 'v' | 'g' | 'G' | 'e' | 'E' | 'f' | 'F') => self.float(*value, verb),
             (Value::Text(text), 'v' | 's' | 'q' | 'x' | 'X') => self.text(text, verb),
             (Value::Labels(map), _) => {
@@ -238,9 +267,9 @@ impl Printer {
                 }
                 self.out.push(']');
             }
-            (Value::Args(map), _) => {
+            (Value::Args(args), _) => {
                 self.out.push_str("map[");
-                for (i, (name, value)) in map.iter().enumerate() {
+                for (i, (name, value)) in args.values.iter().enumerate() {
                     self.out.push_str(if i > 0 { " " } else { "" });
                     self.value(&Value::text(name), verb, depth + 1);
                     self.out.push(':');
@@ -261,7 +290,7 @@ impl Printer {
                 if depth > 0 {
                     return self.out.push_str("0xc000000000");
                 }
-                self.out.push('{');
+                self.out.push_str("&{");
                 self.value(&Value::Labels(sample.labels.clone()), verb, depth + 1);
                 self.out.push(' ');
                 self.value(&Value::Float(sample.value), verb, depth + 1);
@@ -316,6 +345,7 @@ impl Printer {
         let end = self.flags.precision.and_then(|most| text.char_indices().nth(most));
         let cut = end.map_or(text, |(i, _)| &text[..i]);
         match verb {
+            'v' if self.go_syntax => self.pad(&quote_with(cut, '"', false)),
             'q' if self.flags.sharp && can_backquote(cut) => self.pad(&format!("`{cut}`")),
             'q' => self.pad(&quote_with(cut, '"', self.flags.plus)),
             'x' | 'X' => {
@@ -403,28 +433,71 @@ impl Printer {
         self.flags = flags;
     }
 
+    /// A float as mantissa and exponent of two: `0x1.8p+00`.
+    fn hexadecimal(&mut self, value: f64, verb: char) {
+        if !value.is_finite() {
+            return self.signed_float(value, if value.is_nan() { "NaN" } else { "Inf" });
+        }
+        let bits = value.abs().to_bits();
+        let (mut exponent, mut mantissa) = ((bits >> 52) as i64 - 1023, bits & ((1 << 52) - 1) | 1 << 52);
+        if bits >> 52 == 0 {
+            // Subnormal: bring the first digit in front of the point.
+            mantissa = bits;
+            exponent = if bits == 0 { 0 } else { -1022 };
+            while mantissa != 0 && mantissa >> 52 == 0 {
+                (mantissa, exponent) = (mantissa << 1, exponent - 1);
+            }
+        }
+        let mut decimals = 13;
+        if let Some(precision) = self.flags.precision.filter(|precision| *precision < 13) {
+            let cut = 4 * (13 - precision as u32);
+            let (kept, lost, half) = (mantissa >> cut, mantissa & ((1 << cut) - 1), 1 << (cut - 1));
+            mantissa = kept + u64::from(lost > half || (lost == half && kept & 1 == 1));
+            decimals = precision;
+            if mantissa >> (4 * decimals) > 1 {
+                (mantissa, exponent) = (mantissa >> 1, exponent + 1);
+            }
+        }
+        let digits = format!("{:0decimals$x}", mantissa & ((1u64 << (4 * decimals)) - 1));
+        let digits = if decimals == 0 { "" } else { digits.as_str() };
+        let digits = match self.flags.precision {
+            Some(precision) => format!("{digits:0<precision$}"),
+            None => digits.trim_end_matches('0').to_owned(),
+        };
+        let point = if digits.is_empty() { "" } else { "." };
+        let sign = if exponent < 0 { '-' } else { '+' };
+        let first = mantissa >> (4 * decimals);
+        let mut text = format!("0x{first}{point}{digits}p{sign}{:02}", exponent.abs());
+        if verb == 'X' {
+            text.make_ascii_uppercase();
+        }
+        self.signed_float(value, &text);
+    }
+
     fn float(&mut self, value: f64, verb: char) {
-        let flags = self.flags;
         let (form, precision) = match verb {
             'e' | 'E' => (Form::Exponent, Some(6)),
             'f' | 'F' => (Form::Fixed, Some(6)),
             _ => (Form::General, None),
         };
         let mut text = String::new();
-        let _ = write_float(&mut text, value, form, flags.precision.or(precision));
+        let _ = write_float(&mut text, value, form, self.flags.precision.or(precision));
         if verb.is_ascii_uppercase() && value.is_finite() {
             text.make_ascii_uppercase();
         }
-        let (sign, digits) = match text.strip_prefix(['-', '+']) {
-            Some(digits) => (if text.starts_with('-') { "-" } else { "+" }, digits),
-            None => ("+", text.as_str()),
+        self.signed_float(value, text.trim_start_matches(['-', '+']));
+    }
+
+    /// Pads a float's digits with its sign as the flags want it.
+    fn signed_float(&mut self, value: f64, digits: &str) {
+        let flags = self.flags;
+        let sign = match value.is_sign_negative() && !value.is_nan() {
+            true => "-",
+            false if flags.plus => "+",
+            false if flags.space => " ",
+            false if value == f64::INFINITY => "+",
+            false => "",
         };
-        let sign = if flags.space && sign == "+" && !flags.plus { " " } else { sign };
-        let shown = match sign {
-            "+" if !flags.plus => value == f64::INFINITY,
-            _ => !value.is_nan() || flags.plus || flags.space,
-        };
-        let sign = if shown { sign } else { "" };
         if !value.is_finite() {
             self.flags.zero = false;
         }

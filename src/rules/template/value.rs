@@ -16,7 +16,7 @@ pub(super) enum Value {
     Text(Rc<str>),
     Labels(Rc<BTreeMap<String, String>>),
     /// What `args` makes.
-    Args(Rc<BTreeMap<String, Value>>),
+    Args(Rc<Args>),
     /// A query's result.
     Samples(Rc<[Rc<Sample>]>),
     Sample(Rc<Sample>),
@@ -26,6 +26,14 @@ pub(super) enum Value {
     Time(i64),
     /// Nanoseconds.
     Duration(i64),
+}
+
+/// Values by name.
+#[derive(Debug)]
+pub(super) struct Args {
+    pub values: BTreeMap<String, Value>,
+    /// How deep such maps are nested in it, itself counted.
+    pub depth: usize,
 }
 
 /// An element of a query's result.
@@ -82,7 +90,7 @@ impl Value {
             Value::Float(value) => *value != 0.0,
             Value::Text(text) => !text.is_empty(),
             Value::Labels(map) => !map.is_empty(),
-            Value::Args(map) => !map.is_empty(),
+            Value::Args(args) => !args.values.is_empty(),
             Value::Samples(samples) => !samples.is_empty(),
             Value::Sample(_) | Value::Alert(_) | Value::Time(_) | Value::Duration(_) => true,
         }
