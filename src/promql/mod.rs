@@ -23,6 +23,7 @@ mod row;
 mod selector;
 pub mod steps;
 mod subquery;
+pub mod testlang;
 pub mod value;
 mod window;
 

@@ -251,6 +251,33 @@ fn series_descriptions_stand_for_values() {
     }
 }
 
+#[test]
+fn every_query_of_the_acceptance_scripts_parses_and_prints() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/promqltest");
+    let Ok(files) = std::fs::read_dir(&folder) else {
+        eprintln!("SKIPPED: {} is absent", folder.display());
+        return;
+    };
+    let mut queries = 0;
+    for file in files.flatten().filter(|file| file.path().extension().is_some_and(|e| e == "test")) {
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        for line in text.lines().map(str::trim).filter(|line| line.starts_with("eval")) {
+            let query = crate::promql::testlang::query_of(line).unwrap_or_else(|| panic!("{line}"));
+            queries += 1;
+            if query.contains(r"\xc5") || query.contains(r"\xff") {
+                // A text that is not UTF-8 can name nothing; it is refused a step earlier here.
+                assert!(parse(query).is_err());
+                continue;
+            }
+            let expr = parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+            let printed = expr.to_string();
+            let again = parse(&printed).unwrap_or_else(|error| panic!("{query} -> {printed}: {error}"));
+            assert_eq!(again.to_string(), printed, "{query}");
+        }
+    }
+    assert_eq!(queries, 1_886);
+}
+
 proptest! {
     #[test]
     fn any_text_parses_or_is_an_error(text in "\\PC*", words in proptest::collection::vec(

@@ -1,0 +1,91 @@
+//! Samples in memory, for scripts: a [`Source`] without a data folder.
+
+use crate::promql::parse::series::SequenceValue;
+use crate::storage::series_set::Columns;
+use crate::storage::{Matcher, ReadError, SeriesSet, Source, TimeRange};
+use larum_storage_format::{Labels, Sample, Samples, Value};
+use std::collections::BTreeMap;
+
+/// The samples of one series by their time.
+type Series = BTreeMap<i64, Sample>;
+
+/// Series and their samples.
+#[derive(Debug, Default)]
+pub struct Memory {
+    series: BTreeMap<Labels, Series>,
+}
+
+impl Memory {
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.series.clear();
+    }
+
+    /// Adds a sample; it replaces one at the same time.
+    pub fn insert(&mut self, labels: &Labels, sample: Sample) {
+        let series = match self.series.get_mut(labels) {
+            Some(series) => series,
+            None => self.series.entry(labels.clone()).or_default(),
+        };
+        series.insert(sample.timestamp_ms, sample);
+    }
+
+    /// Adds the values of a description, the i-th at `i * step_ms`, with start timestamps relative
+    /// to these times.
+    pub(super) fn insert_sequence(
+        &mut self,
+        labels: &Labels,
+        values: &[SequenceValue],
+        start_offsets_ms: &[Option<i64>],
+        step_ms: i64,
+    ) {
+        for (i, value) in values.iter().enumerate() {
+            let timestamp_ms = step_ms.saturating_mul(i as i64);
+            let value = match value {
+                SequenceValue::Omitted => continue,
+                SequenceValue::Float(value) => Value::Float(*value),
+                SequenceValue::Histogram { value, .. } => Value::Histogram(value.clone()),
+            };
+            let offset_ms = start_offsets_ms.get(i).copied().flatten();
+            let start_timestamp_ms = offset_ms.map(|offset_ms| timestamp_ms + offset_ms);
+            self.insert(labels, Sample { timestamp_ms, start_timestamp_ms, value });
+        }
+    }
+}
+
+impl Source for Memory {
+    fn select<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Box<dyn SeriesSet + 'a>, ReadError> {
+        let matching = |labels: &Labels| {
+            matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or("")))
+        };
+        let series = self.series.iter().filter(|(labels, _)| matching(labels)).collect();
+        Ok(Box::new(Selection { series, range }))
+    }
+}
+
+struct Selection<'a> {
+    series: Vec<(&'a Labels, &'a Series)>,
+    range: TimeRange,
+}
+
+impl SeriesSet for Selection<'_> {
+    fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    fn labels(&self, index: usize) -> Labels {
+        self.series[index].0.clone()
+    }
+
+    fn load(&self, index: usize, _: &mut Columns) -> Result<Samples, ReadError> {
+        if self.range.is_empty() {
+            return Ok(Samples::default());
+        }
+        let samples = self.series[index].1.range(self.range.min_ms..=self.range.max_ms);
+        Ok(Samples::from_samples(samples.map(|(_, sample)| sample.clone())))
+    }
+}

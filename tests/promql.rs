@@ -1,0 +1,64 @@
+//! Runs the acceptance scripts of Prometheus and our own, and compares how many queries are
+//! answered as expected with `tests/promql/passing.txt`.
+
+use larum::promql::testlang;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The number of passing queries per script: `name passed of`.
+fn listed_passes(path: &Path) -> BTreeMap<String, (usize, usize)> {
+    let text = std::fs::read_to_string(path).expect("the list of passing scripts is checked in");
+    text.lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [name, passed, of] = words.as_slice() else { panic!("{line:?}: expected NAME PASSED OF") };
+            ((*name).to_owned(), (passed.parse().expect("a number"), of.parse().expect("a number")))
+        })
+        .collect()
+}
+
+fn scripts(folder: &Path) -> Vec<PathBuf> {
+    let Ok(files) = std::fs::read_dir(folder) else {
+        eprintln!("SKIPPED: the scripts in {} are absent", folder.display());
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "test"));
+    paths.sort();
+    paths
+}
+
+#[test]
+fn scripts_pass_as_often_as_they_did() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = root.join("tests/promql/passing.txt");
+    let listed = listed_passes(&list);
+    let shown = std::env::var("PROMQL_FAILURES").unwrap_or_default();
+    let (mut fewer, mut more) = (Vec::new(), Vec::new());
+    let folders = [root.join("../shared/promqltest"), root.join("tests/promql")];
+    for path in folders.iter().flat_map(|folder| scripts(folder)) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).expect("the script can be read");
+        let report = testlang::run(&text, &testlang::options())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (passed, of) = (report.evals - report.failures.len(), report.evals);
+        println!("{name} {passed} {of}");
+        let (listed_passed, listed_of) = listed.get(&name).copied().unwrap_or_default();
+        if passed < listed_passed || of < listed_of {
+            fewer.push(format!("{name} {passed} {of}, listed are {listed_passed} of {listed_of}"));
+        } else if (passed, of) != (listed_passed, listed_of) {
+            more.push(format!("{name} {passed} {of}"));
+        }
+        if passed < listed_passed || !shown.is_empty() && name.contains(&shown) {
+            for failure in report.failures {
+                println!("{}:{}: {}", path.display(), failure.line, failure.query);
+                println!("    {}", failure.difference);
+            }
+        }
+    }
+    if !more.is_empty() {
+        println!("More pass than {} says; raise the numbers there:\n{}", list.display(), more.join("\n"));
+    }
+    assert!(fewer.is_empty(), "fewer pass than {} says:\n{}", list.display(), fewer.join("\n"));
+}
