@@ -38,7 +38,7 @@ impl Memory {
             let times = (0..samples as i64).map(|i| i * INTERVAL_MS + jitter + (next() % 20) as i64);
             memory.columns.push(times.collect());
             for metric in 0..metrics {
-                let name = format!("metric_{}_total", if metrics > 100 { metric } else { metric % 2 });
+                let name = format!("metric_{}_total", if metrics > 200 { metric } else { metric % 2 });
                 let pairs = [
                     ("__name__", name.as_str()),
                     ("instance", &format!("10.0.0.{target}:9100")),

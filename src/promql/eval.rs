@@ -296,9 +296,11 @@ impl<'a> Evaluator<'a> {
         steps: &Steps,
     ) -> Result<Operand, EvalError> {
         match call.function.kernel {
-            Kernel::Float(_) | Kernel::Window(_) | Kernel::KeepName(_) | Kernel::Rate(_) => {
-                self.collect(node, steps).map(Operand::Vector)
-            }
+            Kernel::Float(_)
+            | Kernel::Window(_)
+            | Kernel::Sums { .. }
+            | Kernel::KeepName(_)
+            | Kernel::Rate(_) => self.collect(node, steps).map(Operand::Vector),
             Kernel::Date(f) if args.is_empty() => {
                 let floats = steps.iter().map(|t_ms| f(t_ms.div_euclid(1000) as f64)).collect();
                 let labels = Labels::empty();
@@ -362,7 +364,7 @@ impl<'a> Evaluator<'a> {
         match &node.kind {
             Kind::Selector(_) => true,
             Kind::Call { call, args } => match call.function.kernel {
-                Kernel::Window(_) | Kernel::KeepName(_) | Kernel::Rate(_) => args
+                Kernel::Window(_) | Kernel::Sums { .. } | Kernel::KeepName(_) | Kernel::Rate(_) => args
                     .iter()
                     .any(|arg| matches!(&arg.kind, Kind::Matrix { selector, .. } if one_name(selector))),
                 Kernel::Float(_) | Kernel::Date(_) => args.first().is_some_and(|arg| self.streams(arg)),

@@ -1,6 +1,6 @@
 //! The values of one series over all steps, by columns.
 
-use larum_storage_format::{Histogram, Labels, Value};
+use larum_storage_format::{Histogram, Labels, Value, is_stale};
 use std::sync::Arc;
 
 /// A bitmap over steps while it is being filled.
@@ -66,6 +66,12 @@ impl Bits {
             self.set(*step as usize);
         }
     }
+}
+
+/// Whether there is a stale marker among `values`. Looks at chunks as a whole, which the compiler
+/// does several values at once.
+pub(crate) fn any_stale(values: &[f64]) -> bool {
+    values.chunks(64).any(|chunk| chunk.iter().fold(false, |stale, v| stale | is_stale(*v)))
 }
 
 /// At which steps a row has a float. Shared by all series whose timestamps are shared.

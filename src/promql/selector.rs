@@ -2,7 +2,7 @@
 
 use super::eval::{EvalError, Evaluator, Sink};
 use super::plan::{Place, Selector};
-use super::row::{Bits, Presence, Row, SeriesRow};
+use super::row::{Bits, Presence, Row, SeriesRow, any_stale};
 use super::steps::Steps;
 use crate::storage::series_set::Columns;
 use crate::storage::{SeriesSet, TimeRange};
@@ -130,7 +130,7 @@ impl Lookup {
         row.floats.extend(self.index.iter().map(|&i| samples.floats[i as usize]));
         row.present = self.present.clone();
         row.histograms.clear();
-        let stale = row.floats.iter().any(|v| is_stale(*v));
+        let stale = any_stale(&row.floats);
         if !stale && samples.histograms.is_empty() {
             return;
         }

@@ -5,11 +5,12 @@
 
 use super::ast::{Call, Pos, ValueType};
 use super::eval::{EvalError, Evaluator, Sink};
+use super::functions::over_time::Sums;
 use super::functions::{Kernel, WindowKernel, rate};
 use super::merge;
 use super::number::{Form, write_float};
 use super::plan::{Kind, Node, Place};
-use super::row::{Bits, Presence, Row, SeriesRow};
+use super::row::{Bits, Presence, Row, SeriesRow, any_stale};
 use super::selector::{PerColumn, Selection, time_range};
 use super::steps::Steps;
 use super::subquery;
@@ -170,7 +171,7 @@ impl RangeSeries {
         if !starts {
             start_timestamps.clear();
         }
-        let clean = histograms.is_empty() && !floats.iter().any(|v| is_stale(*v));
+        let clean = histograms.is_empty() && !any_stale(&floats);
         let mut series = RangeSeries {
             labels,
             drop_name: false,
@@ -257,18 +258,42 @@ pub(crate) fn each(
     sink: Sink<'_>,
 ) -> Result<(), EvalError> {
     match call.function.kernel {
-        Kernel::Window(kernel) => over_windows(evaluator, kernel, true, args, steps, sink),
-        Kernel::KeepName(kernel) => over_windows(evaluator, kernel, false, args, steps, sink),
+        Kernel::Window(kernel) => over_windows(evaluator, Work::windows(kernel), args, steps, sink),
+        Kernel::Sums { kernel, mean } => {
+            let work = Work { sums: Some(Sums { mean }), ..Work::windows(kernel) };
+            over_windows(evaluator, work, args, steps, sink)
+        }
+        Kernel::KeepName(kernel) => {
+            let work = Work { drop_name: false, ..Work::windows(kernel) };
+            over_windows(evaluator, work, args, steps, sink)
+        }
         Kernel::Rate(kind) => rates(evaluator, kind, args, steps, sink),
         _ => unreachable!("only these take range vectors"),
     }
 }
 
-/// Runs `kernel` over all windows of all series of the one argument that is a range vector.
+/// What is done with the windows of a range vector.
+#[derive(Clone, Copy)]
+pub(crate) struct Work {
+    /// Makes a value of each window.
+    kernel: WindowKernel,
+    /// Does so for a whole column at once, where that gives the same.
+    sums: Option<Sums>,
+    /// Whether the metric's name goes.
+    drop_name: bool,
+}
+
+impl Work {
+    /// Runs `kernel` over each window and drops the name.
+    pub(crate) fn windows(kernel: WindowKernel) -> Work {
+        Work { kernel, sums: None, drop_name: true }
+    }
+}
+
+/// Does `work` on all windows of all series of the one argument that is a range vector.
 pub(crate) fn over_windows(
     evaluator: &Evaluator<'_>,
-    kernel: WindowKernel,
-    drop_name: bool,
+    work: Work,
     args: &[Node<'_>],
     steps: &Steps,
     sink: Sink<'_>,
@@ -285,6 +310,7 @@ pub(crate) fn over_windows(
     let mut borders = PerColumn::new(count);
     let mut output = output(count);
     let mut at_step = vec![0.0; scalar_rows.len()];
+    let mut prefix = Vec::new();
     each_series(evaluator, node, steps, &mut |series| {
         let floats =
             borders.get(&series.times_ms, || Borders::new(&series.times_ms, &place, range_ms, steps));
@@ -293,7 +319,12 @@ pub(crate) fn over_windows(
         let mut remarks = remarks(evaluator, &series.labels, args[0].pos);
         let mut bits = Bits::none(count);
         reset(&mut output.row, count);
-        for (step, t_ms) in steps.iter().enumerate() {
+        let summed = work.sums.is_some_and(|sums| {
+            histograms.is_none()
+                && sums.fill(&series.floats, &floats, &mut prefix, &mut output.row.floats, &mut bits)
+        });
+        let windows = if summed { 0 } else { count };
+        for (step, t_ms) in steps.iter().enumerate().take(windows) {
             let range = floats.range(step);
             let histogram_range = histograms.as_ref().map_or(0..0, |b| b.range(step));
             if range.is_empty() && histogram_range.is_empty() {
@@ -304,7 +335,7 @@ pub(crate) fn over_windows(
             }
             at_step.iter_mut().zip(&scalar_rows).for_each(|(v, row)| *v = row[step]);
             let window = window(&series, range, histogram_range, t_ms, &at_step);
-            match kernel(&window, &mut remarks)? {
+            match (work.kernel)(&window, &mut remarks)? {
                 Some(Value::Float(value)) => {
                     output.row.floats[step] = value;
                     bits.set(step);
@@ -315,7 +346,7 @@ pub(crate) fn over_windows(
         }
         output.row.present = Presence::from_bits(&bits, count);
         output.labels = series.labels;
-        output.drop_name = drop_name || series.drop_name;
+        output.drop_name = work.drop_name || series.drop_name;
         if output.row.points() > 0 { sink(&mut output) } else { Ok(()) }
     })
 }

@@ -26,6 +26,8 @@ pub(crate) enum Kernel {
     /// The samples of one window to a value: `sum_over_time(m)`. The scalar arguments of the step
     /// come with the window. Drops the metric's name, see [`Kernel::KeepName`].
     Window(WindowKernel),
+    /// A [`Kernel::Window`] that adds up, or, with `mean`, averages.
+    Sums { kernel: WindowKernel, mean: bool },
     /// A [`Kernel::Window`] whose value is one of the samples, so that the metric's name stays.
     KeepName(WindowKernel),
     /// `rate(m)` and its like, which share what they need per window between series.
@@ -120,7 +122,7 @@ pub static FUNCTIONS: [Function; 90] = [
     stable("asinh", &[Vector], 0, Vector, Kernel::Missing),
     stable("atan", &[Vector], 0, Vector, Kernel::Missing),
     stable("atanh", &[Vector], 0, Vector, Kernel::Missing),
-    stable("avg_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::avg)),
+    stable("avg_over_time", &[Matrix], 0, Vector, Kernel::Sums { kernel: over_time::avg, mean: true }),
     stable("ceil", &[Vector], 0, Vector, Kernel::Missing),
     stable("changes", &[Matrix], 0, Vector, Kernel::Window(over_time::changes)),
     stable("clamp", &[Vector, Scalar, Scalar], 0, Vector, Kernel::Missing),
@@ -196,7 +198,7 @@ pub static FUNCTIONS: [Function; 90] = [
     stable("stddev_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::stddev)),
     stable("stdvar_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::stdvar)),
     experimental("step", &[], 0, Scalar, Kernel::Missing),
-    stable("sum_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::sum)),
+    stable("sum_over_time", &[Matrix], 0, Vector, Kernel::Sums { kernel: over_time::sum, mean: false }),
     stable("tan", &[Vector], 0, Vector, Kernel::Missing),
     stable("tanh", &[Vector], 0, Vector, Kernel::Missing),
     stable("time", &[], 0, Scalar, Kernel::Missing),

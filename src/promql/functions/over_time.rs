@@ -2,7 +2,8 @@
 
 use super::super::eval::{EvalError, unsupported_histogram};
 use super::super::kahan::{self, Mean, Sum};
-use super::super::window::{Remarks, Window};
+use super::super::row::Bits;
+use super::super::window::{Borders, Remarks, Window};
 use larum_storage_format::Value;
 use std::cmp::Ordering;
 
@@ -57,6 +58,56 @@ pub(super) fn sum(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome
         floats.iter().for_each(|v| sum.add(*v));
         if sum.sum.is_infinite() { sum.sum } else { sum.total() }
     })
+}
+
+/// Sums of windows as differences of running sums.
+///
+/// That gives what upstream's compensated sums give only while no sum is ever rounded: for whole
+/// numbers whose sums stay below 2^53. Most counters and many gauges are such.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sums {
+    /// Whether to divide by how many there are.
+    pub(crate) mean: bool,
+}
+
+/// 2^53: up to here every whole number is a float.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+impl Sums {
+    /// Fills `out` and `seen` with the windows that are not empty. False, and nothing done, if the
+    /// sums would not be exact. `prefix` is scratch space.
+    pub(crate) fn fill(
+        self,
+        floats: &[f64],
+        borders: &Borders,
+        prefix: &mut Vec<f64>,
+        out: &mut [f64],
+        seen: &mut Bits,
+    ) -> bool {
+        prefix.clear();
+        prefix.push(0.0);
+        let (mut sum, mut size) = (0.0, 0.0);
+        for chunk in floats.chunks(64) {
+            let mut whole = true;
+            for v in chunk {
+                // False for NaN and the infinities too.
+                whole &= (*v as i64) as f64 == *v;
+                sum += v;
+                size += v.abs();
+                prefix.push(sum);
+            }
+            if !whole || size >= EXACT {
+                return false;
+            }
+        }
+        for (step, (lo, hi)) in borders.lo.iter().zip(&borders.hi).enumerate().filter(|(_, (lo, hi))| lo < hi)
+        {
+            let sum = prefix[*hi as usize] - prefix[*lo as usize];
+            out[step] = if self.mean { sum / f64::from(hi - lo) } else { sum };
+            seen.set(step);
+        }
+        true
+    }
 }
 
 /// The index of the float that `better(candidate, best)` prefers. A NaN is never preferred, and
@@ -277,6 +328,22 @@ mod tests {
         assert_eq!(quantile_of(1.0, &mut [3.0, 1.0]), 3.0);
         assert_eq!(quantile_of(-0.1, &mut [3.0]), f64::NEG_INFINITY);
         assert!(quantile_of(0.5, &mut []).is_nan());
+    }
+
+    #[test]
+    fn running_sums_are_used_for_whole_numbers_only() {
+        let borders = Borders { lo: vec![0, 1, 3], hi: vec![2, 4, 3] };
+        let mut out = [0.0; 3];
+        let mut fill = |floats: &[f64]| {
+            let mut seen = Bits::none(3);
+            let filled = Sums { mean: false }.fill(floats, &borders, &mut Vec::new(), &mut out, &mut seen);
+            (filled, [0, 1, 2].map(|i| seen.get(i)))
+        };
+        assert_eq!(fill(&[1.0, -2.0, 3.0, 4.0]), (true, [true, true, false]));
+        for bad in [0.5, f64::NAN, f64::INFINITY, 1e16] {
+            assert!(!fill(&[1.0, bad, 3.0, 4.0]).0, "{bad}");
+        }
+        assert_eq!(out[..2], [-1.0, 5.0]);
     }
 
     #[test]

@@ -158,6 +158,9 @@ impl Shared {
     }
 }
 
+/// How many values are looked at as a whole.
+const CHUNK: usize = 64;
+
 /// Finds the indexes at which the counter of `series` began again.
 pub(crate) fn find_resets(kind: Kind, series: &RangeSeries, resets: &mut Vec<u32>) {
     resets.clear();
@@ -166,8 +169,15 @@ pub(crate) fn find_resets(kind: Kind, series: &RangeSeries, resets: &mut Vec<u32
     }
     let values = &series.floats;
     if series.starts_ms.is_empty() {
-        let fell = values.windows(2).enumerate().filter(|(_, pair)| pair[1] < pair[0]);
-        resets.extend(fell.map(|(i, _)| i as u32 + 1));
+        let (before, after) = (&values[..values.len().max(1) - 1], values.get(1..).unwrap_or(&[]));
+        for (chunk, (before, after)) in before.chunks(CHUNK).zip(after.chunks(CHUNK)).enumerate() {
+            // Counters rarely begin again, so most chunks are only looked at as a whole, which
+            // the compiler does several values at once.
+            if before.iter().zip(after).fold(false, |fell, (a, b)| fell | (b < a)) {
+                let fell = before.iter().zip(after).enumerate().filter(|(_, (a, b))| b < a);
+                resets.extend(fell.map(|(i, _)| (chunk * CHUNK + i) as u32 + 1));
+            }
+        }
     } else {
         let began =
             |i: &usize| values[*i] < values[*i - 1] || began_again(&series.starts_ms, &series.times_ms, *i);

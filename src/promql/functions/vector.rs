@@ -46,7 +46,8 @@ pub(super) fn absent(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
 /// `absent_over_time(m)`
 pub(super) fn absent_over_time(site: &Site<'_, '_>) -> Outcome {
     let mut seen = Bits::none(site.steps.count());
-    window::over_windows(site.evaluator, over_time::present, true, site.args, &site.steps, &mut |series| {
+    let work = window::Work::windows(over_time::present);
+    window::over_windows(site.evaluator, work, site.args, &site.steps, &mut |series| {
         seen.add_row(&series.row);
         Ok(())
     })?;
