@@ -167,7 +167,8 @@ impl Notifier {
     /// longer, up to its timeout), and ends.
     pub fn stop(&self, drain: Duration) {
         let lanes = std::mem::take(&mut lock(&self.configured).lanes);
-        end(&lanes, Instant::now() + drain);
+        const FOR_EVER: Duration = Duration::from_secs(86_400 * 365);
+        end(&lanes, Instant::now() + drain.min(FOR_EVER));
         for thread in lanes.into_iter().filter_map(|lane| lane.thread) {
             let _ = thread.join();
         }

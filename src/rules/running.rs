@@ -35,6 +35,7 @@ pub struct Context<'a> {
 pub struct RunningGroup {
     pub group: Group,
     pub schedule: Mutex<Schedule>,
+    interval_ms: i64,
     rules: Vec<RunningRule>,
     query_offset_ms: i64,
     /// The last slot that was evaluated, by this process or one before.
@@ -84,6 +85,7 @@ impl RunningGroup {
             .collect();
         RunningGroup {
             schedule: Mutex::new(Schedule::new(&group.file, &group.name, interval_ms)),
+            interval_ms,
             rules,
             query_offset_ms,
             last_slot_ms: Mutex::new(None),
@@ -140,12 +142,11 @@ impl RunningGroup {
                 rule.state = same.state.clone();
             }
         }
-        let old_schedule = lock(&old.schedule).clone();
-        if old_schedule.interval_ms() == lock(&self.schedule).interval_ms() {
-            *lock(&self.schedule) = old_schedule;
+        if old.interval_ms == self.interval_ms {
+            self.schedule = Mutex::new(lock(&old.schedule).clone());
         }
-        *lock(&self.last_slot_ms) = *lock(&old.last_slot_ms);
-        *lock(&self.stats) = *lock(&old.stats);
+        self.last_slot_ms = Mutex::new(*lock(&old.last_slot_ms));
+        self.stats = Mutex::new(*lock(&old.stats));
         remains(left.into_values())
     }
 
@@ -185,6 +186,10 @@ impl RunningGroup {
             state.last_evaluation = Some(now);
             round.last_samples += outcome.as_ref().unwrap_or(&0);
             state.health = if outcome.is_ok() { Health::Good } else { Health::Bad };
+            if outcome.is_err() {
+                // What cannot be evaluated has no alerts to take up; nobody shall wait for it.
+                state.unrestored = state.unrestored.filter(|evaluations| *evaluations == 0).map(|_| 1);
+            }
             state.last_error = outcome.err().map(|e| e.to_string());
             if let Some(error) = &state.last_error {
                 round.failures += 1;
@@ -260,13 +265,8 @@ impl RunningGroup {
                 let mut state = lock(&running.state);
                 rule.step(&mut state.alerts, found, slot, self.group.limit)?;
                 state.take_up(context, rule, slot);
-                let interval_ms = lock(&self.schedule).interval_ms();
-                due.extend(rule.due(
-                    &mut state.alerts,
-                    slot,
-                    millis(context.options.resend_delay),
-                    interval_ms,
-                ));
+                let resend_ms = millis(context.options.resend_delay);
+                due.extend(rule.due(&mut state.alerts, slot, resend_ms, self.interval_ms));
                 rule.samples(&state.alerts)
             }
         };
@@ -316,7 +316,7 @@ impl RunningGroup {
         GroupStatus {
             name: self.group.name.clone(),
             file: self.group.file.clone(),
-            interval: duration(lock(&self.schedule).interval_ms()),
+            interval: duration(self.interval_ms),
             limit: self.group.limit,
             rules: rules.map(|(rule, running)| lock(&running.state).status(rule)).collect(),
             stats: *lock(&self.stats),
@@ -402,7 +402,7 @@ impl RuleState {
 /// The value of `expr` at one time as a vector; a scalar is one element without labels.
 fn query(context: &Context<'_>, expr: &Expr, at: Timestamp) -> Result<Vec<VectorElement>, RuleError> {
     let options = EvalOptions {
-        deadline: Some(Instant::now() + context.options.query_timeout),
+        deadline: Instant::now().checked_add(context.options.query_timeout),
         cancel: Some(context.cancel.clone()),
         ..context.options.eval.clone()
     };

@@ -33,13 +33,8 @@ impl Schedule {
         Schedule { interval_ms, offset_ms, next_ms: None }
     }
 
-    /// The interval in milliseconds.
-    pub fn interval_ms(&self) -> i64 {
-        self.interval_ms
-    }
-
     /// The latest slot that is not after `now_ms`.
-    pub fn slot_before(&self, now_ms: i64) -> i64 {
+    fn slot_before(&self, now_ms: i64) -> i64 {
         let since_slot = now_ms.saturating_sub(self.offset_ms).rem_euclid(self.interval_ms);
         now_ms.saturating_sub(since_slot)
     }
