@@ -18,7 +18,8 @@ pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
 /// [`DecodeErrorKind::Checksum`] with both numbers.
 pub fn check_crc32c(bytes: &[u8], stored: u32, offset: usize, what: &'static str) -> Result<(), DecodeError> {
     let computed = crc32c(bytes);
-    if computed == stored {
+    // A fuzzer cannot guess checksums, and what lies behind them is what it is to find.
+    if computed == stored || cfg!(fuzzing) {
         Ok(())
     } else {
         Err(DecodeError { kind: DecodeErrorKind::Checksum { stored, computed }, offset, what })

@@ -1,0 +1,24 @@
+//! Any bytes decode to a chunk of so many samples or to an error; any floats come back bit by bit.
+#![no_main]
+
+use larum_storage_format::chunk::{ChunkValues, MAX_CHUNK_SAMPLES, decode_chunk, encode_chunk};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((n, bytes)) = input.split_first_chunk::<2>() else { return };
+    let n = usize::from(u16::from_le_bytes(*n)) % (MAX_CHUNK_SAMPLES + 2);
+    let timestamps: Vec<i64> = (0..n as i64).collect();
+    if let Ok(decoded) = decode_chunk(bytes, &timestamps) {
+        assert_eq!(decoded.floats.len().max(decoded.histograms.len()), n);
+    }
+
+    let (words, _) = bytes.as_chunks::<8>();
+    let values: Vec<f64> =
+        words.iter().take(MAX_CHUNK_SAMPLES).map(|word| f64::from_le_bytes(*word)).collect();
+    let timestamps: Vec<i64> = (0..values.len() as i64).collect();
+    let mut encoded = Vec::new();
+    encode_chunk(&timestamps, ChunkValues::Floats(&values), &[], &mut encoded);
+    let decoded = decode_chunk(&encoded, &timestamps).expect("what was encoded decodes");
+    let same = decoded.floats.iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits());
+    assert!(same && decoded.floats.len() == values.len());
+});
