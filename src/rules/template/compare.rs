@@ -24,7 +24,7 @@ pub(super) fn eq(first: &Value, others: &[Value]) -> Result<bool, String> {
                 (None, None) if basic(a).is_none() && basic(b).is_none() => {
                     return Err(format!(
                         "non-comparable type {}: {}",
-                        super::printf::print(&[a.clone()]),
+                        super::printf::print(std::slice::from_ref(a)),
                         a.type_name()
                     ));
                 }

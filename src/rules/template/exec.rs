@@ -4,7 +4,7 @@ use super::ast::{At, Branch, Command, Kind, Node, Operand, Pipe, Trees};
 use super::functions::{self, Param, World};
 use super::quote::quote;
 use super::value::{Alert, Value};
-use super::{Data, Limits, Queries, printf};
+use super::{Data, Limits, Queries, methods, printf};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -93,7 +93,7 @@ impl<'t> Run<'t, '_, '_> {
             return self.error(format!("exceeded {} steps", self.world.limits.steps));
         }
         let late = |deadline: Instant| Instant::now() >= deadline;
-        if self.steps % 128 == 0 && self.world.limits.deadline.is_some_and(late) {
+        if self.steps.is_multiple_of(128) && self.world.limits.deadline.is_some_and(late) {
             return self.error("exceeded the time for templates");
         }
         Ok(())
@@ -180,7 +180,7 @@ impl<'t> Run<'t, '_, '_> {
         let mark = self.variables.len();
         let elements: Box<dyn Iterator<Item = (Value, Value)>> = match &value {
             Value::Samples(samples) => {
-                Box::new((0i64..).map(Value::Int).zip(samples.to_vec().into_iter().map(Value::Sample)))
+                Box::new((0i64..).map(Value::Int).zip(samples.iter().cloned().map(Value::Sample)))
             }
             Value::Labels(map) => {
                 let pairs: Vec<_> = map.iter().map(|(k, v)| (Value::text(k), Value::text(v))).collect();
@@ -390,7 +390,7 @@ impl<'t> Run<'t, '_, '_> {
         args: &'t [Operand],
         last: Option<Value>,
     ) -> Evaluated<Value> {
-        if let Some((params, method)) = functions::method(&receiver, name) {
+        if let Some((params, method)) = methods::method(&receiver, name) {
             let args = self.arguments(dot, name, params, false, args, last)?;
             return Ok(method(&receiver, &args));
         }

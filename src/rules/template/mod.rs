@@ -11,9 +11,12 @@ mod dates;
 mod exec;
 mod functions;
 mod lex;
+mod methods;
+mod numbers;
 mod parse;
 mod printf;
 mod quote;
+mod strings;
 mod value;
 
 use std::collections::BTreeMap;
