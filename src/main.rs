@@ -1,3 +1,9 @@
 //! The thin binary: arguments, configuration, run.
 
-fn main() {}
+use larum::server::args::Args;
+use larum::server::run;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    run::main(Args::from_command_line())
+}

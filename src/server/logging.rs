@@ -47,7 +47,7 @@ where
             ("level", event.metadata().level().to_string()),
             ("msg", fields.message),
         ];
-        let all = head.into_iter().chain(fields.rest.into_iter().map(|(name, value)| (name, value)));
+        let all = head.into_iter().chain(fields.rest);
         match self.0 {
             LogFormat::Logfmt => {
                 for (i, (name, value)) in all.enumerate() {

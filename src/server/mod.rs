@@ -1,5 +1,17 @@
 //! HTTP, files, signals, processes: the edge around [`crate::Db`].
 
+pub mod api;
+pub mod app;
 pub mod args;
 pub mod config;
+pub mod deliver;
+pub mod error;
+pub mod http;
+pub mod json;
 pub mod logging;
+pub mod metadata;
+pub mod metrics;
+pub mod pool;
+pub mod reload;
+pub mod run;
+pub mod write;

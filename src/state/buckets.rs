@@ -6,3 +6,6 @@ pub struct Bucket(pub &'static str);
 
 /// Alert instances and the last committed slot of each rule group. Owner: [`crate::rules`].
 pub const RULES: Bucket = Bucket("rules");
+
+/// Type, help and unit of metrics. Owner: `crate::server`.
+pub const METADATA: Bucket = Bucket("metadata");

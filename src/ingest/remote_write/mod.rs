@@ -160,6 +160,27 @@ pub fn parse_labels(raw: &[u8]) -> Result<Labels, LabelsError> {
     Labels::from_pairs(pairs)
 }
 
+/// The label fields of one series as far as they can be read, for a message that says what is
+/// wrong with them.
+pub fn describe_labels(raw: &[u8]) -> String {
+    let mut out = String::from("{");
+    let mut fields = Fields::new(raw, 0);
+    while let Ok(Some(field)) = fields.next() {
+        let Some(label) = field.bytes(LABELS) else { continue };
+        let mut inner = Fields::new(label, 0);
+        let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
+        while let Ok(Some(field)) = inner.next() {
+            name = field.bytes(1).unwrap_or(name);
+            value = field.bytes(2).unwrap_or(value);
+        }
+        let comma = if out.len() > 1 { ", " } else { "" };
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        out.push_str(&format!("{comma}{name}={value:?}"));
+    }
+    out.push('}');
+    out
+}
+
 // Field numbers of WriteRequest and TimeSeries (Prometheus' prompb/remote.proto and types.proto).
 const TIMESERIES: u32 = 1;
 const METADATA: u32 = 3;

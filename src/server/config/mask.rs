@@ -51,9 +51,8 @@ impl Tree {
         match self {
             Tree::Map(entries) => {
                 for (key, value) in entries {
-                    if SECRETS.contains(&key.as_str()) && !matches!(value, Tree::Null) {
-                        *value = Tree::Text(MASK.to_owned());
-                    } else if key == "http_headers" || key == "proxy_connect_header" {
+                    let secret = SECRETS.contains(&key.as_str()) && !matches!(value, Tree::Null);
+                    if secret || matches!(key.as_str(), "http_headers" | "proxy_connect_header") {
                         *value = Tree::Text(MASK.to_owned());
                     } else {
                         value.mask();

@@ -1,0 +1,187 @@
+//! What the server says about itself.
+
+use super::super::app::{App, Phase, host_name};
+use super::super::args::VERSION;
+use super::super::error::ApiError;
+use super::super::http::edge;
+use super::super::http::params::Params;
+use super::super::json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The version of Prometheus whose API this is; clients choose what they ask by it.
+pub const API_VERSION: &str = "3.14.0";
+
+/// `GET /-/healthy`, `GET /health`
+pub async fn healthy() -> Response {
+    edge::text(StatusCode::OK, "Larum is Healthy.\n")
+}
+
+/// `GET,HEAD /-/ready`
+pub async fn ready(State(app): State<Arc<App>>) -> Response {
+    match app.phase() {
+        Phase::Ready => edge::text(StatusCode::OK, "Larum is Ready.\n"),
+        Phase::Starting => edge::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable: starting\n"),
+        Phase::Stopping => edge::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable: stopping\n"),
+    }
+}
+
+/// `GET /version`
+pub async fn version() -> Response {
+    let mut body = Vec::new();
+    json::serialized(&mut body, &build());
+    json::response(body)
+}
+
+/// `GET /api/v1/status/buildinfo`
+pub async fn build_info() -> Response {
+    json::success(|out| json::serialized(out, &build()))
+}
+
+fn build() -> Value {
+    json!({
+        "version": API_VERSION,
+        "revision": format!("larum-{VERSION}"),
+        "branch": "",
+        "buildUser": "",
+        "buildDate": "",
+        "goVersion": "",
+        "larumVersion": VERSION,
+    })
+}
+
+/// `GET /api/v1/status/runtimeinfo`
+pub async fn runtime_info(State(app): State<Arc<App>>) -> Response {
+    let loaded = app.config();
+    let retention = loaded.config.retention.unwrap_or(app.args.retention_time);
+    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    let info = json!({
+        "startTime": rfc3339(app.started.as_millis()),
+        "CWD": std::env::current_dir().map_or(String::new(), |dir| dir.display().to_string()),
+        "hostname": host_name(),
+        "serverTime": jiff::Timestamp::now().to_string(),
+        "reloadConfigSuccess": loaded.successful,
+        "lastConfigTime": rfc3339(loaded.at.as_millis()),
+        "corruptionCount": 0,
+        "goroutineCount": 0,
+        "GOMAXPROCS": std::thread::available_parallelism().map_or(1, usize::from),
+        "GOMEMLIMIT": 0,
+        "GOGC": "",
+        "GODEBUG": "",
+        "storageRetention": crate::promql::duration::format_duration(retention_ms),
+    });
+    json::success(|out| json::serialized(out, &info))
+}
+
+/// A time as the API prints it.
+pub fn rfc3339(t_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(t_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// `GET /api/v1/status/config`
+pub async fn config(State(app): State<Arc<App>>) -> Response {
+    let config = app.config().config;
+    json::success(|out| json::serialized(out, &json!({ "yaml": config.shown })))
+}
+
+/// `GET /api/v1/status/flags`
+pub async fn flags(State(app): State<Arc<App>>) -> Response {
+    let flags: BTreeMap<&String, &String> = app.args.shown.iter().map(|(n, v)| (n, v)).collect();
+    json::success(|out| json::serialized(out, &json!(flags)))
+}
+
+/// `GET /api/v1/status/walreplay`: answered before the data is open, too.
+pub async fn wal_replay(State(app): State<Arc<App>>) -> Response {
+    let state = if app.phase() == Phase::Starting { "in progress" } else { "done" };
+    let status = json!({
+        "min": 0, "max": 0, "current": 0, "state": state,
+        "read": 0, "total": 0, "progress": if state == "done" { 100 } else { 0 },
+    });
+    json::success(|out| json::serialized(out, &status))
+}
+
+/// `GET /api/v1/status/tsdb`
+pub async fn tsdb(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let params = Params::read(request, app.args.read_timeout).await?;
+    let limit = params.limit()?.unwrap_or(10).min(10_000);
+    let deadline = std::time::Instant::now() + app.args.query_timeout;
+    let data = super::on_query_thread(&app, deadline, move |_, db, _| {
+        let stats = db.stats();
+        let view = db.view();
+        let all = crate::storage::TimeRange::ALL;
+        let mut by_metric: BTreeMap<String, u64> = BTreeMap::new();
+        let mut by_pair: BTreeMap<String, u64> = BTreeMap::new();
+        let mut values: BTreeMap<String, u64> = BTreeMap::new();
+        for labels in view.series(&[], all)? {
+            *by_metric.entry(labels.metric_name().unwrap_or("").to_owned()).or_default() += 1;
+            for (name, value) in &labels {
+                let count = by_pair.entry(format!("{name}={value}")).or_default();
+                *values.entry(name.to_owned()).or_default() += u64::from(*count == 0);
+                *count += 1;
+            }
+        }
+        let pairs = by_pair.len();
+        let top = |counts: BTreeMap<String, u64>| {
+            let mut counts: Vec<(String, u64)> = counts.into_iter().collect();
+            counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            let entry = |(name, value)| json!({ "name": name, "value": value });
+            counts.into_iter().take(limit).map(entry).collect::<Vec<_>>()
+        };
+        Ok(json!({
+            "headStats": {
+                "numSeries": stats.head_series,
+                "numLabelPairs": pairs,
+                "chunkCount": 0,
+                "minTime": 0,
+                "maxTime": 0,
+            },
+            "seriesCountByMetricName": top(by_metric),
+            "labelValueCountByLabelName": top(values),
+            "memoryInBytesByLabelName": [],
+            "seriesCountByLabelValuePair": top(by_pair),
+        }))
+    });
+    let data = data.await?;
+    Ok(json::success(|out| json::serialized(out, &data)))
+}
+
+/// `GET /api/v1/metadata`
+pub async fn metadata(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let params = Params::read(request, app.args.read_timeout).await?;
+    // A negative limit is none.
+    let limit = match params.get("limit").map(str::parse::<i64>) {
+        None => usize::MAX,
+        Some(Ok(limit)) => usize::try_from(limit).unwrap_or(usize::MAX),
+        Some(Err(_)) => return Err(ApiError::bad_data("limit must be a number")),
+    };
+    let mut data = serde_json::Map::new();
+    app.metadata.each(params.get("metric"), |name, description| {
+        if data.len() < limit {
+            data.insert(name.to_owned(), json!([description]));
+        }
+    });
+    Ok(json::success(|out| json::serialized(out, &Value::Object(data))))
+}
+
+/// `GET /api/v1/targets`: nothing is scraped yet.
+pub async fn targets() -> Response {
+    let none = json!({ "activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {} });
+    json::success(|out| json::serialized(out, &none))
+}
+
+/// `GET /api/v1/alertmanagers`
+pub async fn alertmanagers(State(app): State<Arc<App>>) -> Response {
+    let config = app.config().config;
+    let active: Vec<Value> = config.alertmanagers.iter().map(|a| json!({ "url": a.url })).collect();
+    let data = json!({ "activeAlertmanagers": active, "droppedAlertmanagers": [] });
+    json::success(|out| json::serialized(out, &data))
+}
+
+/// An answer without anything, where there is nothing to be found yet.
+pub async fn empty_list() -> Response {
+    json::success(|out| out.extend_from_slice(b"[]"))
+}

@@ -1,0 +1,224 @@
+//! What all requests share.
+
+use super::args::Args;
+use super::config::Config;
+use super::deliver::HttpTransport;
+use super::http::listen::Connections;
+use super::http::origin::OriginRules;
+use super::metadata::MetadataStore;
+use super::metrics::http::HttpMetrics;
+use super::pool::QueryPool;
+use super::write::Writes;
+use crate::Db;
+use crate::ingest::remote_write::BodyLimits;
+use crate::notify::{Notifier, NotifierOptions};
+use crate::promql::EvalOptions;
+use crate::rules::RuleManager;
+use crate::storage::Timestamp;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// The server's state. One per process, behind an `Arc`.
+pub struct App {
+    /// The command line.
+    pub args: Args,
+    /// The prefix of all paths, see [`Args::prefix`].
+    pub prefix: String,
+    /// Where users reach this server.
+    pub external_url: String,
+    /// When the process started.
+    pub started: Timestamp,
+    /// Who may ask.
+    pub origin: OriginRules,
+    /// The open connections.
+    pub connections: Connections,
+    /// The threads for queries.
+    pub pool: QueryPool,
+    /// What writes share.
+    pub writes: Writes,
+    /// Descriptions of metrics.
+    pub metadata: MetadataStore,
+    /// Counters of requests.
+    pub http: HttpMetrics,
+    /// Counters of queries.
+    pub queries: QueryCounts,
+    /// Who tells Alertmanagers of alerts.
+    pub notifier: Notifier,
+    /// How the notifier reaches them.
+    pub transport: Arc<HttpTransport>,
+    opened: OnceLock<(Db, RuleManager)>,
+    config: RwLock<Loaded>,
+    phase: watch::Sender<Phase>,
+}
+
+/// Counters of queries; they only grow.
+#[derive(Default)]
+pub struct QueryCounts {
+    /// Queries evaluated.
+    pub count: AtomicU64,
+    /// Time spent evaluating, in microseconds.
+    pub evaluation_micros: AtomicU64,
+    /// Time spent writing answers, in microseconds.
+    pub answer_micros: AtomicU64,
+    /// Samples read.
+    pub samples: AtomicU64,
+}
+
+impl QueryCounts {
+    /// Counts one query.
+    pub fn add(&self, evaluation: Duration, answer: Duration, samples: u64) {
+        let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.evaluation_micros.fetch_add(micros(evaluation), Ordering::Relaxed);
+        self.answer_micros.fetch_add(micros(answer), Ordering::Relaxed);
+        self.samples.fetch_add(samples, Ordering::Relaxed);
+    }
+}
+
+/// The configuration in force, and how loading it went.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Whether the last attempt to load one went well.
+    pub successful: bool,
+    /// When one was last loaded well.
+    pub at: Timestamp,
+}
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The data is being opened.
+    Starting,
+    /// Requests are served.
+    Ready,
+    /// Requests in flight are finished.
+    Stopping,
+}
+
+impl App {
+    /// The state of a server that listens at `addresses`. What it sends is sent on `runtime`.
+    pub fn new(args: Args, addresses: &[SocketAddr], config: Config, runtime: Handle) -> App {
+        let now = Timestamp::now();
+        let limits =
+            BodyLimits { compressed_bytes: args.max_body_bytes, decoded_bytes: args.max_decoded_bytes };
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        // More threads than this only make the queries wait for each other's memory.
+        let threads = (args.query_max_concurrency as usize).min((2 * cores).max(4));
+        let prefix = args.prefix();
+        let external_url = args.external_url.clone().unwrap_or_else(|| {
+            let port = addresses.first().map_or(9090, SocketAddr::port);
+            format!("http://{}:{port}{prefix}", host_name())
+        });
+        let transport = Arc::new(HttpTransport::new(runtime));
+        let notifier_options = NotifierOptions {
+            queue_capacity: args.notification_queue_capacity as usize,
+            batch_size: args.notification_batch_size as usize,
+            external_url: external_url.clone(),
+        };
+        App {
+            notifier: Notifier::new(notifier_options, transport.clone()),
+            transport,
+            origin: OriginRules::new(addresses, args.external_url.as_deref(), args.cors_origin.as_deref()),
+            connections: Connections::new(args.max_connections, args.read_timeout),
+            pool: QueryPool::new(threads),
+            writes: Writes::new(limits, args.max_inflight_bytes),
+            metadata: MetadataStore::default(),
+            http: HttpMetrics::default(),
+            queries: QueryCounts::default(),
+            opened: OnceLock::new(),
+            config: RwLock::new(Loaded { config: Arc::new(config), successful: true, at: now }),
+            phase: watch::Sender::new(Phase::Starting),
+            started: now,
+            external_url,
+            prefix,
+            args,
+        }
+    }
+
+    /// The database, once it is open.
+    pub fn db(&self) -> Option<&Db> {
+        self.opened.get().map(|(db, _)| db)
+    }
+
+    /// The rules, once the database is open.
+    pub fn rules(&self) -> Option<&RuleManager> {
+        self.opened.get().map(|(_, rules)| rules)
+    }
+
+    /// Gives the requests their database and rules.
+    pub fn open(&self, db: Db, rules: RuleManager) {
+        self.metadata.open(&db);
+        let _ = self.opened.set((db, rules));
+        self.phase.send_if_modified(|phase| {
+            let starting = *phase == Phase::Starting;
+            *phase = (*phase).max(Phase::Ready);
+            starting
+        });
+    }
+
+    /// Where the process is in its life.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Whether no new work is taken on.
+    pub fn is_stopping(&self) -> bool {
+        self.phase() == Phase::Stopping
+    }
+
+    /// Begins to stop.
+    pub fn stop(&self) {
+        self.phase.send_replace(Phase::Stopping);
+    }
+
+    /// Tells of changes of the phase.
+    pub fn watch_phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// How long samples are kept; `None` is for ever.
+    pub fn retention(&self) -> Option<Duration> {
+        let retention = self.config().config.retention.unwrap_or(self.args.retention_time);
+        Some(retention).filter(|retention| !retention.is_zero())
+    }
+
+    /// How queries are evaluated, as the command line says.
+    pub fn eval_options(&self) -> EvalOptions {
+        EvalOptions {
+            lookback_delta: self.args.lookback_delta,
+            max_samples: self.args.query_max_samples,
+            default_subquery_step: self.config().config.evaluation_interval,
+            delayed_name_removal: self.args.has_feature("promql-delayed-name-removal"),
+            use_start_timestamps: self.args.has_feature("use-start-timestamps"),
+            ..EvalOptions::default()
+        }
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Loaded {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts a configuration in force.
+    pub fn set_config(&self, config: Config) {
+        let loaded = Loaded { config: Arc::new(config), successful: true, at: Timestamp::now() };
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+    }
+
+    /// Notes that a new configuration could not be loaded; the old one stays in force.
+    pub fn config_failed(&self) {
+        self.config.write().unwrap_or_else(PoisonError::into_inner).successful = false;
+    }
+}
+
+/// The name of this machine.
+pub fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}

@@ -1,0 +1,71 @@
+//! `GET /metrics`: what the server counts about itself, under Prometheus' names where dashboards
+//! and alerts use them, in the text format 0.0.4.
+
+pub mod http;
+pub mod process;
+mod table;
+mod text;
+
+use super::app::App;
+use crate::notify::NotifierStats;
+use crate::rules::GroupStatus;
+use crate::storage::StorageStats;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use process::ProcessStats;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use text::Samples;
+
+/// The kind of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+}
+
+/// One metric: its name, what it is, and where its samples come from.
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    samples: fn(&Snapshot<'_>, &mut Samples<'_>),
+}
+
+/// Everything that is shown, as it was at one moment.
+struct Snapshot<'a> {
+    app: &'a App,
+    /// `None` before the data is open.
+    storage: Option<StorageStats>,
+    groups: Vec<GroupStatus>,
+    notifier: NotifierStats,
+    routes: BTreeMap<String, http::RouteMetrics>,
+    process: Option<ProcessStats>,
+}
+
+/// `GET /metrics`
+pub async fn page(State(app): State<Arc<App>>) -> Response {
+    let body = render(&app);
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
+}
+
+fn render(app: &App) -> String {
+    let snapshot = Snapshot {
+        app,
+        storage: app.db().map(crate::Db::stats),
+        groups: app.rules().map(|rules| rules.groups()).unwrap_or_default(),
+        notifier: app.notifier.stats(),
+        routes: app.http.snapshot(),
+        process: process::read(),
+    };
+    let mut out = String::with_capacity(16 << 10);
+    for metric in table::METRICS {
+        let mut samples = Samples::new(&mut out, metric);
+        (metric.samples)(&snapshot, &mut samples);
+    }
+    out
+}

@@ -1,0 +1,484 @@
+//! The table of all metrics: name, kind, help, and where the samples come from.
+
+use super::http::DURATION_BOUNDS;
+use super::text::Samples;
+use super::{Kind, Metric, Snapshot};
+use crate::notify::TargetStats;
+use crate::rules::GroupStats;
+use crate::server::api::status::API_VERSION;
+use crate::server::app::Phase;
+use crate::server::args::VERSION;
+use crate::server::write::REASONS;
+use crate::storage::{StorageStats, Timestamp};
+use Kind::{Counter, Gauge, Histogram, Summary};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+type Source = fn(&Snapshot<'_>, &mut Samples<'_>);
+
+const fn metric(name: &'static str, kind: Kind, help: &'static str, samples: Source) -> Metric {
+    Metric { name, kind, help, samples }
+}
+
+/// A metric of the storage that needs no labels.
+macro_rules! storage {
+    ($name:literal, $kind:ident, $help:literal, $value:expr) => {
+        metric($name, $kind, $help, |snapshot, out| {
+            if let Some(stats) = &snapshot.storage {
+                let value: fn(&StorageStats) -> f64 = $value;
+                out.value(value(stats));
+            }
+        })
+    };
+}
+
+/// A metric with one sample for every rule group.
+macro_rules! group {
+    ($name:literal, $kind:ident, $help:literal, $value:expr) => {
+        metric($name, $kind, $help, |snapshot, out| {
+            let value: fn(&GroupStats) -> f64 = $value;
+            groups(snapshot, out, "", value);
+        })
+    };
+}
+
+/// A metric with one sample for every Alertmanager.
+macro_rules! alertmanager {
+    ($name:literal, $kind:ident, $help:literal, $value:expr) => {
+        metric($name, $kind, $help, |snapshot, out| {
+            let value: fn(&TargetStats) -> f64 = $value;
+            for target in &snapshot.notifier.targets {
+                out.with(&[("alertmanager", &target.url)], value(target));
+            }
+        })
+    };
+}
+
+/// A metric of the process.
+macro_rules! process {
+    ($name:literal, $kind:ident, $help:literal, $value:expr) => {
+        metric($name, $kind, $help, |snapshot, out| {
+            if let Some(stats) = &snapshot.process {
+                let value: fn(&super::process::ProcessStats) -> f64 = $value;
+                out.value(value(stats));
+            }
+        })
+    };
+}
+
+fn groups(snapshot: &Snapshot<'_>, out: &mut Samples<'_>, suffix: &str, value: fn(&GroupStats) -> f64) {
+    for group in &snapshot.groups {
+        let name = format!("{};{}", group.file, group.name);
+        out.suffixed(suffix, &[("rule_group", &name)], value(&group.stats));
+    }
+}
+
+fn load(counter: &AtomicU64) -> f64 {
+    counter.load(Ordering::Relaxed) as f64
+}
+
+fn seconds(t: Timestamp) -> f64 {
+    t.as_millis() as f64 / 1000.0
+}
+
+fn yes(condition: bool) -> f64 {
+    f64::from(u8::from(condition))
+}
+
+/// All metrics, in the order they are shown.
+pub(super) const METRICS: &[Metric] = &[
+    // The process.
+    metric(
+        "process_start_time_seconds",
+        Gauge,
+        "When the process started, in seconds since the epoch.",
+        |s, out| {
+            out.value(seconds(s.app.started));
+        },
+    ),
+    process!("process_cpu_seconds_total", Counter, "User and system time of the process.", |p| p.cpu_seconds),
+    process!("process_resident_memory_bytes", Gauge, "Memory in use, mapped files included.", |p| p
+        .resident_bytes
+        as f64),
+    process!("process_virtual_memory_bytes", Gauge, "Address space in use.", |p| p.virtual_bytes as f64),
+    process!("process_open_fds", Gauge, "Open file descriptors.", |p| p.open_fds as f64),
+    process!("process_max_fds", Gauge, "File descriptors that may be open.", |p| p.max_fds as f64),
+    process!("process_threads", Gauge, "Threads of the process.", |p| p.threads as f64),
+    metric(
+        "prometheus_build_info",
+        Gauge,
+        "The version, of the API in `version`, of the program in `larum_version`.",
+        |_, out| {
+            let labels = [
+                ("version", API_VERSION),
+                ("revision", ""),
+                ("branch", ""),
+                ("goversion", ""),
+                ("larum_version", VERSION),
+            ];
+            out.with(&labels, 1.0);
+        },
+    ),
+    metric("prometheus_ready", Gauge, "Whether requests are served.", |s, out| {
+        out.value(yes(s.app.phase() == Phase::Ready));
+    }),
+    metric(
+        "prometheus_config_last_reload_successful",
+        Gauge,
+        "Whether the configuration was loaded well the last time.",
+        |s, out| {
+            out.value(yes(s.app.config().successful));
+        },
+    ),
+    metric(
+        "prometheus_config_last_reload_success_timestamp_seconds",
+        Gauge,
+        "When a configuration was last loaded well.",
+        |s, out| {
+            out.value(seconds(s.app.config().at));
+        },
+    ),
+    // The head.
+    storage!("prometheus_tsdb_head_series", Gauge, "Series in the head.", |s| s.head_series as f64),
+    storage!("prometheus_tsdb_head_series_created_total", Counter, "Series created in the head.", |s| s
+        .series_created
+        as f64),
+    storage!("prometheus_tsdb_head_series_removed_total", Counter, "Series that left the head.", |s| s
+        .series_removed
+        as f64),
+    metric("prometheus_tsdb_head_samples_appended_total", Counter, "Samples appended.", |s, out| {
+        if let Some(stats) = &s.storage {
+            out.with(&[("type", "float")], stats.float_samples as f64);
+            out.with(&[("type", "histogram")], stats.histogram_samples as f64);
+        }
+    }),
+    metric(
+        "prometheus_tsdb_head_min_time_seconds",
+        Gauge,
+        "Time of the oldest sample in the head.",
+        |s, out| {
+            if let Some((min, _)) = s.storage.as_ref().and_then(|s| s.head_range_ms) {
+                out.value(min as f64 / 1000.0);
+            }
+        },
+    ),
+    metric(
+        "prometheus_tsdb_head_max_time_seconds",
+        Gauge,
+        "Time of the newest sample in the head.",
+        |s, out| {
+            if let Some((_, max)) = s.storage.as_ref().and_then(|s| s.head_range_ms) {
+                out.value(max as f64 / 1000.0);
+            }
+        },
+    ),
+    metric(
+        "prometheus_tsdb_lowest_timestamp_seconds",
+        Gauge,
+        "Time of the oldest sample in partitions.",
+        |s, out| {
+            if let Some(oldest) = s.storage.as_ref().and_then(|s| s.oldest_ms) {
+                out.value(oldest as f64 / 1000.0);
+            }
+        },
+    ),
+    storage!(
+        "prometheus_tsdb_clean_start",
+        Gauge,
+        "Whether the process before closed the data folder in good order.",
+        |s| yes(s.clean_start)
+    ),
+    storage!(
+        "prometheus_tsdb_data_replay_duration_seconds",
+        Gauge,
+        "How long opening the data folder took.",
+        |s| s.open_seconds
+    ),
+    // The WAL.
+    storage!(
+        "prometheus_tsdb_wal_segment_current",
+        Gauge,
+        "Number of the WAL segment that is being written.",
+        |s| s.wal_segment as f64
+    ),
+    storage!(
+        "prometheus_tsdb_wal_storage_size_bytes",
+        Gauge,
+        "Bytes of the WAL that a start would read.",
+        |s| s.wal_bytes as f64
+    ),
+    metric("prometheus_tsdb_wal_fsync_duration_seconds", Summary, "Syncs of the WAL.", |s, out| {
+        if let Some(stats) = &s.storage {
+            out.suffixed("_sum", &[], stats.wal_sync_seconds);
+            out.suffixed("_count", &[], stats.wal_syncs as f64);
+        }
+    }),
+    storage!(
+        "prometheus_tsdb_wal_writes_failed_total",
+        Counter,
+        "Writes or syncs of the WAL that failed.",
+        |s| s.wal_failures as f64
+    ),
+    // Partitions, which stand where Prometheus has blocks.
+    storage!("prometheus_tsdb_blocks_loaded", Gauge, "Live partitions.", |s| s.partitions as f64),
+    storage!(
+        "prometheus_tsdb_storage_blocks_bytes",
+        Gauge,
+        "Bytes of all partitions.",
+        |s| s.partition_bytes as f64
+    ),
+    storage!(
+        "prometheus_tsdb_compactions_total",
+        Counter,
+        "Cuts of the head and merges of partitions.",
+        |s| (s.cuts + s.compactions) as f64
+    ),
+    storage!("prometheus_tsdb_compactions_failed_total", Counter, "Cuts and merges that failed.", |s| (s
+        .cut_failures
+        + s.compaction_failures)
+        as f64),
+    metric("prometheus_tsdb_compaction_duration_seconds", Summary, "Cuts and merges.", |s, out| {
+        if let Some(stats) = &s.storage {
+            out.suffixed("_sum", &[], stats.compaction_seconds);
+            out.suffixed("_count", &[], (stats.cuts + stats.compactions) as f64);
+        }
+    }),
+    storage!(
+        "prometheus_tsdb_time_retentions_total",
+        Counter,
+        "Partitions dropped because retention has passed.",
+        |s| s.partitions_expired as f64
+    ),
+    storage!(
+        "prometheus_tsdb_reloads_failures_total",
+        Counter,
+        "Always 0: there is nothing to reload.",
+        |_| 0.0
+    ),
+    storage!("larum_damaged_extents_total", Counter, "Damaged extents met when reading.", |s| s
+        .damaged_extents
+        as f64),
+    metric(
+        "prometheus_tsdb_retention_limit_seconds",
+        Gauge,
+        "How long samples are kept; 0 is for ever.",
+        |s, out| {
+            out.value(s.app.retention().map_or(0.0, |r| r.as_secs_f64()));
+        },
+    ),
+    // Queries.
+    metric("prometheus_engine_queries", Gauge, "Queries that run.", |s, out| {
+        out.value(s.app.pool.running() as f64)
+    }),
+    metric("prometheus_engine_queries_concurrent_max", Gauge, "Queries that may run at a time.", |s, out| {
+        out.value(s.app.pool.max_threads() as f64);
+    }),
+    metric(
+        "prometheus_engine_query_duration_seconds",
+        Summary,
+        "Queries, by what they spend their time on.",
+        |s, out| {
+            let queries = &s.app.queries;
+            let count = load(&queries.count);
+            for (slice, sum) in [
+                ("queue_time", s.app.pool.queued_total().as_secs_f64()),
+                ("inner_eval", load(&queries.evaluation_micros) / 1e6),
+                ("result_sort", load(&queries.answer_micros) / 1e6),
+            ] {
+                out.suffixed("_sum", &[("slice", slice)], sum);
+                out.suffixed("_count", &[("slice", slice)], count);
+            }
+        },
+    ),
+    metric("prometheus_engine_query_samples_total", Counter, "Samples that queries read.", |s, out| {
+        out.value(load(&s.app.queries.samples));
+    }),
+    // HTTP.
+    metric("prometheus_http_requests_total", Counter, "Requests, by route and status code.", |s, out| {
+        for (handler, route) in &s.routes {
+            for (code, count) in &route.codes {
+                out.with(&[("handler", handler), ("code", &code.to_string())], *count as f64);
+            }
+        }
+    }),
+    metric(
+        "prometheus_http_request_duration_seconds",
+        Histogram,
+        "Time until a request is answered, by route.",
+        |s, out| {
+            for (handler, route) in &s.routes {
+                let labels = [("handler", handler.as_str())];
+                out.histogram(&labels, &DURATION_BOUNDS, &route.durations, route.seconds, route.count());
+            }
+        },
+    ),
+    metric("prometheus_http_response_size_bytes", Summary, "Sizes of answers, by route.", |s, out| {
+        for (handler, route) in &s.routes {
+            out.suffixed("_sum", &[("handler", handler)], route.bytes as f64);
+            out.suffixed("_count", &[("handler", handler)], route.count() as f64);
+        }
+    }),
+    metric("larum_http_connections", Gauge, "Open connections.", |s, out| {
+        out.value(s.app.connections.open() as f64);
+    }),
+    // Rules.
+    group!("prometheus_rule_evaluations_total", Counter, "Rules evaluated.", |g| g.evaluations as f64),
+    group!("prometheus_rule_evaluation_failures_total", Counter, "Rules whose evaluation failed.", |g| g
+        .failures
+        as f64),
+    metric("prometheus_rule_evaluation_duration_seconds", Summary, "Evaluations of rules.", |s, out| {
+        out.suffixed("_sum", &[], s.groups.iter().map(|g| g.stats.evaluation_seconds).sum());
+        out.suffixed("_count", &[], s.groups.iter().map(|g| g.stats.evaluations as f64).sum());
+    }),
+    metric("prometheus_rule_group_duration_seconds", Summary, "Evaluations of rule groups.", |s, out| {
+        out.suffixed("_sum", &[], s.groups.iter().map(|g| g.stats.group_seconds).sum());
+        let evaluated = |g: &GroupStats| g.iterations.saturating_sub(g.missed) as f64;
+        out.suffixed("_count", &[], s.groups.iter().map(|g| evaluated(&g.stats)).sum());
+    }),
+    group!(
+        "prometheus_rule_group_iterations_total",
+        Counter,
+        "Slots of the group that came, missed ones included.",
+        |g| g.iterations as f64
+    ),
+    group!(
+        "prometheus_rule_group_iterations_missed_total",
+        Counter,
+        "Slots that passed without an evaluation.",
+        |g| g.missed as f64
+    ),
+    metric("prometheus_rule_group_interval_seconds", Gauge, "How often the group is evaluated.", |s, out| {
+        for group in &s.groups {
+            let name = format!("{};{}", group.file, group.name);
+            out.with(&[("rule_group", &name)], group.interval.as_secs_f64());
+        }
+    }),
+    metric("prometheus_rule_group_rules", Gauge, "Rules of the group.", |s, out| {
+        for group in &s.groups {
+            let name = format!("{};{}", group.file, group.name);
+            out.with(&[("rule_group", &name)], group.rules.len() as f64);
+        }
+    }),
+    group!("prometheus_rule_group_last_duration_seconds", Gauge, "How long the last evaluation took.", |g| g
+        .last_seconds),
+    group!(
+        "prometheus_rule_group_last_rule_duration_sum_seconds",
+        Gauge,
+        "How long the rules of the last evaluation took.",
+        |g| g.last_rule_seconds
+    ),
+    group!(
+        "prometheus_rule_group_last_evaluation_timestamp_seconds",
+        Gauge,
+        "When the last evaluation began.",
+        |g| { g.last_evaluation.map_or(0.0, seconds) }
+    ),
+    group!(
+        "prometheus_rule_group_last_evaluation_samples",
+        Gauge,
+        "Samples that the last evaluation yielded.",
+        |g| g.last_samples as f64
+    ),
+    group!(
+        "prometheus_rule_group_last_restore_duration_seconds",
+        Gauge,
+        "How long it took to take up the state left before.",
+        |g| g.restore_seconds
+    ),
+    group!(
+        "larum_rule_group_state_failures_total",
+        Counter,
+        "Times the state of the group's alerts could not be written.",
+        |g| g.state_failures as f64
+    ),
+    // Notifications.
+    alertmanager!(
+        "prometheus_notifications_sent_total",
+        Counter,
+        "Alerts in requests made, failed ones included.",
+        |t| t.sent as f64
+    ),
+    alertmanager!("prometheus_notifications_errors_total", Counter, "Alerts in requests that failed.", |t| t
+        .errors
+        as f64),
+    alertmanager!("prometheus_notifications_dropped_total", Counter, "Alerts given up.", |t| t.dropped
+        as f64),
+    metric("prometheus_notifications_latency_seconds", Summary, "Requests to Alertmanagers.", |s, out| {
+        for target in &s.notifier.targets {
+            out.suffixed("_sum", &[("alertmanager", &target.url)], target.latency_seconds);
+            out.suffixed("_count", &[("alertmanager", &target.url)], target.requests as f64);
+        }
+    }),
+    alertmanager!("prometheus_notifications_queue_length", Gauge, "Alerts that wait.", |t| t.queue_length
+        as f64),
+    metric(
+        "prometheus_notifications_queue_capacity",
+        Gauge,
+        "Alerts that may wait for each Alertmanager.",
+        |s, out| {
+            out.value(s.notifier.queue_capacity as f64);
+        },
+    ),
+    metric(
+        "prometheus_notifications_alertmanagers_discovered",
+        Gauge,
+        "Alertmanagers that are told of alerts.",
+        |s, out| {
+            out.value(s.notifier.targets.len() as f64);
+        },
+    ),
+    // Writes.
+    metric("larum_write_samples_total", Counter, "Samples kept from remote write.", |s, out| {
+        out.value(load(&s.app.writes.counts.samples));
+    }),
+    metric("larum_write_refused_samples_total", Counter, "Samples refused for good, by reason.", |s, out| {
+        for (reason, count) in REASONS.iter().zip(&s.app.writes.counts.refused) {
+            out.with(&[("reason", reason)], load(count));
+        }
+    }),
+    metric(
+        "prometheus_api_remote_write_invalid_labels_samples_total",
+        Counter,
+        "Samples refused because of their labels.",
+        |s, out| {
+            out.value(s.app.writes.counts.refused[..2].iter().map(load).sum());
+        },
+    ),
+    metric("larum_write_unavailable_total", Counter, "Writes that were told to come again.", |s, out| {
+        out.value(load(&s.app.writes.counts.unavailable));
+    }),
+    metric("larum_write_undecodable_total", Counter, "Writes that could not be decoded.", |s, out| {
+        out.value(load(&s.app.writes.counts.undecodable));
+    }),
+    metric(
+        "larum_write_exemplars_dropped_total",
+        Counter,
+        "Exemplars met; they are not kept yet.",
+        |s, out| {
+            out.value(load(&s.app.writes.counts.exemplars));
+        },
+    ),
+    metric(
+        "prometheus_target_metadata_cache_entries",
+        Gauge,
+        "Metrics whose type and help are known.",
+        |s, out| {
+            out.with(&[("scrape_job", "")], s.app.metadata.len() as f64);
+        },
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_counters_say_so() {
+        let mut seen = HashSet::new();
+        for Metric { name, kind, help, .. } in METRICS {
+            assert!(seen.insert(name), "{name} twice");
+            assert_eq!(*kind == Counter, name.ends_with("_total"), "{name}");
+            assert!(help.ends_with('.') && !help.contains('\n'), "{name}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Loading configuration and rules, at start and again while running.
+
+use super::app::App;
+use super::args::Args;
+use super::config::Config;
+use crate::notify::Target;
+use crate::promql::EvalOptions;
+use crate::rules::{self, Group, RuleOptions};
+use crate::yaml::FileError;
+
+/// A configuration with the rules it names, all of it checked.
+pub struct Checked {
+    /// The configuration.
+    pub config: Config,
+    /// The groups of all its rule files.
+    pub groups: Vec<Group>,
+    /// What loads but is probably not meant, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Loads what `--config.file` names; without one, the defaults and no rules.
+pub fn check(args: &Args) -> Result<Checked, FileError> {
+    let config = match &args.config_file {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    let mut warnings = config.notes.clone();
+    let mut groups = Vec::new();
+    for path in &config.rule_files {
+        let loaded = rules::file::load(path)?;
+        warnings.extend(loaded.warnings.iter().map(ToString::to_string));
+        groups.extend(loaded.groups);
+    }
+    Ok(Checked { config, groups, warnings })
+}
+
+/// Puts what `--config.file` says now in force. If it cannot be loaded, the old one stays.
+pub fn reload(app: &App) -> Result<(), FileError> {
+    let checked = check(&app.args).inspect_err(|error| {
+        app.config_failed();
+        tracing::error!("the configuration was not loaded: {error}");
+    })?;
+    checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    put_in_force(app, checked);
+    tracing::info!("the configuration was loaded");
+    Ok(())
+}
+
+/// Puts a checked configuration in force.
+pub fn put_in_force(app: &App, checked: Checked) {
+    let Checked { config, groups, .. } = checked;
+    let target = |a: &super::config::AlertmanagerConfig| Target { url: a.url.clone(), timeout: a.timeout };
+    app.transport.configure(&config.alertmanagers);
+    app.notifier.configure(config.alertmanagers.iter().map(target).collect(), config.external_labels.clone());
+    let retention = config.retention.unwrap_or(app.args.retention_time);
+    if retention != app.config().config.retention.unwrap_or(app.args.retention_time) {
+        tracing::warn!("another retention takes effect at the next start");
+    }
+    let options = rule_options(app, &config);
+    app.set_config(config);
+    if let Some(rules) = app.rules() {
+        rules.reload(groups, options);
+    }
+}
+
+/// How rules are evaluated under `config`.
+pub fn rule_options(app: &App, config: &Config) -> RuleOptions {
+    RuleOptions {
+        evaluation_interval: config.evaluation_interval,
+        query_offset: config.rule_query_offset,
+        resend_delay: app.args.resend_delay,
+        outage_tolerance: app.args.for_outage_tolerance,
+        grace_period: app.args.for_grace_period,
+        query_timeout: app.args.query_timeout,
+        eval: EvalOptions { default_subquery_step: config.evaluation_interval, ..app.eval_options() },
+        external_labels: config.external_labels.clone(),
+        external_url: app.external_url.clone(),
+    }
+}

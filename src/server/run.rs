@@ -1,0 +1,234 @@
+//! The server from start to end: listen, open, serve, stop.
+
+use super::api;
+use super::app::{App, Phase};
+use super::args::{Args, Check, Command};
+use super::config::Config;
+use super::http::listen;
+use super::{logging, reload};
+use crate::Db;
+use crate::rules::{self, RuleManager, RunningRules};
+use crate::storage::{Options, options::Limits};
+use crate::yaml::FileError;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long requests in flight may take when the server stops.
+const REQUESTS_END: Duration = Duration::from_secs(10);
+/// How long alerts that wait may still be sent then.
+const ALERTS_END: Duration = Duration::from_secs(10);
+
+/// Does what the command line asks for.
+pub fn main(args: Args) -> ExitCode {
+    let outcome = match &args.command {
+        Some(Command::Check(check)) => return run_check(check),
+        None => serve(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("larum: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `larum check`: says of each file whether it loads.
+fn run_check(check: &Check) -> ExitCode {
+    let check_rules = |path: &Path| -> Result<String, FileError> {
+        let loaded = rules::file::load(path)?;
+        loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+        let rules: usize = loaded.groups.iter().map(|group| group.rules.len()).sum();
+        Ok(format!("{}: {} groups, {rules} rules", path.display(), loaded.groups.len()))
+    };
+    let check_config = |path: &Path| -> Result<String, FileError> {
+        let config = Config::load(path)?;
+        config.notes.iter().for_each(|note| println!("note: {note}"));
+        let mut lines = vec![format!("{}: a valid configuration", path.display())];
+        for rules in &config.rule_files {
+            lines.push(check_rules(rules)?);
+        }
+        Ok(lines.join("\n"))
+    };
+    let (files, check): (_, &dyn Fn(&Path) -> _) = match check {
+        Check::Config { files } => (files, &check_config),
+        Check::Rules { files } => (files, &check_rules),
+    };
+    let mut exit = ExitCode::SUCCESS;
+    for file in files {
+        match check(file) {
+            Ok(line) => println!("{line}"),
+            Err(error) => {
+                eprintln!("{error}");
+                exit = ExitCode::FAILURE;
+            }
+        }
+    }
+    exit
+}
+
+/// Serves until a signal or `/-/quit` ends it. An error is one sentence that names flag or file.
+fn serve(args: Args) -> Result<(), String> {
+    logging::init(args.log_level, args.log_format);
+    let checked = reload::check(&args).map_err(|e| format!("--config.file: {e}"))?;
+    checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    warn_about_flags(&args);
+    prepare_folder(&args.storage_path)?;
+    let mut listeners = Vec::new();
+    for address in &args.listen_address {
+        let listener = listen::bind(address).map_err(|e| format!("--web.listen-address={address}: {e}"))?;
+        listeners.push(listener);
+    }
+    let addresses = listen::addresses(&listeners);
+    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback()) {
+        tracing::warn!("listening on {open} without authentication: whoever reaches it can read and write");
+    }
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("larum-http")
+        .enable_all()
+        .build()
+        .map_err(|e| format!("no threads for connections: {e}"))?;
+    let app = Arc::new(App::new(args, &addresses, checked.config.clone(), runtime.handle().clone()));
+    for address in &addresses {
+        tracing::info!(address = %address, "listening");
+    }
+    runtime.block_on(async {
+        let (stop, stopping) = watch::channel(false);
+        for listener in listeners {
+            let (app, stopping) = (app.clone(), stopping.clone());
+            tokio::spawn(async move {
+                let router = api::router(&app);
+                app.connections.serve(listener, router, stopping).await;
+            });
+        }
+        spawn_signals(&app);
+        let of_open = app.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&of_open, checked)).await;
+        let rules = opened.map_err(|_| "opening the data failed by a fault of the program".to_owned())??;
+        tracing::info!("ready");
+
+        let mut phase = app.watch_phase();
+        let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
+        tracing::info!("stopping");
+        stop.send_replace(true);
+        if !app.connections.closed(REQUESTS_END).await {
+            tracing::warn!("some requests did not end within {REQUESTS_END:?} and are cut off");
+        }
+        app.pool.stop();
+        let of_close = app.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            drop(rules);
+            let drain = of_close.args.drain_notification_queue;
+            of_close.notifier.stop(if drain { ALERTS_END } else { Duration::ZERO });
+            of_close.db().map_or(Ok(()), Db::close)
+        });
+        match closed.await {
+            Ok(Ok(())) => tracing::info!("stopped"),
+            Ok(Err(error)) => return Err(format!("{}: {error}", app.args.storage_path.display())),
+            Err(_) => return Err("closing the data failed by a fault of the program".to_owned()),
+        }
+        Ok(())
+    })?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(())
+}
+
+/// Opens the data, takes up the rules where they were, and lets requests in.
+fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String> {
+    let args = &app.args;
+    let options = Options {
+        retention: app.retention(),
+        wal_fsync: args.wal_fsync,
+        limits: Limits {
+            labels: args.max_labels,
+            label_name_bytes: args.max_label_name_bytes,
+            label_value_bytes: args.max_label_value_bytes,
+            series_bytes: args.max_series_bytes,
+        },
+        max_ahead: args.max_ahead,
+        ..Options::default()
+    };
+    let fault = |e: &dyn std::fmt::Display| format!("--storage.tsdb.path: {e}");
+    let db = Db::open(&args.storage_path, options).map_err(|e| fault(&e))?;
+    let rule_options = reload::rule_options(app, &checked.config);
+    let manager =
+        RuleManager::with_options(&db, checked.groups.clone(), rule_options).map_err(|e| fault(&e))?;
+    app.open(db, manager.clone());
+    reload::put_in_force(app, checked);
+    let of_rules = app.clone();
+    manager
+        .spawn(move |alerts| of_rules.notifier.observe(&alerts))
+        .map_err(|e| format!("no thread for rules: {e}"))
+}
+
+/// SIGTERM and SIGINT stop, a second one at once; SIGHUP reloads.
+fn spawn_signals(app: &Arc<App>) {
+    let of_stop = app.clone();
+    tokio::spawn(async move {
+        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return tracing::error!("signals cannot be received");
+        };
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            // Whoever asks twice does not want to wait; acknowledged samples are in the WAL. Before
+            // the data is open there is nothing to close.
+            if of_stop.phase() != Phase::Ready {
+                tracing::warn!("stopping at once");
+                std::process::exit(1);
+            }
+            of_stop.stop();
+        }
+    });
+    let of_reload = app.clone();
+    tokio::spawn(async move {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        while hangup.recv().await.is_some() {
+            let app = of_reload.clone();
+            // What goes wrong is in the log.
+            let _ = tokio::task::spawn_blocking(move || reload::reload(&app)).await;
+        }
+    });
+}
+
+/// Creates the data folder for nobody else to read; warns about one that others can read.
+fn prepare_folder(path: &Path) -> Result<(), String> {
+    let fault = |e: std::io::Error| format!("--storage.tsdb.path: {}: {e}", path.display());
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_dir() => {
+            return Err(format!("--storage.tsdb.path: {} is no folder", path.display()));
+        }
+        Ok(found) => {
+            let own = found.uid() == rustix::process::geteuid().as_raw();
+            if own && found.mode() & 0o077 != 0 && is_empty(path) {
+                let private = std::fs::Permissions::from_mode(0o700);
+                std::fs::set_permissions(path, private).map_err(fault)?;
+            } else if found.mode() & 0o007 != 0 {
+                tracing::warn!("{} can be read by other users (chmod 700)", path.display());
+            }
+        }
+        Err(_) => std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?,
+    }
+    Ok(())
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Says which flags have no effect.
+fn warn_about_flags(args: &Args) {
+    const KNOWN: [&str; 2] = ["promql-delayed-name-removal", "use-start-timestamps"];
+    for feature in args.enable_feature.iter().filter(|f| !KNOWN.contains(&f.as_str()) && !f.is_empty()) {
+        tracing::warn!("--enable-feature={feature} has no effect");
+    }
+}

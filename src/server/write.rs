@@ -1,0 +1,323 @@
+//! `POST /api/v1/write`: remote write, answered so that no sender loses or repeats for nothing.
+//!
+//! - A cause that passes (disk, memory, backlog, shutdown): 503 with `Retry-After`. Everything is
+//!   sent again, and what was kept is then a no-op.
+//! - Otherwise, anything refused for good: 400 that says how many, why, and an example. The good
+//!   samples are kept.
+//! - Otherwise 204.
+//!
+//! A body in another encoding or of another version is a 415 before it is decoded.
+
+use super::app::App;
+use super::http::body::{self, BodyError};
+use super::http::edge::text;
+use crate::ingest::remote_write::{self, BodyLimits, Extras};
+use crate::storage::{AppendError, Appended, Batch, Refusal, Refused};
+use axum::body::HttpBody;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+
+/// How long a request waits for others to leave memory before it is sent away.
+const MEMORY_WAIT: Duration = Duration::from_secs(5);
+/// A body longer than this is decoded apart from the thread's other connections.
+const LARGE_BYTES: usize = 4 << 20;
+/// Buffers that grew beyond this are given back rather than kept.
+const KEEP_BYTES: usize = 8 << 20;
+/// A refusal's text ends here: senders log the first 1,024 bytes.
+const MAX_REFUSAL_BYTES: usize = 1000;
+/// A series is shown up to this length in a refusal.
+const MAX_SERIES_BYTES: usize = 600;
+
+/// What writes share.
+pub struct Writes {
+    limits: BodyLimits,
+    /// One permit is 1 KiB of bodies in memory.
+    memory: Semaphore,
+    memory_kib: u32,
+    buffers: Mutex<Vec<Buffers>>,
+    /// Figures for metrics.
+    pub counts: WriteCounts,
+}
+
+/// Counters of writes; they only grow.
+#[derive(Default)]
+pub struct WriteCounts {
+    /// Samples kept.
+    pub samples: AtomicU64,
+    /// Exemplars met, none of them kept.
+    pub exemplars: AtomicU64,
+    /// Requests that were told to come again.
+    pub unavailable: AtomicU64,
+    /// Requests that could not be decoded.
+    pub undecodable: AtomicU64,
+    /// Samples refused for good, by [`reason_index`].
+    pub refused: [AtomicU64; REASONS.len()],
+}
+
+/// Names of the reasons for refusals, in metrics.
+pub const REASONS: [&str; 6] =
+    ["invalid_labels", "no_metric_name", "limit", "too_old", "too_far_ahead", "other"];
+
+fn reason_index(reason: &Refusal) -> usize {
+    match reason {
+        Refusal::Labels(_) => 0,
+        Refusal::NoMetricName => 1,
+        Refusal::TooManyLabels { .. } | Refusal::TooLong { .. } => 2,
+        Refusal::TooOld { .. } => 3,
+        Refusal::TooFarAhead { .. } => 4,
+        _ => 5,
+    }
+}
+
+/// Memory that one request leaves to the next.
+#[derive(Default)]
+struct Buffers {
+    compressed: Vec<u8>,
+    batch: Batch,
+}
+
+impl Writes {
+    /// Writes within `limits`, of which at most `memory_bytes` are in memory at a time.
+    pub fn new(limits: BodyLimits, memory_bytes: usize) -> Writes {
+        let memory_kib = u32::try_from(memory_bytes >> 10).unwrap_or(u32::MAX).max(1);
+        Writes {
+            limits,
+            memory: Semaphore::new(memory_kib as usize),
+            memory_kib,
+            buffers: Mutex::default(),
+            counts: WriteCounts::default(),
+        }
+    }
+
+    /// Waits until `bytes` more may be in memory.
+    async fn reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.memory_kib / 2).max(1);
+        tokio::time::timeout(MEMORY_WAIT, self.memory.acquire_many(kib)).await.ok()?.ok()
+    }
+
+    fn take_buffers(&self) -> Buffers {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, mut buffers: Buffers) {
+        let text = buffers.batch.clear();
+        let small = text.capacity() < KEEP_BYTES && buffers.compressed.capacity() < KEEP_BYTES;
+        let mut kept = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if small && kept.len() < 16 {
+            buffers.batch.set_text(text);
+            kept.push(buffers);
+        }
+    }
+}
+
+/// Handles one write.
+pub async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
+    let writes = &app.writes;
+    if let Err(why) = understood(request.headers()) {
+        return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
+    }
+    if app.is_stopping() {
+        return unavailable(&app, "the server is shutting down", 5);
+    }
+    let announced = HttpBody::size_hint(request.body()).upper();
+    let announced = announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(writes.limits.compressed_bytes);
+    let Some(_memory) = writes.reserve(announced.min(writes.limits.compressed_bytes)).await else {
+        return unavailable(&app, "too many writes at a time", 1);
+    };
+    let mut buffers = writes.take_buffers();
+    let limit = writes.limits.compressed_bytes;
+    let read = body::read(request.into_body(), &mut buffers.compressed, limit, app.args.read_timeout).await;
+    match read {
+        Ok(()) => {}
+        Err(BodyError::TooLarge) => {
+            let why = format!("the body is longer than {limit} bytes (--ingest.max-body-bytes)\n");
+            return text(StatusCode::BAD_REQUEST, why);
+        }
+        // Nobody reads this answer.
+        Err(BodyError::Broken(what)) => return text(StatusCode::BAD_REQUEST, what + "\n"),
+    }
+    let claimed = match remote_write::claimed_len(&buffers.compressed, &writes.limits) {
+        Ok(claimed) => claimed,
+        Err(error) => return undecodable(&app, &error),
+    };
+    let Some(_decoded) = writes.reserve(claimed).await else {
+        return unavailable(&app, "too many writes at a time", 1);
+    };
+    let decode = |buffers: &mut Buffers| -> Result<Extras, remote_write::DecodeError> {
+        let mut text = buffers.batch.clear();
+        remote_write::decompress(&buffers.compressed, &writes.limits, &mut text)?;
+        remote_write::decode(text, &mut buffers.batch)
+    };
+    let Some(db) = app.db() else {
+        return unavailable(&app, "the server is starting", 1);
+    };
+    let work =
+        |buffers: &mut Buffers| decode(buffers).map(|extras| (extras, db.append_start(&buffers.batch)));
+    let done = if claimed > LARGE_BYTES {
+        tokio::task::block_in_place(|| work(&mut buffers))
+    } else {
+        work(&mut buffers)
+    };
+    let (extras, pending) = match done {
+        Ok(done) => done,
+        Err(error) => return undecodable(&app, &error),
+    };
+    writes.counts.exemplars.fetch_add(extras.exemplars as u64, Ordering::Relaxed);
+    if !extras.metadata.is_empty() {
+        app.metadata.put(extras.metadata);
+    }
+    let outcome = match pending {
+        Err(error) => Err(error),
+        Ok(pending) if pending.is_durable() => pending.wait(),
+        Ok(pending) => {
+            let (send, receive) = oneshot::channel();
+            pending.on_durable(move |outcome| drop(send.send(outcome)));
+            match receive.await {
+                Ok(outcome) => outcome,
+                Err(_) => return unavailable(&app, "the server is shutting down", 5),
+            }
+        }
+    };
+    let response = match outcome {
+        Err(error) => append_failed(&app, &error),
+        Ok(appended) => {
+            writes.counts.samples.fetch_add(appended.accepted as u64, Ordering::Relaxed);
+            if appended.refused.is_empty() {
+                let mut response = Response::default();
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            } else {
+                for refused in &appended.refused {
+                    writes.counts.refused[reason_index(&refused.reason)].fetch_add(1, Ordering::Relaxed);
+                }
+                text(StatusCode::BAD_REQUEST, refusal_text(&buffers.batch, &appended))
+            }
+        }
+    };
+    writes.give_back(buffers);
+    response
+}
+
+/// Whether the headers announce a body this version understands; else what to say.
+fn understood(headers: &HeaderMap) -> Result<(), String> {
+    let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?").trim());
+    if let Some(encoding) = text(header::CONTENT_ENCODING)
+        && !encoding.eq_ignore_ascii_case("snappy")
+    {
+        return Err(format!("the Content-Encoding {encoding:?} is not supported; use snappy\n"));
+    }
+    for parameter in text(header::CONTENT_TYPE).unwrap_or("").split(';').skip(1) {
+        let Some((name, value)) = parameter.split_once('=') else { continue };
+        let value = value.trim().trim_matches('"');
+        if name.trim().eq_ignore_ascii_case("proto") && value != "prometheus.WriteRequest" {
+            let supported = "only prometheus.WriteRequest (remote write 1.0) is supported";
+            return Err(format!("the message {value:?} is not supported; {supported}\n"));
+        }
+    }
+    Ok(())
+}
+
+fn undecodable(app: &App, error: &remote_write::DecodeError) -> Response {
+    app.writes.counts.undecodable.fetch_add(1, Ordering::Relaxed);
+    text(StatusCode::BAD_REQUEST, format!("{error}\n"))
+}
+
+fn append_failed(app: &App, error: &AppendError) -> Response {
+    let seconds = error.retry_after.as_secs_f64().ceil().clamp(1.0, 5.0) as u32;
+    unavailable(app, &error.to_string(), seconds)
+}
+
+fn unavailable(app: &App, why: &str, retry_after_seconds: u32) -> Response {
+    app.writes.counts.unavailable.fetch_add(1, Ordering::Relaxed);
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
+    response
+}
+
+/// `refused N of M: reason, series, timestamp` for the first refused sample of each reason.
+fn refusal_text(batch: &Batch, appended: &Appended) -> String {
+    let mut out = format!("refused {} of {}: ", appended.refused.len(), batch.len());
+    let mut told = [false; REASONS.len()];
+    for refused in &appended.refused {
+        if std::mem::replace(&mut told[reason_index(&refused.reason)], true) {
+            continue;
+        }
+        let line = example(batch, refused);
+        if out.len() + line.len() > MAX_REFUSAL_BYTES && told.iter().filter(|told| **told).count() > 1 {
+            break;
+        }
+        out.push_str(&line);
+        out.push('\n');
+    }
+    truncate(&mut out, MAX_REFUSAL_BYTES);
+    out
+}
+
+fn example(batch: &Batch, refused: &Refused) -> String {
+    let mut reason = refused.reason.to_string();
+    truncate(&mut reason, MAX_SERIES_BYTES / 2);
+    let series = refused.series as usize;
+    let mut series = match batch.parse_labels(series) {
+        Ok(labels) => labels.to_string(),
+        Err(_) => remote_write::describe_labels(batch.series_text(series)),
+    };
+    truncate(&mut series, MAX_SERIES_BYTES);
+    let t_ms = batch.timestamps().get(refused.sample as usize).copied().unwrap_or_default();
+    format!("{reason}, series {series}, timestamp {t_ms}")
+}
+
+/// Cuts `text` to at most `bytes`, between characters, and shows that it was cut.
+fn truncate(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        let end = (0..=bytes - 3).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str("...");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Timestamp;
+    use larum_storage_format::Labels;
+
+    #[test]
+    fn what_is_not_understood_is_told_before_decoding() {
+        let check = |pairs: &[(&'static str, &str)]| {
+            let headers = pairs.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
+            understood(&headers).is_ok()
+        };
+        assert!(check(&[]));
+        assert!(check(&[("content-encoding", "snappy"), ("content-type", "application/x-protobuf")]));
+        assert!(check(&[("content-type", "application/x-protobuf;proto=prometheus.WriteRequest")]));
+        for encoding in ["gzip", "zstd", "", "snappy, gzip"] {
+            assert!(!check(&[("content-encoding", encoding)]), "{encoding}");
+        }
+        for proto in ["proto=io.prometheus.write.v2.Request", " Proto = \"io.prometheus.write.v2.Request\""] {
+            assert!(!check(&[("content-type", &format!("application/x-protobuf;{proto}"))]), "{proto}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_count_reason_series_and_time_and_is_bounded() {
+        let mut batch = Batch::new();
+        let long = "x".repeat(5000);
+        let labels = Labels::from_pairs([("__name__", "up"), ("path", &long)]).unwrap();
+        batch.push(&labels, Timestamp::from_millis(7), 1.0);
+        batch.push(&labels, Timestamp::from_millis(8), 1.0);
+        let too_old = |sample| Refused { sample, series: 0, reason: Refusal::TooOld { border_ms: 9 } };
+        let mut appended = Appended { accepted: 0, refused: vec![too_old(0), too_old(1)] };
+        let text = refusal_text(&batch, &appended);
+        let start =
+            "refused 2 of 2: older than retention, which begins at 9, series {__name__=\"up\", path=\"xxx";
+        assert!(text.starts_with(start), "{text}");
+        assert!(text.ends_with("..., timestamp 7\n"), "{text}");
+        appended.refused[1].reason = Refusal::NoMetricName;
+        assert!(refusal_text(&batch, &appended).len() <= 1024);
+    }
+}
