@@ -1,0 +1,157 @@
+//! Functions that change labels, and those that order series: `label_replace`, `label_join`,
+//! `sort`, `sort_by_label`.
+
+use super::super::eval::{EvalError, Operand, Site};
+use super::super::merge;
+use super::super::row::{Presence, SeriesRow, Vector};
+use crate::storage::regex::Rewriter;
+use larum_storage_format::Labels;
+use larum_storage_format::labels::METRIC_NAME;
+use std::cmp::Ordering;
+
+type Outcome = Result<Operand, EvalError>;
+
+/// The vector and the texts after it.
+fn vector_and_texts(args: Vec<Operand>) -> (Vector, Vec<String>) {
+    let mut args = args.into_iter();
+    let vector = args.next().map_or_else(Vec::new, Operand::vector);
+    (vector, args.map(Operand::text).collect())
+}
+
+/// `label_replace(v, dst, replacement, src, regex)`: where `regex` matches the label `src`, `dst`
+/// becomes the replacement.
+pub(super) fn label_replace(_: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+    let (vector, texts) = vector_and_texts(args);
+    let [dst, replacement, src, pattern] = texts.as_slice() else { return Ok(Operand::Vector(vector)) };
+    let rewriter = Rewriter::anchored(pattern).map_err(|_| {
+        EvalError::Execution(format!("invalid regular expression in label_replace(): {pattern}"))
+    })?;
+    check_label(dst, "destination", "label_replace")?;
+    with_label(vector, dst, |labels| rewriter.expand(labels.get(src).unwrap_or(""), replacement))
+}
+
+/// `label_join(v, dst, separator, src...)`: `dst` becomes the labels `src`, joined.
+pub(super) fn label_join(_: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+    let (vector, texts) = vector_and_texts(args);
+    let [dst, separator, sources @ ..] = texts.as_slice() else { return Ok(Operand::Vector(vector)) };
+    sources.iter().try_for_each(|src| check_label(src, "source", "label_join"))?;
+    check_label(dst, "destination", "label_join")?;
+    with_label(vector, dst, |labels| {
+        let values: Vec<&str> = sources.iter().map(|src| labels.get(src).unwrap_or("")).collect();
+        Some(values.join(separator))
+    })
+}
+
+fn check_label(name: &str, role: &str, function: &str) -> Result<(), EvalError> {
+    if name.is_empty() {
+        return Err(EvalError::Execution(format!("invalid {role} label name in {function}(): {name}")));
+    }
+    Ok(())
+}
+
+/// Sets the label `dst` of every series to what `value` says, if it says anything.
+fn with_label(vector: Vector, dst: &str, value: impl Fn(&Labels) -> Option<String>) -> Outcome {
+    let mut merger = merge::Merger::default();
+    for mut series in vector {
+        if let Some(value) = value(&series.labels) {
+            series.labels = series.labels.to_builder().set(dst, &value).build();
+            // A name that was set on purpose stays.
+            series.drop_name &= dst != METRIC_NAME;
+        }
+        merger.add(series)?;
+    }
+    Ok(Operand::Vector(merger.finish()))
+}
+
+/// `sort(v)`
+pub(super) fn sort(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+    sort_by_value(site, args, |a, b| a.total_cmp(&b))
+}
+
+/// `sort_desc(v)`
+pub(super) fn sort_desc(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+    sort_by_value(site, args, |a, b| b.total_cmp(&a))
+}
+
+/// Sorts floats, NaN last; drops histograms, which have no order.
+fn sort_by_value(site: &Site<'_, '_>, args: Vec<Operand>, order: fn(f64, f64) -> Ordering) -> Outcome {
+    let (mut vector, _) = vector_and_texts(args);
+    for series in &mut vector {
+        series.row.histograms.clear();
+    }
+    vector.retain(|series| series.row.points() > 0);
+    // With more than one step there is no one value to sort by, and the answer is sorted by labels.
+    if site.steps.count() == 1 {
+        let value = |series: &SeriesRow| match series.row.present {
+            Presence::All => series.row.floats[0],
+            _ => series.row.float(0).unwrap_or(f64::NAN),
+        };
+        vector.sort_by(|a, b| {
+            let (a, b) = (value(a), value(b));
+            // -0 and 0 are the same.
+            let (a, b) = (a + 0.0, b + 0.0);
+            a.is_nan().cmp(&b.is_nan()).then_with(|| order(a, b))
+        });
+    }
+    Ok(Operand::Vector(vector))
+}
+
+/// `sort_by_label(v, label...)`
+pub(super) fn sort_by_label(_: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+    let (mut vector, labels) = vector_and_texts(args);
+    vector.sort_by(|a, b| by_labels(&a.labels, &b.labels, &labels));
+    Ok(Operand::Vector(vector))
+}
+
+/// `sort_by_label_desc(v, label...)`
+pub(super) fn sort_by_label_desc(_: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+    let (mut vector, labels) = vector_and_texts(args);
+    vector.sort_by(|a, b| by_labels(&b.labels, &a.labels, &labels));
+    Ok(Operand::Vector(vector))
+}
+
+/// By the values of `names` in turn, numbers in them by their size; then by all labels.
+fn by_labels(a: &Labels, b: &Labels, names: &[String]) -> Ordering {
+    let value = |labels: &Labels, name: &str| labels.get(name).unwrap_or("").to_owned();
+    names
+        .iter()
+        .map(|name| natural(&value(a, name), &value(b, name)))
+        .find(|order| order.is_ne())
+        .unwrap_or_else(|| a.cmp(b))
+}
+
+/// The order of `a2` before `a10`: digits that stand together count as a number.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    while !a.is_empty() && !b.is_empty() {
+        let (chunk_a, rest_a) = chunk(a);
+        let (chunk_b, rest_b) = chunk(b);
+        let order = match (chunk_a.parse::<u64>(), chunk_b.parse::<u64>()) {
+            (Ok(a), Ok(b)) => a.cmp(&b),
+            _ => chunk_a.cmp(chunk_b),
+        };
+        if order.is_ne() {
+            return order;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    a.len().cmp(&b.len())
+}
+
+/// The digits at the beginning of `text`, or what stands before the first digit.
+fn chunk(text: &str) -> (&str, &str) {
+    let digits = text.starts_with(|c: char| c.is_ascii_digit());
+    text.split_at(text.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_labels_are_sorted_by_size() {
+        let mut texts = ["a10", "a2", "b1", "", "a", "10", "9", "a2b", "a02c"];
+        texts.sort_by(|a, b| natural(a, b));
+        assert_eq!(texts, ["", "9", "10", "a", "a2", "a2b", "a02c", "a10", "b1"]);
+    }
+}
