@@ -4,56 +4,17 @@ use super::alerting::AlertingRule;
 use super::expand::TemplateText;
 use super::group::{Group, Rule};
 use super::recording::RecordingRule;
+use super::twin::{self, GroupTwin, RuleTwin, Texts};
 use crate::promql::{self, Expr};
-use crate::yaml::{self, FileError, PromDuration, Spanned, null_as_default};
+use crate::yaml::{FileError, PromDuration, Spanned};
 use larum_storage_format::labels::METRIC_NAME;
-use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The largest rule file that is read: some hundred thousand rules.
 const MAX_FILE_BYTES: u64 = 32 << 20;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileTwin {
-    #[serde(default, deserialize_with = "null_as_default")]
-    groups: Vec<GroupTwin>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupTwin {
-    name: Spanned<String>,
-    interval: Option<Spanned<PromDuration>>,
-    query_offset: Option<PromDuration>,
-    /// vmalert's name for much the same as `query_offset`.
-    eval_delay: Option<Spanned<PromDuration>>,
-    limit: Option<Spanned<i64>>,
-    #[serde(default, deserialize_with = "null_as_default")]
-    labels: Texts,
-    #[serde(default, deserialize_with = "null_as_default")]
-    rules: Vec<Spanned<RuleTwin>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleTwin {
-    record: Option<Spanned<String>>,
-    alert: Option<Spanned<String>>,
-    expr: Option<Spanned<String>>,
-    #[serde(rename = "for")]
-    hold: Option<Spanned<PromDuration>>,
-    keep_firing_for: Option<Spanned<PromDuration>>,
-    #[serde(default, deserialize_with = "null_as_default")]
-    labels: Texts,
-    #[serde(default, deserialize_with = "null_as_default")]
-    annotations: Texts,
-}
-
-type Texts = BTreeMap<String, Spanned<String>>;
 
 /// A file and its text, for exact positions.
 #[derive(Clone, Copy)]
@@ -97,11 +58,10 @@ pub fn parse(path: &Path, text: &str) -> Result<Loaded, FileError> {
 }
 
 fn read_file(path: &Path, text: &str) -> Result<Loaded, FileError> {
-    let twin: FileTwin = yaml::parse(path, text)?;
     let source = Source { path, text };
     let mut loaded = Loaded { groups: Vec::new(), warnings: Vec::new() };
     let mut names = HashSet::new();
-    for group in twin.groups {
+    for group in twin::read(path, text, &mut loaded.warnings)? {
         if group.name.value.is_empty() {
             return Err(FileError::at(path, &group.name, "Groupname must not be empty"));
         }
@@ -140,7 +100,7 @@ fn read_group(
     let mut seen = HashSet::new();
     for rule in twin.rules {
         let place = Spanned { value: (), referenced: rule.referenced, defined: rule.defined };
-        let rule = read_rule(source, &place, rule.value, &twin.labels)?;
+        let rule = read_rule(source, &place, rule.value, &twin.labels, warnings)?;
         if !seen.insert((
             rule.name().to_owned(),
             rule.labels().map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>(),
@@ -166,6 +126,7 @@ fn read_rule(
     place: &Spanned<()>,
     twin: RuleTwin,
     group_labels: &Texts,
+    warnings: &mut Vec<FileError>,
 ) -> Result<Rule, FileError> {
     let path = source.path;
     let fail = |what: &str| Err(FileError::at(path, place, what));
@@ -175,8 +136,13 @@ fn read_rule(
     let expr = source.read_expr(&expr_text)?;
     let query: Arc<str> = expr.to_string().into();
     check_labels(path, &twin.labels)?;
-    // The rule's own labels win.
     let mut labels = twin.labels;
+    if let Some(severity) = twin.severity {
+        let what = "severity is taken as a label; write it under labels";
+        warnings.push(FileError::at(path, &severity, what));
+        labels.entry("severity".to_owned()).or_insert(severity);
+    }
+    // The rule's own labels win.
     for (name, value) in group_labels {
         labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
@@ -284,7 +250,7 @@ impl Source<'_> {
     }
 }
 
-/// Adds the line at fault, and a word on what other programs' forms of the file lack.
+/// Adds the line at fault.
 fn explained(mut error: FileError, text: &str) -> FileError {
     let indented_by_tab =
         |line: &str| line.trim_start_matches(' ').starts_with('\t') && !line.trim_start().starts_with('#');
@@ -305,17 +271,6 @@ fn explained(mut error: FileError, text: &str) -> FileError {
         let blank: String = shown.chars().take(before).map(|c| if c == '\t' { c } else { ' ' }).collect();
         error.message.push_str(&format!("\n  {shown}\n  {blank}^"));
     }
-    let mut lines = text.lines().map(str::trim);
-    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
-    error.message.push_str(match first {
-        Some(line) if line.starts_with("- ") => {
-            "\nThis is a list of rules: put `groups:`, `- name: ...` and `rules:` above it."
-        }
-        Some(line) if line.starts_with("alerts:") => {
-            "\nThese are not Prometheus' rules: write `groups:` with `rules:` that have `alert`, `expr` and `for`."
-        }
-        _ => "",
-    });
     error
 }
 

@@ -80,6 +80,44 @@ fn what_is_doubtful_loads_with_a_warning() {
 }
 
 #[test]
+fn other_forms_load_as_one_group_with_notes() {
+    let list = load("# mine\n- alert: X\n  expr: up == 0\n  severity: page\n- alert: Y\n  expr: up\n");
+    let notes: Vec<String> = list.warnings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "r.yml:2:1: not Prometheus' form, taken as one group; put `groups:`, `- name: ...` and `rules:` above it",
+        "r.yml:4:13: severity is taken as a label; write it under labels",
+    ];
+    assert_eq!(notes, expected);
+    let [group] = list.groups.as_slice() else { panic!("one group") };
+    assert_eq!((group.name.as_str(), group.rules.len()), ("r", 2));
+    assert_eq!(group.rules[0].labels().collect::<Vec<_>>(), [("severity", "page")]);
+
+    let alerts = load("alerts:\n- {name: X Y, condition: up > 2, severity: low, duration: 5m}\n");
+    assert_eq!(alerts.warnings.len(), 1);
+    let rule = alerting(&alerts.groups[0].rules[0]);
+    assert_eq!((rule.name.as_str(), &*rule.query, rule.hold_ms), ("X Y", "up > 2", 300_000));
+    assert_eq!(alerts.groups[0].rules[0].labels().collect::<Vec<_>>(), [("severity", "low")]);
+    assert!(load("alerts:\n").groups.is_empty());
+}
+
+#[test]
+fn the_files_of_users_load() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/inputs");
+    if !Path::new(folder).exists() {
+        eprintln!("skipped: {folder} is not there");
+        return;
+    }
+    for (file, rules) in [("alert-rules.yml", 7), ("rules-bare-list.yml", 3), ("alerts-condition.yml", 4)] {
+        let loaded = super::load(&Path::new(folder).join(file)).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(loaded.groups.iter().map(|g| g.rules.len()).sum::<usize>(), rules, "{file}");
+        assert!(
+            loaded.groups.iter().flat_map(|g| &g.rules).all(|r| r.labels().any(|(n, _)| n == "severity"))
+        );
+        assert_eq!(loaded.warnings.is_empty(), file == "alert-rules.yml", "{:?}", loaded.warnings);
+    }
+}
+
+#[test]
 fn every_fault_has_its_place() {
     // In a rule, `RULE` stands for the beginning of a file up to the keys of a rule, in line 5.
     let cases = [
@@ -90,7 +128,7 @@ fn every_fault_has_its_place() {
         ("RULE    expr: up + sum(\n", "5:20: could not parse expression: 1:10: parse error"),
         ("RULE    expr: |\n      up\n      + sum(\n", "7:13: could not parse expression: 2:7: parse error"),
         ("RULE    expr: >-\n      up\n      + sum(\n", "6:7: could not parse expression: 1:10: parse error"),
-        ("RULE    expr: up\n    severity: page\n", "6:5: unknown field `severity`, expected one of record"),
+        ("RULE    expr: up\n    team: a\n", "6:5: unknown field `team`, expected one of record"),
         ("RULE    expr: up\n    for: 5 minutes\n", "6:10: "),
         ("RULE    expr: up\n    for: -5m\n", "6:10: "),
         ("RULE    expr: up\n    expr: up\n", "6:5: duplicate mapping key: expr"),
@@ -121,8 +159,10 @@ fn every_fault_has_its_place() {
         ("groups:\n- name: a\n\trules: []\n", "3:1: YAML allows no tab"),
         ("groups:\n- nme: a\n", "2:3: unknown field `nme`"),
         ("groups: [\n", "1:9: unclosed bracket"),
-        ("- alert: X\n  expr: up\n", "1:1: expected mapping start"),
-        ("alerts:\n- name: X\n", "1:1: unknown field `alerts`"),
+        ("- alert: X\n  expr: up +\n", "2:13: could not parse expression"),
+        ("- alert: X\n  team: a\n", "2:3: unknown field `team`"),
+        ("alerts:\n- name: X\n", "2:3: missing field `condition`"),
+        ("alerts:\n- {name: X, condition: up, expr: up}\n", "2:28: unknown field `expr`"),
     ];
     for (text, expected) in cases {
         let text = text.replace("RULE", "groups:\n- name: a\n  rules:\n  - alert: X\n");
@@ -136,17 +176,13 @@ fn every_fault_has_its_place() {
 }
 
 #[test]
-fn the_line_at_fault_is_shown_and_other_forms_are_explained() {
+fn the_line_at_fault_is_shown() {
     let error = |text| parse(Path::new("r.yml"), text).unwrap_err().to_string();
     assert_eq!(
         error("groups:\n- nme: é\n"),
         "r.yml:2:3: unknown field `nme`, expected one of name, interval, query_offset, eval_delay, limit, labels, rules\
          \n  - nme: é\n    ^"
     );
-    assert!(error("# x\n\n- alert: X\n").ends_with(
-        "\n  - alert: X\n  ^\nThis is a list of rules: put `groups:`, `- name: ...` and `rules:` above it."
-    ));
-    assert!(error("alerts:\n- name: X\n").contains("These are not Prometheus' rules"));
 }
 
 #[test]

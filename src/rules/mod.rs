@@ -18,6 +18,7 @@ mod running;
 pub mod schedule;
 pub mod status;
 pub mod template;
+mod twin;
 
 pub use alert::{Alert, AlertState};
 pub use alerting::AlertingRule;
