@@ -88,7 +88,8 @@ pub(super) fn humanize_duration(value: f64) -> String {
         return format!("{}{prefix}s", four_digits(value));
     }
     let sign = if value < 0.0 { "-" } else { "" };
-    let whole = value.abs() as i64;
+    // What does not fit becomes the smallest integer, as on the machines Prometheus mostly runs on.
+    let whole = if value.abs() < i64::MAX as f64 { value.abs() as i64 } else { i64::MIN };
     let (seconds, minutes, hours, days) = (whole % 60, whole / 60 % 60, whole / 3600 % 24, whole / 86400);
     if days != 0 {
         format!("{sign}{days}d {hours}h {minutes}m {seconds}s")

@@ -1,7 +1,7 @@
 //! Go's `fmt` for the kinds a template has: `Sprint`, `Sprintln`, `Sprintf`.
 
 use super::dates::{duration_text, time_text};
-use super::quote::{can_backquote, quote_with};
+use super::quote::{can_backquote, quote, quote_with};
 use super::value::Value;
 use crate::promql::number::{Form, write_float};
 
@@ -254,9 +254,19 @@ impl Printer {
             (Value::Byte(n), 'v' | 'd' | 'b' | 'o' | 'O' | 'x' | 'X' | 'c' | 'q' | 'U') => {
                 self.integer(false, u64::from(*n), verb);
             }
+            (Value::Float(value), 'b') => {
+                let bits = value.abs().to_bits();
+                let (exponent, fraction) = ((bits >> 52) as i64, bits & ((1 << 52) - 1));
+                let mantissa = if exponent == 0 { fraction } else { fraction | 1 << 52 };
+                self.signed_float(*value, &format!("{mantissa}p{:+}", exponent.max(1) - 1075));
+            }
             (Value::Float(value), 'x' | 'X') => self.hexadecimal(*value, verb),
             (Value::Float(value), 'v' | 'g' | 'G' | 'e' | 'E' | 'f' | 'F') => self.float(*value, verb),
             (Value::Text(text), 'v' | 's' | 'q' | 'x' | 'X') => self.text(text, verb),
+            (Value::Labels(map), 'v') if self.go_syntax => {
+                let pairs: Vec<_> = map.iter().map(|(k, v)| format!("{}:{}", quote(k), quote(v))).collect();
+                self.out.push_str(&format!("map[string]string{{{}}}", pairs.join(", ")));
+            }
             (Value::Labels(map), _) => {
                 self.out.push_str("map[");
                 for (i, (name, value)) in map.iter().enumerate() {
@@ -379,7 +389,11 @@ impl Printer {
                         let size = if negative { size.wrapping_neg() } else { size };
                         let digits = flags.precision.unwrap_or(4).max(4);
                         let mut text = format!("U+{size:0digits$X}");
-                        if flags.sharp && super::quote::is_print(c) {
+                        if flags.sharp
+                            && !negative
+                            && size <= u64::from(char::MAX)
+                            && super::quote::is_print(c)
+                        {
                             text.push_str(&format!(" '{c}'"));
                         }
                         self.flags.zero = false;
@@ -420,12 +434,13 @@ impl Printer {
         let zeros = least.saturating_sub(digits.len());
         match verb {
             'b' if flags.sharp => text.push_str("0b"),
-            'o' if flags.sharp && zeros == 0 && !digits.starts_with('0') => text.push('0'),
             'O' => text.push_str("0o"),
             'x' if flags.sharp => text.push_str("0x"),
             'X' if flags.sharp => text.push_str("0X"),
             _ => {}
         }
+        let octal = matches!(verb, 'o' | 'O') && flags.sharp;
+        let zeros = zeros.max(usize::from(octal && !digits.starts_with('0')));
         text.extend(std::iter::repeat_n('0', zeros));
         text.push_str(&digits);
         self.flags.zero = false;
@@ -468,6 +483,9 @@ impl Printer {
         let sign = if exponent < 0 { '-' } else { '+' };
         let first = mantissa >> (4 * decimals);
         let mut text = format!("0x{first}{point}{digits}p{sign}{:02}", exponent.abs());
+        if self.flags.sharp {
+            text = self.with_point(&text, verb == 'x');
+        }
         if verb == 'X' {
             text.make_ascii_uppercase();
         }
@@ -485,7 +503,28 @@ impl Printer {
         if verb.is_ascii_uppercase() && value.is_finite() {
             text.make_ascii_uppercase();
         }
-        self.signed_float(value, text.trim_start_matches(['-', '+']));
+        let mut digits = text.trim_start_matches(['-', '+']).to_owned();
+        if self.flags.sharp && value.is_finite() {
+            digits = self.with_point(&digits, matches!(form, Form::General));
+        }
+        self.signed_float(value, &digits);
+    }
+
+    /// What `#` asks for: always a point, and in the forms `g` and `x` (not `X`) the zeros up to the precision
+    /// (of which Go counts the `x` of `0x` as one).
+    fn with_point(&self, digits: &str, general: bool) -> String {
+        let exponent = digits.find(['p', 'P']).or_else(|| digits.find(['e', 'E']));
+        let (mantissa, exponent) = digits.split_at(exponent.unwrap_or(digits.len()));
+        let significant = mantissa.trim_start_matches(['0', '.']).bytes().filter(|b| *b != b'.').count();
+        let mut out = mantissa.to_owned();
+        let mut missing =
+            if general { self.flags.precision.unwrap_or(6) } else { 0 }.saturating_sub(significant);
+        if !mantissa.contains('.') {
+            out.push('.');
+            missing = missing.saturating_sub(usize::from(mantissa == "0"));
+        }
+        out.extend(std::iter::repeat_n('0', missing));
+        out + exponent
     }
 
     /// Pads a float's digits with its sign as the flags want it.
