@@ -4,7 +4,7 @@ use super::{ScriptError, parse_time};
 use crate::promql::number::parse_go_float;
 use crate::promql::parse::series::{SequenceValue, parse_series};
 use crate::promql::{ast::ExprKind, parse};
-use crate::storage::regex::Regex;
+use crate::storage::regex::Rewriter;
 use larum_storage_format::Labels;
 
 /// Everything that is expected of one query.
@@ -43,7 +43,7 @@ pub(super) struct ExpectedSeries {
 pub(super) enum Pattern {
     Any,
     Text(String),
-    Regex(Regex),
+    Regex(Rewriter),
 }
 
 impl Pattern {
@@ -56,8 +56,7 @@ impl Pattern {
     }
 
     fn regex(text: &str) -> Result<Pattern, String> {
-        // Patterns of matchers are anchored; these are not.
-        Regex::new(&format!(".*(?:{text}).*")).map(Pattern::Regex).map_err(|error| error.to_string())
+        Rewriter::unanchored(text).map(Pattern::Regex).map_err(|error| error.to_string())
     }
 
     /// ` msg:TEXT`, ` regex:TEXT` or nothing.

@@ -1,6 +1,6 @@
 //! Puts `@` on all selectors of a query, so that it does not matter when it is evaluated.
 
-use crate::promql::ast::{At, Expr, ExprKind, Modifiers};
+use crate::promql::ast::{At, ExprKind, Modifiers};
 use crate::promql::parse;
 
 /// Functions whose value depends on when they are evaluated.
@@ -22,24 +22,17 @@ const TIMED: [&str; 15] = [
     "year",
 ];
 
-/// `query` with `@ at_ms` on every selector and subquery that has none, outside of subqueries that
-/// have one; `None` if the answer would depend on the time all the same.
+/// `query` with `@ at_ms` on every selector and subquery that has no `@`; what is inside a subquery
+/// stays as it is. `None` if the answer would depend on the time all the same.
 pub(super) fn pinned(query: &str, at_ms: i64) -> Option<String> {
     let mut expr = parse(query).ok()?;
     let mut rest = vec![&mut expr];
     while let Some(expr) = rest.pop() {
         match &mut expr.kind {
             ExprKind::Number { .. } | ExprKind::String(_) => {}
-            ExprKind::VectorSelector(selector) => pin(&mut selector.modifiers, at_ms),
-            ExprKind::MatrixSelector(matrix) => pin(&mut matrix.selector.modifiers, at_ms),
-            ExprKind::Subquery(subquery) => {
-                if subquery.modifiers.at.is_none() {
-                    pin(&mut subquery.modifiers, at_ms);
-                    rest.push(&mut subquery.expr);
-                } else if is_timed(&subquery.expr) {
-                    return None;
-                }
-            }
+            ExprKind::VectorSelector(selector) => pin(&mut selector.modifiers, at_ms)?,
+            ExprKind::MatrixSelector(matrix) => pin(&mut matrix.selector.modifiers, at_ms)?,
+            ExprKind::Subquery(subquery) => pin(&mut subquery.modifiers, at_ms)?,
             ExprKind::Call(call) if TIMED.contains(&call.function.name) => return None,
             ExprKind::Call(call) => rest.extend(&mut call.args),
             ExprKind::Aggregate(aggregate) => {
@@ -53,11 +46,9 @@ pub(super) fn pinned(query: &str, at_ms: i64) -> Option<String> {
     Some(expr.to_string())
 }
 
-fn pin(modifiers: &mut Modifiers, at_ms: i64) {
-    modifiers.at.get_or_insert(At::Time(at_ms));
-}
-
-fn is_timed(expr: &Expr) -> bool {
-    let text = expr.to_string();
-    TIMED.iter().any(|name| text.contains(&format!("{name}(")))
+fn pin(modifiers: &mut Modifiers, at_ms: i64) -> Option<()> {
+    match modifiers.at.get_or_insert(At::Time(at_ms)) {
+        At::Time(_) => Some(()),
+        At::Start | At::End => None,
+    }
 }

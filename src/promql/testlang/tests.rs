@@ -59,7 +59,7 @@ fn pinning_leaves_what_is_pinned() {
     for (query, expected) in [
         ("a + max_over_time(b[5m:1m] @ 1)", Some("a @ 60.000 + max_over_time(b[5m:1m] @ 1.000)")),
         ("sum(rate(a[5m] offset 1m))", Some("sum(rate(a[5m] @ 60.000 offset 1m))")),
-        ("max_over_time(a[5m:])", Some("max_over_time(a @ 60.000[5m:] @ 60.000)")),
+        ("max_over_time(a[5m:])", Some("max_over_time(a[5m:] @ 60.000)")),
         ("time() + a", None),
         ("1", Some("1")),
     ] {
