@@ -1,70 +1,68 @@
 //! The storage engine: one data folder, opened.
+//!
+//! A `Storage` ties the head, the catalog of partitions and the background work together. What is
+//! to be done is decided in `cut`, `compaction` and `retention`; the doing is in `maintenance`.
+//!
+//! Locks, in the order in which they are taken: `cutting` or `merging` (one cut, one merge at a
+//! time, held while files are written), then `catalog` (held for a commit), then the short ones.
 
 use super::batch::{Appended, Batch};
-use super::error::{AppendError, OpenError};
+use super::catalog::Catalog;
+use super::compaction;
+use super::cut;
+use super::deletion;
+use super::error::{AppendError, OpenError, UnavailableCause};
+use super::folder::{self, Folder, io_error};
+use super::fs::{Fs, Lock, RealFs};
+use super::head::{Head, HeadOptions};
+use super::maintenance::Workers;
 use super::matcher::Matcher;
-use super::options::Options;
-use super::querier::View;
+use super::options::{Maintenance, Options};
+use super::part::Part;
+use super::querier::{Layer, View};
+use super::retention::{Now, Retention};
+use super::stats::{Counters, StorageStats};
 use super::time::TimeRange;
 use super::wal::Pending;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-/// An open data folder.
-pub struct Storage {}
+/// When it is worth trying again after a backlog.
+const BACKLOG_RETRY: Duration = Duration::from_secs(2);
 
-/// Figures about the engine, for metrics and status pages. Counters only grow.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct StorageStats {
-    /// Series in the head.
-    pub head_series: u64,
-    /// Series created in the head.
-    pub series_created: u64,
-    /// Series that left the head.
-    pub series_removed: u64,
-    /// Floats appended.
-    pub float_samples: u64,
-    /// Native histograms appended.
-    pub histogram_samples: u64,
-    /// Samples refused for good.
-    pub refused_samples: u64,
-    /// Times of the oldest and the newest sample in the head, in milliseconds since the epoch.
-    pub head_range_ms: Option<(i64, i64)>,
-    /// Bytes of the WAL that a start would read.
-    pub wal_bytes: u64,
-    /// Number of the WAL segment that is being written.
-    pub wal_segment: u64,
-    /// Syncs of the WAL.
-    pub wal_syncs: u64,
-    /// Seconds they took.
-    pub wal_sync_seconds: f64,
-    /// Writes or syncs of the WAL that failed.
-    pub wal_failures: u64,
-    /// Cuts of the head into partitions.
-    pub cuts: u64,
-    /// Cuts that failed.
-    pub cut_failures: u64,
-    /// Merges of partitions.
-    pub compactions: u64,
-    /// Merges that failed.
-    pub compaction_failures: u64,
-    /// Seconds that cuts and merges took.
-    pub compaction_seconds: f64,
-    /// Live partitions.
-    pub partitions: u64,
-    /// Bytes of their files.
-    pub partition_bytes: u64,
-    /// Time of the oldest sample in them, in milliseconds since the epoch.
-    pub oldest_ms: Option<i64>,
-    /// Partitions dropped because retention has passed.
-    pub partitions_expired: u64,
-    /// Seconds that opening took.
-    pub open_seconds: f64,
-    /// Whether the process before closed the folder in good order.
-    pub clean_start: bool,
-    /// Damaged extents met.
-    pub damaged_extents: u64,
+/// An open data folder. Dropping it closes it.
+pub struct Storage {
+    inner: Arc<Inner>,
+    workers: Mutex<Option<Workers>>,
+}
+
+/// What the callers' threads and the background share.
+pub(crate) struct Inner {
+    pub fs: Arc<dyn Fs>,
+    pub folder: Folder,
+    pub options: Options,
+    pub head: Head,
+    pub catalog: Mutex<Catalog>,
+    /// The partitions as readers see them.
+    pub layers: RwLock<Arc<[Layer]>>,
+    /// One cut at a time.
+    pub cutting: Mutex<()>,
+    /// One merge at a time.
+    pub merging: Mutex<()>,
+    pub retention: Mutex<Retention>,
+    /// When the active generation began, in milliseconds since the epoch.
+    pub begun_ms: AtomicI64,
+    /// Partitions in the fullest window.
+    pub overlapping: AtomicUsize,
+    pub counters: Counters,
+    pub closing: AtomicBool,
+    /// The beginning of monotonic time.
+    opened: Instant,
+    /// Taken when the folder is closed, so that it can be opened again.
+    lock: Mutex<Option<Lock>>,
 }
 
 /// What a deletion touches.
@@ -72,67 +70,279 @@ pub struct StorageStats {
 pub struct Deleted {
     /// Series with samples in the range.
     pub series: u64,
-    /// Samples in the range.
+    /// Samples in the range; one that is stored in two places counts twice.
     pub samples: u64,
 }
 
 impl Storage {
-    /// Opens or creates the folder at `path`.
+    /// Opens or creates the folder at `path`: takes the lock, reads the MANIFEST, maps the
+    /// partitions, replays the WAL, and starts the background work.
+    ///
+    /// # Errors
+    /// Another process has the folder, it is Prometheus' or of another version, a file is damaged
+    /// that nothing can replace, or the system refuses.
     pub fn open(path: &Path, options: Options) -> Result<Storage, OpenError> {
-        let _ = (path, options);
-        todo!()
+        let opened = Instant::now();
+        let fs: Arc<dyn Fs> = Arc::new(RealFs);
+        let folder = Folder::new(path);
+        let folder::Opened { lock, catalog, damaged } = folder::open(&*fs, &folder)?;
+        let manifest = catalog.manifest();
+        let head_options =
+            HeadOptions { seed: manifest.seed, limits: options.limits, fsync: options.wal_fsync };
+        let head = Head::open(fs.clone(), &folder.wal(), manifest.first_generation, head_options)?;
+
+        let replayed = head.active().time_range();
+        let newest =
+            catalog.live().iter().map(|p| p.meta.max_ms).chain(replayed.map(|range| range.max_ms)).max();
+        let now = Now { wall_ms: (options.clock)().as_millis(), monotonic_ms: 0 };
+        let retention_ms = options.retention.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        let counters = Counters::default();
+        counters.damaged.store(damaged, Ordering::Relaxed);
+        counters.clean_start.store(replayed.is_none(), Ordering::Relaxed);
+        counters.open_micros.store(opened.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let inner = Arc::new(Inner {
+            fs,
+            folder,
+            head,
+            layers: RwLock::new(catalog.layers()),
+            overlapping: AtomicUsize::new(overlapping(&catalog)),
+            catalog: Mutex::new(catalog),
+            cutting: Mutex::new(()),
+            merging: Mutex::new(()),
+            retention: Mutex::new(Retention::new(retention_ms, now, newest)),
+            begun_ms: AtomicI64::new(now.wall_ms),
+            counters,
+            closing: AtomicBool::new(false),
+            opened,
+            lock: Mutex::new(Some(lock)),
+            options,
+        });
+        let workers = match inner.options.maintenance {
+            Maintenance::Thread => Some(Workers::start(&inner).map_err(io_error(path))?),
+            Maintenance::Stepped => None,
+        };
+        Ok(Storage { inner, workers: Mutex::new(workers) })
     }
 
     /// Appends and waits until the batch is as durable as the fsync policy says.
+    ///
+    /// # Errors
+    /// As [`Storage::append_start`], or a failed sync.
     pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         self.append_start(batch)?.wait()
     }
 
     /// Appends without waiting for a sync. Readers see the samples at once.
+    ///
+    /// # Errors
+    /// The disk is full or fails, the background work lags behind, or the storage is closing. The
+    /// batch may be sent again.
     pub fn append_start(&self, batch: &Batch) -> Result<Pending, AppendError> {
-        let _ = batch;
-        todo!()
+        let inner = &*self.inner;
+        if inner.closing.load(Ordering::Acquire) {
+            return Err(AppendError {
+                cause: UnavailableCause::Closing,
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        if let Some(backlog) = inner.backlog() {
+            return Err(AppendError {
+                cause: UnavailableCause::Backlog(backlog),
+                retry_after: BACKLOG_RETRY,
+            });
+        }
+        let now = inner.now();
+        let max_ahead_ms = i64::try_from(inner.options.max_ahead.as_millis()).unwrap_or(i64::MAX);
+        let accept = TimeRange::new(inner.border_ms(now), now.wall_ms.saturating_add(max_ahead_ms));
+        inner.head.append_start(batch, accept)
     }
 
     /// What is stored now.
     pub fn view(&self) -> View {
-        todo!()
+        self.inner.view()
     }
 
     /// Deletes the samples in `range` of the series that match all matchers of any of the `sets`.
+    /// What was acknowledged before is deleted, what comes later is kept.
+    ///
+    /// # Errors
+    /// Those of the file system; nothing is deleted then.
     pub fn delete(&self, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
-        let _ = (sets, range);
-        todo!()
+        self.inner.check_open()?;
+        deletion::delete(&self.inner, sets, range)
     }
 
     /// Cuts all of the head into partitions, now.
+    ///
+    /// # Errors
+    /// Those of the file system; the samples stay in the head and the WAL.
     pub fn flush(&self) -> io::Result<()> {
-        todo!()
+        self.inner.check_open()?;
+        self.inner.cut_all()
     }
 
     /// Merges what can be merged and applies tombstones, now.
+    ///
+    /// # Errors
+    /// Those of the file system; what was merged before stays merged.
     pub fn compact(&self) -> io::Result<()> {
-        todo!()
+        self.inner.check_open()?;
+        self.inner.merge_while(compaction::plan_all)
     }
 
-    /// A consistent copy by hard links in the new folder `to`, which can be opened on its own.
+    /// A consistent copy by hard links in the new folder `to`, which can be opened on its own. The
+    /// head is cut first.
+    ///
+    /// # Errors
+    /// `to` is not empty or lies on another device, or the file system refuses.
     pub fn snapshot(&self, to: &Path) -> io::Result<()> {
-        let _ = to;
-        todo!()
+        self.inner.check_open()?;
+        self.inner.snapshot(to)
     }
 
-    /// One round of background work (cut, merge, drop), for [`super::options::Maintenance::Stepped`].
+    /// One round of background work (cut, merge, drop), for [`Maintenance::Stepped`].
+    ///
+    /// # Errors
+    /// Those of the file system; the next round tries again.
     pub fn maintain(&self) -> io::Result<()> {
-        todo!()
+        self.inner.check_open()?;
+        self.inner.drop_expired()?;
+        self.inner.cut_if_due()?;
+        self.inner.merge_while(compaction::plan)
     }
 
     /// Figures about the engine.
     pub fn stats(&self) -> StorageStats {
-        todo!()
+        self.inner.stats()
     }
 
-    /// Cuts everything, so that the next start replays nothing, and closes. Later calls fail.
+    /// Cuts everything, so that the next start replays nothing, and closes. Appends and work on the
+    /// folder fail from then on; what is read is read. Closing again does nothing.
+    ///
+    /// # Errors
+    /// Those of the file system. The storage is closed all the same; the next start then replays the
+    /// WAL.
     pub fn close(&self) -> io::Result<()> {
-        todo!()
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if self.inner.closing.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        // The threads are joined here; they stop at the next series of a merge.
+        drop(workers);
+        let cut = self.inner.cut_all();
+        let closed = self.inner.head.close();
+        self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        cut.and(closed)
     }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the storage failed, the next start replays the WAL");
+        }
+    }
+}
+
+impl Inner {
+    /// The present.
+    pub fn now(&self) -> Now {
+        Now {
+            wall_ms: (self.options.clock)().as_millis(),
+            monotonic_ms: i64::try_from(self.opened.elapsed().as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The oldest time that is kept.
+    pub fn border_ms(&self, now: Now) -> i64 {
+        self.retention.lock().unwrap_or_else(PoisonError::into_inner).border_ms(now)
+    }
+
+    pub fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows readers what was committed.
+    pub fn publish(&self, catalog: &Catalog) {
+        self.overlapping.store(overlapping(catalog), Ordering::Relaxed);
+        *self.layers.write().unwrap_or_else(PoisonError::into_inner) = catalog.layers();
+    }
+
+    pub fn view(&self) -> View {
+        let border_ms = self.border_ms(self.now());
+        // The head is asked first: a generation that is committed in between is then seen twice,
+        // which the merge hides; the other way round it would be missed.
+        let generations = self.head.generations();
+        let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        View::new(layers, generations.into_iter().map(|generation| generation as Arc<dyn Part>), border_ms)
+    }
+
+    /// How long the WAL of a generation may get.
+    pub fn wal_bound_bytes(&self) -> u64 {
+        cut::wal_bound_bytes(self.options.wal_bytes, self.head.series_count())
+    }
+
+    /// Why appends must wait for the background work, if they must.
+    fn backlog(&self) -> Option<String> {
+        let overlapping = self.overlapping.load(Ordering::Relaxed);
+        if overlapping > compaction::OVERLAPPING_MAX {
+            return Some(format!("{overlapping} partitions of one window wait for being merged"));
+        }
+        let wal_bytes = self.head.wal_bytes();
+        // In this order, since the bound and the frozen generation are behind locks.
+        let too_long = wal_bytes / 2 > self.options.wal_bytes
+            && self.head.frozen().is_some()
+            && wal_bytes / 2 > self.wal_bound_bytes();
+        too_long.then(|| format!("{wal_bytes} bytes of WAL wait for a cut that is not finished"))
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(io::Error::other("the database is closed"));
+        }
+        Ok(())
+    }
+
+    /// Links everything into a new folder.
+    fn snapshot(&self, to: &Path) -> io::Result<()> {
+        self.cut_all()?;
+        let fs = &*self.fs;
+        let target = Folder::new(to);
+        if fs.exists(to)? && !fs.list(to)?.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{}: the folder for a snapshot must be empty", to.display()),
+            ));
+        }
+        fs.create_dir(&target.partitions())?;
+        // Held to the end, so that no file is unlinked before it is linked.
+        let catalog = self.catalog();
+        for p in catalog.live() {
+            let number = p.meta.number;
+            fs.hard_link(&self.folder.partition(number), &target.partition(number))?;
+            if let Some(n) = p.meta.tombstones {
+                fs.hard_link(&self.folder.tombstones(number, n), &target.tombstones(number, n))?;
+            }
+        }
+        fs.sync_dir(&target.partitions())?;
+        super::manifest::write(fs, &target, catalog.manifest())
+    }
+
+    fn stats(&self) -> StorageStats {
+        let mut stats = self.counters.stats();
+        stats.head_series = self.head.series_count();
+        stats.wal_bytes = self.head.wal_bytes();
+        let ranges = self.head.generations().into_iter().filter_map(|g| g.time_range());
+        let head = ranges.reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)));
+        stats.head_range_ms = head.map(|range| (range.min_ms, range.max_ms));
+        let catalog = self.catalog();
+        stats.partitions = catalog.live().len() as u64;
+        stats.partition_bytes = catalog.live().iter().map(|p| p.meta.byte_len).sum();
+        stats.oldest_ms = catalog.live().iter().map(|p| p.meta.min_ms).min();
+        stats
+    }
+}
+
+fn overlapping(catalog: &Catalog) -> usize {
+    compaction::most_overlapping(&catalog.manifest().partitions)
 }

@@ -5,7 +5,7 @@ use super::cutter::forget_beyond;
 use super::folder::Folder;
 use super::fs::Fs;
 use super::merge::merge;
-use super::part::{Load, Part};
+use super::part::Load;
 use super::partition::FileWriter;
 use super::querier::Layer;
 use super::series_set::Columns;

@@ -1,0 +1,451 @@
+//! Storage from outside: what was appended is read, whatever happened to the folder in between.
+
+use larum::storage::options::Maintenance;
+use larum::storage::series_set::Columns;
+use larum::storage::{
+    Batch, MatchOp, Matcher, OpenError, Options, SeriesSet, Source, Storage, TimeRange, Timestamp,
+};
+use larum::{Histogram, Labels};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+/// Midnight, some day.
+const START: i64 = 20_000 * DAY;
+
+/// A database over a temporary folder, whose time and background work are the test's.
+struct Fixture {
+    dir: tempfile::TempDir,
+    now: Arc<AtomicI64>,
+    retention: Option<Duration>,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let now = Arc::new(AtomicI64::new(START));
+        Fixture { dir: tempfile::tempdir().unwrap(), now, retention: None }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn options(&self) -> Options {
+        let now = self.now.clone();
+        Options {
+            clock: Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed))),
+            maintenance: Maintenance::Stepped,
+            retention: self.retention,
+            ..Options::default()
+        }
+    }
+
+    fn open(&self) -> Storage {
+        Storage::open(&self.path(), self.options()).unwrap()
+    }
+
+    fn set_now(&self, now_ms: i64) {
+        self.now.store(now_ms, Ordering::Relaxed);
+    }
+
+    fn partitions(&self) -> Vec<String> {
+        names(&self.path().join("partitions"))
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn labels(name: &str, job: &str) -> Labels {
+    Labels::from_pairs([("__name__", name), ("job", job)]).unwrap()
+}
+
+fn append(storage: &Storage, job: &str, samples: &[(i64, f64)]) {
+    let mut batch = Batch::new();
+    for &(t, v) in samples {
+        batch.push(&labels("m", job), Timestamp::from_millis(t), v);
+    }
+    let appended = storage.append(&batch).unwrap();
+    assert_eq!((appended.accepted, appended.refused), (samples.len(), vec![]));
+}
+
+fn read(storage: &Storage, job: &str) -> Vec<(i64, f64)> {
+    read_range(storage, job, TimeRange::ALL)
+}
+
+fn read_range(storage: &Storage, job: &str, range: TimeRange) -> Vec<(i64, f64)> {
+    let view = storage.view();
+    let set = view.select(&[Matcher::equal("job", job)], range).unwrap();
+    assert!(set.len() <= 1);
+    let mut columns = Columns::default();
+    let load = |i| set.load(i, &mut columns).unwrap();
+    (0..set.len())
+        .map(load)
+        .flat_map(|s| s.timestamps.iter().copied().zip(s.floats).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn samples_are_read_from_head_and_partitions_alike() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START - HOUR, 1.0), (START, 2.0)]);
+    let expected = [(START - HOUR, 1.0), (START, 2.0)];
+    assert_eq!(read(&storage, "a"), expected);
+    storage.flush().unwrap();
+    assert_eq!(fixture.partitions().len(), 2, "one for each window of two hours");
+    assert_eq!(read(&storage, "a"), expected);
+    append(&storage, "a", &[(START + MINUTE, 3.0), (START - HOUR, 9.0)]);
+    assert_eq!(read(&storage, "a"), [(START - HOUR, 9.0), (START, 2.0), (START + MINUTE, 3.0)]);
+    assert_eq!(read_range(&storage, "a", TimeRange::new(START, START)), [(START, 2.0)]);
+    assert_eq!(read(&storage, "b"), []);
+}
+
+#[test]
+fn old_samples_are_cut_by_the_day() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let samples: Vec<(i64, f64)> = (0..100).map(|i| (START - i * HOUR, i as f64)).rev().collect();
+    append(&storage, "a", &samples);
+    storage.flush().unwrap();
+    // 99 hours back from midnight: START, the day before in 12 windows, and four days.
+    assert_eq!(fixture.partitions().len(), 1 + 12 + 4, "{:?}", fixture.partitions());
+    assert_eq!(read(&storage, "a"), samples);
+    storage.compact().unwrap();
+    assert_eq!(fixture.partitions().len(), 6);
+    assert_eq!(read(&storage, "a"), samples);
+}
+
+#[test]
+fn a_start_after_close_replays_nothing() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 1.0)]);
+    storage.close().unwrap();
+    assert!(storage.append(&Batch::new()).is_err());
+    assert!(storage.flush().is_err());
+    assert_eq!(read(&storage, "a"), [(START, 1.0)], "what is open is still read");
+    let again = fixture.open();
+    assert!(again.stats().clean_start);
+    assert_eq!(names(&fixture.path().join("wal")), Vec::<String>::new());
+    assert_eq!(read(&again, "a"), [(START, 1.0)]);
+}
+
+#[test]
+fn a_start_after_a_crash_replays_the_wal() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 1.0)]);
+    storage.flush().unwrap();
+    append(&storage, "a", &[(START + 1, 2.0)]);
+    let copy = Fixture::new();
+    copy_folder(&fixture.path(), &copy.path());
+    let again = copy.open();
+    assert!(!again.stats().clean_start);
+    assert_eq!(read(&again, "a"), [(START, 1.0), (START + 1, 2.0)]);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_folder_in_use_is_refused_and_says_by_whom() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let error = Storage::open(&fixture.path(), fixture.options()).err().unwrap();
+    assert!(
+        matches!(error, OpenError::Locked { holder: Some(pid), .. } if pid == std::process::id()),
+        "{error}"
+    );
+    drop(storage);
+    fixture.open();
+}
+
+#[test]
+fn a_new_folder_belongs_to_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::new();
+    fixture.open();
+    let mode = std::fs::metadata(fixture.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn retention_hides_refuses_and_drops() {
+    let mut fixture = Fixture::new();
+    fixture.retention = Some(Duration::from_secs(10 * 86_400));
+    let storage = fixture.open();
+    append(&storage, "a", &[(START - 9 * DAY, 1.0), (START, 2.0)]);
+    storage.flush().unwrap();
+    assert_eq!(fixture.partitions().len(), 2);
+    for hours in [12, 24, 36] {
+        fixture.set_now(START + hours * HOUR);
+        storage.maintain().unwrap();
+    }
+    assert_eq!(read(&storage, "a"), [(START, 2.0)], "nine days and a half are too old");
+    let mut batch = Batch::new();
+    batch.push(&labels("m", "a"), Timestamp::from_millis(START - 9 * DAY), 1.0);
+    assert_eq!(storage.append(&batch).unwrap().refused.len(), 1);
+    assert_eq!(fixture.partitions().len(), 1, "its partition is gone");
+    assert_eq!(storage.stats().partitions_expired, 1);
+}
+
+#[test]
+fn a_border_of_windows_cuts_the_head() {
+    let fixture = Fixture::new();
+    fixture.set_now(START + 10 * MINUTE);
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 1.0)]);
+    fixture.set_now(START + 2 * HOUR);
+    storage.maintain().unwrap();
+    assert_eq!(fixture.partitions().len(), 0);
+    fixture.set_now(START + 2 * HOUR + 6 * MINUTE);
+    storage.maintain().unwrap();
+    assert_eq!(fixture.partitions().len(), 1);
+}
+
+#[test]
+fn partitions_are_merged_and_what_is_being_read_stays() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    for i in 0..3 {
+        append(&storage, "a", &[(START + i, i as f64)]);
+        storage.flush().unwrap();
+    }
+    let view = storage.view();
+    append(&storage, "a", &[(START + 1, 9.0)]);
+    storage.flush().unwrap();
+    storage.maintain().unwrap();
+    assert_eq!(fixture.partitions().len(), 1);
+    assert_eq!(read(&storage, "a"), [(START, 0.0), (START + 1, 9.0), (START + 2, 2.0)]);
+    // The view holds the files that are gone, and the generation that was active when it was taken.
+    let set = view.select(&[], TimeRange::ALL).unwrap();
+    assert_eq!(set.load(0, &mut Columns::default()).unwrap().floats, [0.0, 9.0, 2.0]);
+}
+
+#[test]
+fn a_deletion_reaches_head_and_partitions_and_spares_what_comes_later() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 1.0), (START + 10, 2.0)]);
+    append(&storage, "b", &[(START, 1.0)]);
+    storage.flush().unwrap();
+    append(&storage, "a", &[(START + 5, 3.0)]);
+    let sets = [vec![Matcher::equal("job", "a")], vec![Matcher::equal("job", "none")]];
+    let deleted = storage.delete(&sets, TimeRange::new(START, START + 5)).unwrap();
+    assert_eq!((deleted.series, deleted.samples), (1, 2));
+    assert_eq!(read(&storage, "a"), [(START + 10, 2.0)]);
+    assert_eq!(read(&storage, "b"), [(START, 1.0)]);
+    append(&storage, "a", &[(START + 5, 4.0)]);
+    let expected = [(START + 5, 4.0), (START + 10, 2.0)];
+    assert_eq!(read(&storage, "a"), expected);
+    storage.close().unwrap();
+    let storage = fixture.open();
+    assert_eq!(read(&storage, "a"), expected);
+    storage.compact().unwrap();
+    assert_eq!(read(&storage, "a"), expected);
+    assert!(!fixture.partitions().iter().any(|name| name.ends_with(".del")), "{:?}", fixture.partitions());
+}
+
+#[test]
+fn deleting_everything_leaves_nothing_after_a_merge() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 1.0)]);
+    storage.delete(&[vec![]], TimeRange::ALL).unwrap();
+    assert_eq!(read(&storage, "a"), []);
+    storage.compact().unwrap();
+    assert_eq!(fixture.partitions(), Vec::<String>::new());
+    assert_eq!(storage.view().label_names(&[], TimeRange::ALL).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_snapshot_opens_on_its_own() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 1.0), (START + 1, 2.0)]);
+    storage.flush().unwrap();
+    storage.delete(&[vec![Matcher::equal("job", "a")]], TimeRange::new(START, START)).unwrap();
+    append(&storage, "a", &[(START + 2, 3.0)]);
+    let copy = Fixture::new();
+    storage.snapshot(&copy.path()).unwrap();
+    assert!(storage.snapshot(&copy.path()).is_err(), "the folder is not empty");
+    append(&storage, "a", &[(START + 3, 4.0)]);
+    assert_eq!(read(&copy.open(), "a"), [(START + 1, 2.0), (START + 2, 3.0)]);
+}
+
+#[test]
+fn a_lost_manifest_is_rebuilt() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    for i in 0..4 {
+        append(&storage, "a", &[(START + i, i as f64)]);
+        storage.flush().unwrap();
+    }
+    storage.maintain().unwrap();
+    append(&storage, "a", &[(START + 4, 4.0)]);
+    storage.flush().unwrap();
+    storage.delete(&[vec![]], TimeRange::new(START + 1, START + 1)).unwrap();
+    append(&storage, "a", &[(START + 5, 5.0)]);
+    let expected: Vec<(i64, f64)> = [0, 2, 3, 4, 5].map(|i| (START + i, i as f64)).into();
+    assert_eq!(read(&storage, "a"), expected);
+    let copy = Fixture::new();
+    for damage in [false, true] {
+        let path = copy.path();
+        let _ = std::fs::remove_dir_all(&path);
+        copy_folder(&fixture.path(), &path);
+        match damage {
+            false => std::fs::remove_file(path.join("MANIFEST")).unwrap(),
+            true => flip(&path.join("MANIFEST"), 20),
+        }
+        let rebuilt = copy.open();
+        assert_eq!(read(&rebuilt, "a"), expected);
+        append(&rebuilt, "a", &[(START + 6, 6.0)]);
+        rebuilt.flush().unwrap();
+        assert_eq!(read(&rebuilt, "a").len(), 6);
+    }
+}
+
+#[test]
+fn a_lost_manifest_beside_a_wal_alone_is_rebuilt() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 1.0)]);
+    let copy = Fixture::new();
+    copy_folder(&fixture.path(), &copy.path());
+    std::fs::remove_file(copy.path().join("MANIFEST")).unwrap();
+    assert_eq!(read(&copy.open(), "a"), [(START, 1.0)]);
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x55;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_partition_with_a_damaged_index_is_set_aside() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START - 3 * HOUR, 1.0), (START, 2.0)]);
+    storage.close().unwrap();
+    let names = fixture.partitions();
+    let first = fixture.path().join("partitions").join(&names[0]);
+    let len = std::fs::metadata(&first).unwrap().len() as usize;
+    flip(&first, len - 40);
+    let storage = fixture.open();
+    assert_eq!(read(&storage, "a"), [(START, 2.0)]);
+    assert!(fixture.path().join("quarantine").join(&names[0]).exists());
+    assert_eq!(storage.stats().partitions, 1);
+}
+
+#[test]
+fn a_damaged_extent_costs_only_its_chunks() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let mut batch = Batch::new();
+    let mut noise = 1u64;
+    for series in 0..40 {
+        for i in 0..400 {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let value = f64::from_bits(noise >> 2);
+            batch.push(&labels("m", &series.to_string()), Timestamp::from_millis(START + i), value);
+        }
+    }
+    storage.append(&batch).unwrap();
+    storage.close().unwrap();
+    let name = fixture.partitions().remove(0);
+    // DATA follows the header, 40 chunks of some 3 KiB; the middle of the third extent.
+    flip(&fixture.path().join("partitions").join(name), 512 + 40 * 1024);
+    let storage = fixture.open();
+    let view = storage.view();
+    let set = view.select(&[], TimeRange::ALL).unwrap();
+    assert_eq!(set.len(), 40);
+    let mut columns = Columns::default();
+    let whole = (0..40).filter(|&i| set.load(i, &mut columns).unwrap().len() == 400).count();
+    assert!((30..40).contains(&whole), "{whole} series are whole");
+    let warnings = set.warnings();
+    assert!(warnings[0].contains("job=") && warnings[0].contains(&START.to_string()), "{warnings:?}");
+}
+
+#[test]
+fn a_backlog_of_partitions_refuses_appends_until_they_are_merged() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    for i in 0..33 {
+        append(&storage, "a", &[(START + i, i as f64)]);
+        storage.flush().unwrap();
+    }
+    let mut batch = Batch::new();
+    batch.push(&labels("m", "a"), Timestamp::from_millis(START), 1.0);
+    let error = storage.append(&batch).unwrap_err();
+    assert!(error.to_string().contains("backlog"), "{error}");
+    storage.maintain().unwrap();
+    storage.append(&batch).unwrap();
+}
+
+#[test]
+fn histograms_and_matchers_survive_cut_and_merge() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let histogram = Arc::new(Histogram { count: 3.0, sum: 1.5, ..Histogram::default() });
+    for i in 0..4 {
+        let mut batch = Batch::new();
+        batch.push_histogram(&labels("h", "a"), Timestamp::from_millis(START + i), histogram.clone());
+        batch.push(&labels("f", &format!("job-{i}")), Timestamp::from_millis(START + i), i as f64);
+        storage.append(&batch).unwrap();
+        storage.flush().unwrap();
+    }
+    storage.maintain().unwrap();
+    let view = storage.view();
+    let set = view.select(&[Matcher::equal("__name__", "h")], TimeRange::ALL).unwrap();
+    let samples = set.load(0, &mut Columns::default()).unwrap();
+    assert_eq!(samples.histograms.len(), 4);
+    assert!(samples.histograms.iter().all(|(_, h)| h.same_bits(&histogram)));
+    let matchers = vec![Matcher::new(MatchOp::Regex, "job", "job-[12]").unwrap()];
+    assert_eq!(view.select(&matchers, TimeRange::ALL).unwrap().len(), 2);
+    assert_eq!(view.label_values("job", &[matchers], TimeRange::ALL).unwrap(), ["job-1", "job-2"]);
+    assert_eq!(view.label_names(&[], TimeRange::ALL).unwrap(), ["__name__", "job"]);
+    assert_eq!(view.series(&[vec![]], TimeRange::ALL).unwrap().len(), 5);
+}
+
+#[test]
+fn series_of_one_target_share_their_timestamps_across_head_and_partitions() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    for i in 0..6 {
+        let mut batch = Batch::new();
+        for name in ["a", "b", "c"] {
+            let labels = Labels::from_pairs([("__name__", name), ("job", "j"), ("instance", "i")]).unwrap();
+            batch.push(&labels, Timestamp::from_millis(START + i * MINUTE), i as f64);
+        }
+        storage.append(&batch).unwrap();
+        if i == 2 || i == 4 {
+            storage.flush().unwrap();
+        }
+    }
+    let view = storage.view();
+    let set = view.select(&[], TimeRange::new(START + MINUTE, i64::MAX)).unwrap();
+    let mut columns = Columns::default();
+    let loaded: Vec<_> = (0..3).map(|i| set.load(i, &mut columns).unwrap()).collect();
+    assert_eq!(loaded[0].len(), 5);
+    assert!(loaded.iter().all(|samples| Arc::ptr_eq(&samples.timestamps, &loaded[0].timestamps)));
+}
