@@ -81,6 +81,35 @@ pub fn evaluate(
     steps: Steps,
     options: &EvalOptions,
 ) -> Result<Answer, EvalError> {
+    let depth = plan::depth(expr);
+    if depth <= SHALLOW {
+        return evaluate_here(expr, source, steps, options);
+    }
+    // The tree is walked by recursion. What is nested more than anybody writes by hand gets a
+    // stack of its own, so that the caller's need not be large.
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("promql-deep".to_owned())
+            .stack_size(depth * STACK_PER_LEVEL_BYTES)
+            .spawn_scoped(scope, || evaluate_here(expr, source, steps, options))
+            .map_err(|error| EvalError::Execution(format!("no thread for a deeply nested query: {error}")))?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Up to which depth a query is evaluated on the caller's stack.
+const SHALLOW: usize = 24;
+
+/// What one level of a query takes of the stack at most: a subquery in an unoptimised build.
+const STACK_PER_LEVEL_BYTES: usize = 64 << 10;
+
+fn evaluate_here(
+    expr: &Expr,
+    source: &dyn Source,
+    steps: Steps,
+    options: &EvalOptions,
+) -> Result<Answer, EvalError> {
     let evaluator = Evaluator::new(source, options);
     let default_subquery_step_ms = milliseconds(options.default_subquery_step);
     let root = plan::plan(expr, &steps, default_subquery_step_ms)?;
@@ -502,4 +531,106 @@ fn matrix(vector: Vector, steps: &Steps) -> Vec<Series> {
         .collect();
     matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
     matrix
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::promql::parse;
+    use crate::promql::testlang::Memory;
+    use crate::storage::Timestamp;
+    use larum_storage_format::{Sample, Value as SampleValue};
+
+    fn memory(series: &[(&[(&str, &str)], &[f64])]) -> Memory {
+        let mut memory = Memory::default();
+        for (pairs, values) in series {
+            let labels = Labels::from_pairs(pairs.iter().copied()).unwrap();
+            for (i, value) in values.iter().enumerate() {
+                let timestamp_ms = i as i64 * 10_000;
+                let value = SampleValue::Float(*value);
+                memory.insert(&labels, Sample { timestamp_ms, start_timestamp_ms: None, value });
+            }
+        }
+        memory
+    }
+
+    fn run(memory: &Memory, query: &str, steps: Steps, options: &EvalOptions) -> Result<Answer, EvalError> {
+        evaluate(&parse(query).unwrap(), memory, steps, options)
+    }
+
+    fn steps(count: i64) -> Steps {
+        let end = Timestamp::from_millis((count - 1) * 10_000);
+        Steps::new(Timestamp::from_millis(0), end, Duration::from_secs(10)).unwrap()
+    }
+
+    #[test]
+    fn a_name_is_dropped_at_once_or_at_the_end() {
+        let memory = memory(&[(&[("__name__", "a")], &[1.0, 2.0]), (&[("__name__", "b")], &[3.0, 4.0])]);
+        let query = r#"sum by (__name__) (rate({__name__=~"a|b"}[1m]))"#;
+        let eager = EvalOptions::default();
+        let at = Steps::instant(Timestamp::from_millis(10_000));
+        let error = run(&memory, query, at, &eager).unwrap_err().to_string();
+        assert_eq!(error, "vector cannot contain metrics with the same labelset");
+        let delayed = EvalOptions { delayed_name_removal: true, ..EvalOptions::default() };
+        let error = run(&memory, query, at, &delayed).unwrap_err().to_string();
+        assert_eq!(
+            error, "vector cannot contain metrics with the same labelset",
+            "two series without a name"
+        );
+        let count = format!("count({query})");
+        let Value::Vector(vector) = run(&memory, &count, at, &delayed).unwrap().value else { panic!() };
+        assert!(matches!(vector[0].value, SampleValue::Float(2.0)), "{vector:?}");
+    }
+
+    #[test]
+    fn more_samples_than_allowed_are_an_error_and_memory_is_not_asked_for() {
+        let memory = memory(&[(&[("__name__", "a")], &[1.0; 100])]);
+        let options = EvalOptions { max_samples: 150, ..EvalOptions::default() };
+        for (query, count, fails) in [
+            ("a", 100, false),
+            ("a + a", 100, true),
+            ("sum_over_time(a[10m])", 20, false),
+            ("a", 1_000_000_000_000, true),
+            ("1", 1_000_000_000_000, true),
+            ("max_over_time(vector(1)[10000h:1ms])", 1, true),
+        ] {
+            let outcome = run(&memory, query, steps(count), &options);
+            assert_eq!(matches!(outcome, Err(EvalError::TooManySamples)), fails, "{query}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_canceled_or_late_query_stops() {
+        let memory = memory(&[(&[("__name__", "a")], &[1.0; 10])]);
+        let cancel = Some(Arc::new(AtomicBool::new(true)));
+        let options = EvalOptions { cancel, ..EvalOptions::default() };
+        assert!(matches!(run(&memory, "sum(a)", steps(10), &options), Err(EvalError::Canceled)));
+        let options = EvalOptions { deadline: Some(Instant::now()), ..EvalOptions::default() };
+        assert!(matches!(run(&memory, "sum(a)", steps(10), &options), Err(EvalError::Timeout)));
+    }
+
+    #[test]
+    fn what_does_not_depend_on_the_step_reads_its_samples_once() {
+        let memory = memory(&[(&[("__name__", "a")], &[1.0; 100])]);
+        let options = EvalOptions::default();
+        let answer = run(&memory, "sum_over_time(a[10s] @ 50)", steps(100), &options).unwrap();
+        assert_eq!(answer.stats.samples, 1);
+        let Value::Matrix(matrix) = answer.value else { panic!() };
+        assert_eq!(matrix[0].floats.len(), 100);
+    }
+
+    #[test]
+    fn the_deepest_query_that_parses_can_be_evaluated() {
+        let memory = memory(&[(&[("__name__", "a")], &[1.0])]);
+        for (open, close) in [("-(", ")"), ("sum(", ")"), ("1+(", ")"), ("max_over_time(", "[1m:])")] {
+            let deepest = (1..=1000).rev().find_map(|depth| {
+                let query = format!("{}a{}", open.repeat(depth), close.repeat(depth));
+                Some((depth, parse(&query).ok()?))
+            });
+            let (depth, expr) = deepest.unwrap();
+            assert!(depth >= 100, "{open}: {depth}");
+            let at = Steps::instant(Timestamp::from_millis(0));
+            assert!(evaluate(&expr, &memory, at, &EvalOptions::default()).is_ok(), "{open}");
+        }
+    }
 }

@@ -86,6 +86,24 @@ pub(crate) fn plan<'a>(
     Planner { steps: *steps, default_subquery_step_ms }.node(expr)
 }
 
+/// How deeply `expr` is nested.
+pub(crate) fn depth(expr: &Expr) -> usize {
+    let deepest = |exprs: &[Expr]| exprs.iter().map(depth).max().unwrap_or(0);
+    1 + match &expr.kind {
+        ExprKind::Number { .. }
+        | ExprKind::String(_)
+        | ExprKind::VectorSelector(_)
+        | ExprKind::MatrixSelector(_) => 0,
+        ExprKind::Subquery(subquery) => depth(&subquery.expr),
+        ExprKind::Call(call) => deepest(&call.args),
+        ExprKind::Aggregate(aggregate) => {
+            depth(&aggregate.expr).max(aggregate.param.as_deref().map_or(0, depth))
+        }
+        ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => depth(inner),
+        ExprKind::Binary(binary) => depth(&binary.lhs).max(depth(&binary.rhs)),
+    }
+}
+
 struct Planner {
     steps: Steps,
     default_subquery_step_ms: i64,

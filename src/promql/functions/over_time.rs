@@ -224,9 +224,12 @@ pub(super) fn quantile(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Ou
     of_floats(window, remarks, |floats| quantile_of(q, &mut floats.to_vec()))
 }
 
-/// `mad_over_time(m)`: the median of the distances from the median.
+/// `mad_over_time(m)`: the median of the distances from the median; NaN if there is a NaN.
 pub(super) fn mad(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
     of_floats(window, remarks, |floats| {
+        if floats.iter().any(|v| v.is_nan()) {
+            return f64::NAN;
+        }
         let mut values = floats.to_vec();
         let median = quantile_of(0.5, &mut values);
         values.iter_mut().for_each(|v| *v = (*v - median).abs());
