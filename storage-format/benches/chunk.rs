@@ -32,9 +32,11 @@ impl Random {
     }
 }
 
+type Step = Box<dyn FnMut(f64, &mut Random) -> f64>;
+
 fn sets() -> Vec<(&'static str, Vec<f64>)> {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let mut set = |name, mut step: Box<dyn FnMut(f64, &mut Random) -> f64>| {
+    let mut set = |name, mut step: Step| {
         let mut value = 1000.0;
         let values = (0..SAMPLES)
             .map(|_| {

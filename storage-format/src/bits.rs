@@ -22,22 +22,23 @@ pub(crate) fn bit_len(value: u64) -> u32 {
     64 - value.leading_zeros()
 }
 
-/// Appends `values`, of which only the lowest `width` bits are kept.
+/// Appends at most [`BLOCK`] values, of which only the lowest `width` bits are kept.
 pub(crate) fn pack(values: impl IntoIterator<Item = u64>, width: u32, out: &mut Vec<u8>) {
     let mask = if width == 0 { 0 } else { u64::MAX >> (64 - width) };
-    let (mut pending, mut bits) = (0u128, 0);
+    let mut words = [[0; 8]; BLOCK + 1];
+    let (mut full, mut pending, mut bits) = (0, 0u128, 0);
     for value in values {
         pending |= u128::from(value & mask) << bits;
         bits += width;
-        while bits >= 8 {
-            out.push(pending as u8);
-            pending >>= 8;
-            bits -= 8;
+        if bits >= 64 {
+            words[full] = (pending as u64).to_le_bytes();
+            full += 1;
+            pending >>= 64;
+            bits -= 64;
         }
     }
-    if bits > 0 {
-        out.push(pending as u8);
-    }
+    words[full] = (pending as u64).to_le_bytes();
+    out.extend_from_slice(&words.as_flattened()[..full * 8 + bits.div_ceil(8) as usize]);
 }
 
 /// Reads `n` (at most [`BLOCK`]) values of `width` (at most 64) bits into the front of `out`.

@@ -25,6 +25,8 @@ const BLOCK_EXCEPTIONS: u8 = 1 << 7;
 
 /// Below this share of non-zero residuals (one in four) the sparse list is tried.
 const SPARSE_SHARE: usize = 4;
+/// Orders whose sums of bits differ by less than an eighth are compared by their packed length.
+const CLOSE_SHARE: u64 = 8;
 
 /// Appends the stream of `values`; nothing at all if there are none.
 pub fn encode_ints(values: &[i64], out: &mut Vec<u8>) {
@@ -146,21 +148,17 @@ fn binary_gcd(mut a: u64, mut b: u64) -> u64 {
 
 /// Encodes values whose differences are already divided by `gcd`; `first` is not.
 fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, out: &mut Vec<u8>) {
-    let (order, shape) = (0..=2u8)
-        .filter(|&order| order < 2 || scaled.len() > 1)
-        .map(|order| (order, Shape::of(&Residuals { values: scaled, order })))
-        .min_by_key(|(order, shape)| (shape.packed_bytes, *order))
-        .expect("order 0 is always there");
+    let order = best_order(scaled);
     let residuals = Residuals { values: scaled, order };
-
-    let mut sparse = Vec::new();
-    if shape.nonzero > 0 && shape.nonzero * SPARSE_SHARE < residuals.len() {
-        encode_sparse(&residuals, &mut sparse);
+    let nonzero = residuals.count_nonzero();
+    let mut body = Vec::new();
+    if nonzero > 0 && nonzero * SPARSE_SHARE < residuals.len() {
+        encode_sparse(&residuals, nonzero, &mut body);
     }
-    let packer = match (shape.nonzero, sparse.len()) {
+    let packer = match (nonzero, body.len()) {
         (0, _) => PACKER_ZERO,
         (_, 0) => PACKER_BITS,
-        (_, len) if len < shape.packed_bytes => PACKER_SPARSE,
+        (_, len) if len < residuals.packed_bytes() => PACKER_SPARSE,
         _ => PACKER_BITS,
     };
     out.push(order | packer << PACKER_SHIFT | if gcd == 1 { 0 } else { HAS_GCD });
@@ -173,9 +171,37 @@ fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, out: &mut Vec<u8>) {
     }
     match packer {
         PACKER_BITS => residuals.for_each_block(|block| encode_block(block, out)),
-        PACKER_SPARSE => out.extend_from_slice(&sparse),
+        PACKER_SPARSE => out.extend_from_slice(&body),
         _ => {}
     }
+}
+
+/// The order whose residuals are shortest. The sum of their bits, which one pass gives for all
+/// three, decides where it is clear; where it is close, the packed length does. Steps count by
+/// their size or by how far they are from the first one, as a block may take its minimum off.
+fn best_order(values: &[i64]) -> u8 {
+    let [first, second, ..] = *values else { return 0 };
+    let bits = |residual: i64| u64::from(bit_len(zigzag(residual)));
+    let first_step = second.wrapping_sub(first);
+    let (mut previous, mut previous_step) = (first, first_step);
+    let (mut sums, mut sum_of_steps) = ([0u64; 3], 0);
+    for &value in &values[1..] {
+        let step = value.wrapping_sub(previous);
+        sums[0] += bits(value.wrapping_sub(first));
+        sums[1] += bits(step.wrapping_sub(first_step));
+        sum_of_steps += bits(step);
+        sums[2] += bits(step.wrapping_sub(previous_step));
+        (previous, previous_step) = (value, step);
+    }
+    sums[1] = sums[1].min(sum_of_steps);
+    let least = sums.iter().copied().min().unwrap_or(0);
+    let is_close = |order: u8| sums[usize::from(order)] <= least + least / CLOSE_SHARE;
+    let close = (0..=2u8).filter(|&order| is_close(order));
+    match close.clone().count() {
+        1 => close.clone().next(),
+        _ => close.min_by_key(|&order| (Residuals { values, order }.packed_bytes(), order)),
+    }
+    .unwrap_or(0)
 }
 
 /// The residuals of a sequence, worked out where they are needed.
@@ -187,6 +213,22 @@ struct Residuals<'a> {
 impl Residuals<'_> {
     fn len(&self) -> usize {
         self.values.len() - if self.order == 2 { 2 } else { 1 }
+    }
+
+    fn count_nonzero(&self) -> usize {
+        let mut nonzero = 0;
+        self.for_each_block(|block| nonzero += block.iter().filter(|&&r| r != 0).count());
+        nonzero
+    }
+
+    /// Length of the residuals in packed blocks; nothing if all are zero.
+    fn packed_bytes(&self) -> usize {
+        if self.count_nonzero() == 0 {
+            return 0;
+        }
+        let mut bytes = 0;
+        self.for_each_block(|block| bytes += BlockPlan::of(block).bytes);
+        bytes
     }
 
     fn for_each_block(&self, mut f: impl FnMut(&[i64])) {
@@ -216,26 +258,6 @@ impl Residuals<'_> {
             f(out);
             done += n;
         }
-    }
-}
-
-/// What decides between the orders and packers.
-struct Shape {
-    packed_bytes: usize,
-    nonzero: usize,
-}
-
-impl Shape {
-    fn of(residuals: &Residuals<'_>) -> Shape {
-        let mut shape = Shape { packed_bytes: 0, nonzero: 0 };
-        residuals.for_each_block(|block| {
-            shape.packed_bytes += BlockPlan::of(block).bytes;
-            shape.nonzero += block.iter().filter(|&&r| r != 0).count();
-        });
-        if shape.nonzero == 0 {
-            shape.packed_bytes = 0;
-        }
-        shape
     }
 }
 
@@ -366,8 +388,8 @@ fn decode_block(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result
 }
 
 /// `varint k; blocks of k gaps; blocks of k values`. A gap counts the zeros before the value.
-fn encode_sparse(residuals: &Residuals<'_>, out: &mut Vec<u8>) {
-    let (mut gaps, mut values) = (Vec::new(), Vec::new());
+fn encode_sparse(residuals: &Residuals<'_>, nonzero: usize, out: &mut Vec<u8>) {
+    let (mut gaps, mut values) = (Vec::with_capacity(nonzero), Vec::with_capacity(nonzero));
     let mut gap = 0;
     residuals.for_each_block(|block| {
         for &residual in block {

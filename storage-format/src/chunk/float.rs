@@ -7,6 +7,7 @@
 
 use super::decimal::{self, DIGITS_MAX};
 use super::{KIND_BITS, KIND_BITS_OF_F64, KIND_CONST, KIND_DEC, KIND_MASK, KIND_ULP, MAX_CHUNK_SAMPLES};
+use crate::bits::bit_len;
 use crate::cursor::{Cursor, DecodeError};
 use crate::ints::{decode_ints, encode_ints};
 use crate::sample::{STALE_NAN, is_stale};
@@ -189,18 +190,14 @@ fn encode_by_bits(values: &[f64], out: &mut Vec<u8>) {
     }
     let middle = (values.len() - ULP_TRIAL) / 2;
     let trial = &values[middle..middle + ULP_TRIAL];
+    let digits = ULP_DIGITS.min_by_key(|&digits| ulp_bits(trial, digits)).unwrap_or(1);
     let mut scratch = Vec::new();
     encode_bits(trial, &mut scratch);
+    let by_bits = scratch.len();
+    scratch.clear();
+    encode_ulp(trial, digits, &mut scratch);
     // Two streams decode at half the speed of one; a twentieth must be gained at least.
-    let mut best = (scratch.len() / 20 * 19, None);
-    for digits in ULP_DIGITS {
-        scratch.clear();
-        encode_ulp(trial, digits, &mut scratch);
-        if scratch.len() < best.0 {
-            best = (scratch.len(), Some(digits));
-        }
-    }
-    if let (_, Some(digits)) = best {
+    if scratch.len() < by_bits / 20 * 19 {
         scratch.clear();
         encode_ulp(values, digits, &mut scratch);
         if scratch.len() < out.len() - from {
@@ -208,6 +205,21 @@ fn encode_by_bits(values: &[f64], out: &mut Vec<u8>) {
             out.extend_from_slice(&scratch);
         }
     }
+}
+
+/// About how many bits the two streams of ULP take.
+fn ulp_bits(values: &[f64], digits: u8) -> u64 {
+    let power = decimal::power(digits);
+    let mut previous = 0;
+    let bits = |value: i64| u64::from(bit_len(zigzag(value)));
+    values
+        .iter()
+        .map(|&value| {
+            let i = decimal::nearest(value, power);
+            let step = i.wrapping_sub(std::mem::replace(&mut previous, i));
+            bits(step) + bits(ordered(value).wrapping_sub(ordered(i as f64 / power)))
+        })
+        .sum()
 }
 
 fn encode_bits(values: &[f64], out: &mut Vec<u8>) {
