@@ -15,10 +15,12 @@ pub(super) fn float(value: &Value) -> Result<f64, String> {
     }
 }
 
+/// A number that is neither NaN nor infinite.
 pub(super) fn finite(value: &Value) -> Result<f64, String> {
     float(value).and_then(|v| if v.is_finite() { Ok(v) } else { Err("value is NaN or Inf".to_owned()) })
 }
 
+/// Seconds as whole nanoseconds; `what` they are stands in the error.
 pub(super) fn nanoseconds(seconds: f64, what: &str) -> Result<i64, String> {
     let nanoseconds = seconds * 1e9;
     if nanoseconds > i64::MAX as f64 || nanoseconds < i64::MIN as f64 {
@@ -59,6 +61,7 @@ const LARGE: [&str; 8] = ["k", "M", "G", "T", "P", "E", "Z", "Y"];
 const SMALL: [&str; 8] = ["m", "u", "n", "p", "f", "a", "z", "y"];
 const BINARY: [&str; 8] = ["ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"];
 
+/// `humanize`: four digits and a metric prefix.
 pub(super) fn humanize(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return four_digits(value);
@@ -68,6 +71,7 @@ pub(super) fn humanize(value: f64) -> String {
     four_digits(value) + prefix
 }
 
+/// `humanize1024`: four digits and a binary prefix.
 pub(super) fn humanize1024(value: f64) -> String {
     if value.abs() <= 1.0 || !value.is_finite() {
         return four_digits(value);
@@ -76,6 +80,7 @@ pub(super) fn humanize1024(value: f64) -> String {
     four_digits(value) + prefix
 }
 
+/// `humanizeDuration`: days to seconds, or four digits of a small unit.
 pub(super) fn humanize_duration(value: f64) -> String {
     if !value.is_finite() {
         return four_digits(value);

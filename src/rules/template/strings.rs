@@ -34,6 +34,7 @@ pub(super) fn split_host_port(address: &str) -> Option<(&str, &str)> {
     if port.contains(['[', ']']) { None } else { Some((host, port)) }
 }
 
+/// The first part of a host name, its port kept; addresses stay as they are.
 pub(super) fn strip_domain(address: &str) -> String {
     let (host, port) = split_host_port(address).unwrap_or((address, ""));
     if host.parse::<std::net::IpAddr>().is_ok() {
@@ -47,10 +48,12 @@ pub(super) fn strip_domain(address: &str) -> String {
     }
 }
 
+/// The text quoted as Go quotes a pattern in a panic.
 pub(super) fn backquote(text: &str) -> String {
     if quote::can_backquote(text) { format!("`{text}`") } else { quote::quote(text) }
 }
 
+/// A link to Prometheus' expression browser: its graph is tab 0, its table tab 1.
 pub(super) fn link(expression: &str, tab: u8) -> String {
     format!("/graph?g0.expr={}&g0.tab={tab}", query_escape(expression))
 }
@@ -68,6 +71,7 @@ pub(super) fn query_escape(text: &str) -> String {
     out
 }
 
+/// `html`: the text escaped for HTML.
 pub(super) fn html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -84,6 +88,7 @@ pub(super) fn html(text: &str) -> String {
     out
 }
 
+/// `js`: the text escaped for JavaScript.
 pub(super) fn js(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
