@@ -61,6 +61,33 @@ impl Default for RuleOptions {
 }
 
 /// Evaluates groups of rules over a database. Cloning is cheap and shares it.
+///
+/// ```
+/// # use larum::{Batch, Db, Labels, Options, Timestamp};
+/// # use larum::rules::{Group, RuleManager};
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("rules.yaml");
+/// std::fs::write(&file, "groups: [{name: g, interval: 15s, rules: [{alert: Down, expr: up == 0}]}]")?;
+/// let db = Db::open(folder.path().join("data"), Options::default())?;
+/// let rules = RuleManager::new(&db, Group::load(&file)?)?;
+///
+/// // The embedder owns time. The first call only learns the time; a slot comes every 15 s.
+/// let start = db.now().as_millis();
+/// rules.tick(Timestamp::from_millis(start));
+/// let mut batch = Batch::new();
+/// let up = Labels::from_pairs([("__name__", "up"), ("job", "api")])?;
+/// batch.push(&up, Timestamp::from_millis(start), 0.0);
+/// db.append(&batch)?;
+/// for alert in rules.tick(Timestamp::from_millis(start + 15_000)) {
+///     assert_eq!(alert.labels.to_string(), r#"{alertname="Down", job="api"}"#);
+///     assert!(!alert.is_resolved());
+/// }
+///
+/// // Or a thread does, until `running` is dropped.
+/// let running = rules.spawn(|alerts| println!("{} alerts", alerts.len()))?;
+/// # drop(running);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct RuleManager {
     inner: Arc<Inner>,
@@ -270,3 +297,7 @@ impl Drop for RunningRules {
         self.manager.inner.cancel.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "manager_tests.rs"]
+mod tests;
