@@ -541,10 +541,10 @@ mod tests {
     use crate::storage::Timestamp;
     use larum_storage_format::{Sample, Value as SampleValue};
 
-    fn memory(series: &[(&[(&str, &str)], &[f64])]) -> Memory {
+    fn memory(series: &[(&str, &[f64])]) -> Memory {
         let mut memory = Memory::default();
-        for (pairs, values) in series {
-            let labels = Labels::from_pairs(pairs.iter().copied()).unwrap();
+        for (name, values) in series {
+            let labels = Labels::from_pairs([(METRIC_NAME, *name)]).unwrap();
             for (i, value) in values.iter().enumerate() {
                 let timestamp_ms = i as i64 * 10_000;
                 let value = SampleValue::Float(*value);
@@ -565,7 +565,7 @@ mod tests {
 
     #[test]
     fn a_name_is_dropped_at_once_or_at_the_end() {
-        let memory = memory(&[(&[("__name__", "a")], &[1.0, 2.0]), (&[("__name__", "b")], &[3.0, 4.0])]);
+        let memory = memory(&[("a", &[1.0, 2.0]), ("b", &[3.0, 4.0])]);
         let query = r#"sum by (__name__) (rate({__name__=~"a|b"}[1m]))"#;
         let eager = EvalOptions::default();
         let at = Steps::instant(Timestamp::from_millis(10_000));
@@ -584,7 +584,7 @@ mod tests {
 
     #[test]
     fn more_samples_than_allowed_are_an_error_and_memory_is_not_asked_for() {
-        let memory = memory(&[(&[("__name__", "a")], &[1.0; 100])]);
+        let memory = memory(&[("a", &[1.0; 100])]);
         let options = EvalOptions { max_samples: 150, ..EvalOptions::default() };
         for (query, count, fails) in [
             ("a", 100, false),
@@ -601,7 +601,7 @@ mod tests {
 
     #[test]
     fn a_canceled_or_late_query_stops() {
-        let memory = memory(&[(&[("__name__", "a")], &[1.0; 10])]);
+        let memory = memory(&[("a", &[1.0; 10])]);
         let cancel = Some(Arc::new(AtomicBool::new(true)));
         let options = EvalOptions { cancel, ..EvalOptions::default() };
         assert!(matches!(run(&memory, "sum(a)", steps(10), &options), Err(EvalError::Canceled)));
@@ -611,7 +611,7 @@ mod tests {
 
     #[test]
     fn what_does_not_depend_on_the_step_reads_its_samples_once() {
-        let memory = memory(&[(&[("__name__", "a")], &[1.0; 100])]);
+        let memory = memory(&[("a", &[1.0; 100])]);
         let options = EvalOptions::default();
         let answer = run(&memory, "sum_over_time(a[10s] @ 50)", steps(100), &options).unwrap();
         assert_eq!(answer.stats.samples, 1);
@@ -621,7 +621,7 @@ mod tests {
 
     #[test]
     fn the_deepest_query_that_parses_can_be_evaluated() {
-        let memory = memory(&[(&[("__name__", "a")], &[1.0])]);
+        let memory = memory(&[("a", &[1.0])]);
         for (open, close) in [("-(", ")"), ("sum(", ")"), ("1+(", ")"), ("max_over_time(", "[1m:])")] {
             let deepest = (1..=1000).rev().find_map(|depth| {
                 let query = format!("{}a{}", open.repeat(depth), close.repeat(depth));

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_mean_survives_an_overflowing_sum() {
         let mut mean = Mean::EMPTY;
-        [9.988465674311579e307; 4].iter().for_each(|x| mean.add(*x));
-        assert_eq!(mean.mean(), 9.988465674311579e307);
+        [1e308; 4].iter().for_each(|x| mean.add(*x));
+        assert_eq!(mean.mean(), 1e308);
     }
 }

@@ -16,8 +16,14 @@ use std::sync::Arc;
 /// A column is known by its address, so the cache keeps it alive. Series whose timestamps nobody
 /// shares would fill it without use; so it starts anew when it has become large.
 pub(crate) struct PerColumn<T> {
-    known: HashMap<(*const i64, usize), (Arc<[i64]>, Rc<T>), foldhash::fast::RandomState>,
+    known: HashMap<(*const i64, usize), Entry<T>, foldhash::fast::RandomState>,
     most: usize,
+}
+
+struct Entry<T> {
+    /// Kept so that its address cannot become that of another.
+    _column: Arc<[i64]>,
+    value: Rc<T>,
 }
 
 /// How many steps all entries of a cache may have together: some 40 MiB of window borders.
@@ -32,14 +38,14 @@ impl<T> PerColumn<T> {
     /// What belongs to `column`, made by `make` if it is the first time.
     pub(crate) fn get(&mut self, column: &Arc<[i64]>, make: impl FnOnce() -> T) -> Rc<T> {
         let key = (column.as_ptr(), column.len());
-        if let Some((_, known)) = self.known.get(&key) {
-            return known.clone();
+        if let Some(known) = self.known.get(&key) {
+            return known.value.clone();
         }
         let made = Rc::new(make());
         if self.known.len() >= self.most {
             self.known.clear();
         }
-        self.known.insert(key, (column.clone(), made.clone()));
+        self.known.insert(key, Entry { _column: column.clone(), value: made.clone() });
         made
     }
 }

@@ -99,13 +99,13 @@ fn per_histogram(
         let mut bits = Bits::none(count);
         let mut floats = vec![0.0; count];
         site.evaluator.budget.hold(count as u64)?;
-        for step in 0..count {
+        for (step, out) in floats.iter_mut().enumerate() {
             buckets.clear();
             buckets.extend(series.iter().filter_map(|(upper_bound, series)| {
                 Some(Bucket { upper_bound: *upper_bound, count: series.row.float(step)? })
             }));
             if !buckets.is_empty() {
-                floats[step] = f(&labels, step, &mut buckets);
+                *out = f(&labels, step, &mut buckets);
                 bits.set(step);
             }
         }
