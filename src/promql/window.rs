@@ -365,6 +365,9 @@ fn rates(
     let mut output = output(count);
     let mut events = Vec::new();
     each_series(evaluator, node, steps, &mut |series| {
+        if kind.is_counter() {
+            refuse_starts(&series.starts_ms, "rate and increase")?;
+        }
         let make = || rate::Shared::new(kind, &series.times_ms, &place, range_ms, steps);
         let shared = shared.get(&series.times_ms, make);
         let mut remarks = remarks(evaluator, &series.labels, node.pos);
@@ -389,6 +392,14 @@ fn rates(
         output.drop_name = true;
         if floats + output.row.histograms.len() > 0 { sink(&mut output) } else { Ok(()) }
     })
+}
+
+/// An error where start timestamps would change the answer: none is better than a wrong one.
+pub(crate) fn refuse_starts(starts_ms: &[i64], function: &str) -> Result<(), EvalError> {
+    if starts_ms.iter().all(|start_ms| *start_ms == 0) {
+        return Ok(());
+    }
+    Err(EvalError::Execution(format!("{function} does not support start timestamps yet")))
 }
 
 fn window<'w>(

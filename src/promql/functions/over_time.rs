@@ -3,7 +3,7 @@
 use super::super::eval::{EvalError, unsupported_histogram};
 use super::super::kahan::{self, Mean, Sum};
 use super::super::row::Bits;
-use super::super::window::{Borders, Remarks, Window};
+use super::super::window::{Borders, Remarks, Window, refuse_starts};
 use larum_storage_format::Value;
 use std::cmp::Ordering;
 
@@ -227,6 +227,7 @@ pub(super) fn quantile(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Ou
 /// `mad_over_time(m)`: the median of the distances from the median; NaN if there is a NaN.
 pub(super) fn mad(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
     of_floats(window, remarks, |floats| {
+        // Sorting would put a NaN at the edge, where the median does not see it.
         if floats.iter().any(|v| v.is_nan()) {
             return f64::NAN;
         }
@@ -277,6 +278,7 @@ pub(super) fn changes(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
 
 /// `resets(m)`
 pub(super) fn resets(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
+    refuse_starts(window.starts_ms, "resets")?;
     if window.histograms.is_empty() {
         return float(window.floats.windows(2).filter(|pair| pair[1] < pair[0]).count() as f64);
     }

@@ -9,7 +9,7 @@ use crate::promql::eval::{EvalError, unsupported_histogram};
 use crate::promql::plan::Place;
 use crate::promql::row::{Bits, Presence, Row};
 use crate::promql::steps::Steps;
-use crate::promql::window::{Borders, RangeSeries, Remarks, Window};
+use crate::promql::window::{Borders, RangeSeries, Remarks, Window, refuse_starts};
 use larum_storage_format::Value;
 
 /// Which of the three.
@@ -223,6 +223,7 @@ pub(crate) fn with_histograms<'w>(
 
 /// `irate(m)`: the per-second rate between the last two samples.
 pub(crate) fn irate(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Result<Option<Value>, EvalError> {
+    refuse_starts(window.starts_ms, "irate")?;
     last_two(window, remarks, true)
 }
 
