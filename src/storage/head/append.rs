@@ -22,6 +22,7 @@ use crate::storage::time::TimeRange;
 use crate::storage::wal::Pending;
 use larum_storage_format::wal::{FrameEncoder, SeriesDeclaration};
 use larum_storage_format::{Histogram, Labels, SeriesId};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +96,7 @@ impl Head {
         }
         scratch.gather(batch, accept, &mut refused);
         refused.sort_by_key(|refused| refused.sample);
+        self.counters.refused_samples.fetch_add(refused.len() as u64, Relaxed);
         let appended = Appended { accepted: scratch.refs.len(), refused };
         if scratch.refs.is_empty() {
             return Ok(Pending::new(appended, None));
@@ -106,7 +108,11 @@ impl Head {
         self.encode(scratch, generation);
         let ticket = self.wal.append(scratch.encoder.finish())?;
         generation.declare(&scratch.undeclared);
-        generation.put(&scratch.rows());
+        let rows = scratch.rows();
+        generation.put(&rows);
+        let (all, histograms) = (rows.refs.len() as u64, rows.histograms.len() as u64);
+        self.counters.float_samples.fetch_add(all - histograms, Relaxed);
+        self.counters.histogram_samples.fetch_add(histograms, Relaxed);
         Ok(Pending::new(appended, Some(ticket)))
     }
 
@@ -148,6 +154,7 @@ impl Head {
                     let home = index.home(found);
                     if is_new {
                         lookup.add(found, home);
+                        self.counters.series_created.fetch_add(1, Relaxed);
                     }
                     lookup.learn(found, hash);
                     scratch.series[series as usize] = found;

@@ -27,7 +27,7 @@ use super::error::OpenError;
 use super::fs::Fs;
 use super::options::{Limits, WalFsync};
 use super::time::Timestamp;
-use super::wal::{Wal, replay};
+use super::wal::{Wal, WalStats, replay};
 use append::Scratch;
 use index::Index;
 use larum_storage_format::IdentitySeed;
@@ -35,6 +35,7 @@ use lookup::{Lookup, RawHasher};
 use restore::Restore;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// A series leaves memory when it was silent for so long.
@@ -53,6 +54,32 @@ pub(crate) struct HeadOptions {
     pub fsync: WalFsync,
 }
 
+/// Figures about a head. They only grow.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HeadStats {
+    /// Series created.
+    pub series_created: u64,
+    /// Series that left because they were silent.
+    pub series_removed: u64,
+    /// Floats appended, no-ops included.
+    pub float_samples: u64,
+    /// Native histograms appended, no-ops included.
+    pub histogram_samples: u64,
+    /// Samples refused for good.
+    pub refused_samples: u64,
+    /// Figures about the WAL.
+    pub wal: WalStats,
+}
+
+#[derive(Default)]
+struct Counters {
+    series_created: AtomicU64,
+    series_removed: AtomicU64,
+    float_samples: AtomicU64,
+    histogram_samples: AtomicU64,
+    refused_samples: AtomicU64,
+}
+
 /// The series in memory and the generations of their samples.
 pub(crate) struct Head {
     options: HeadOptions,
@@ -67,6 +94,7 @@ pub(crate) struct Head {
     /// Generations that were released; some view may still read them.
     released: Mutex<Vec<Weak<Generation>>>,
     scratch: Mutex<Vec<Scratch>>,
+    counters: Counters,
 }
 
 impl Head {
@@ -94,6 +122,7 @@ impl Head {
             frozen: Mutex::default(),
             released: Mutex::default(),
             scratch: Mutex::default(),
+            counters: Counters::default(),
         };
         let mut restore = Restore::new(&head);
         segments.read(fs.as_ref(), options.seed, |generation, contents| restore.put(generation, contents))?;
@@ -206,6 +235,7 @@ impl Head {
             silent.retain(|&series| !gate.has_written(series));
             self.lookup_mut().remove(&silent);
             index.remove(&silent);
+            self.counters.series_removed.fetch_add(silent.len() as u64, Relaxed);
             from = last + 1;
         }
     }
@@ -218,6 +248,20 @@ impl Head {
     /// How many series are in memory.
     pub fn series_count(&self) -> u64 {
         self.index().len()
+    }
+
+    /// Figures about the head.
+    pub fn stats(&self) -> HeadStats {
+        let Counters { series_created, series_removed, float_samples, histogram_samples, refused_samples } =
+            &self.counters;
+        HeadStats {
+            series_created: series_created.load(Relaxed),
+            series_removed: series_removed.load(Relaxed),
+            float_samples: float_samples.load(Relaxed),
+            histogram_samples: histogram_samples.load(Relaxed),
+            refused_samples: refused_samples.load(Relaxed),
+            wal: self.wal.stats(),
+        }
     }
 
     /// Syncs the WAL and refuses appends from now on.

@@ -9,6 +9,7 @@ use super::scrape_groups::{Home, Together};
 use larum_storage_format::wal::Contents;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Puts what the WAL says into a head that nobody else has yet.
 pub(super) struct Restore<'a> {
@@ -89,6 +90,7 @@ impl<'a> Restore<'a> {
             let home = index.home(series);
             if is_new {
                 lookup.add(series, home);
+                self.head.counters.series_created.fetch_add(1, Relaxed);
             }
             self.groups.entry(declared.group).or_insert(home.group());
             let at = declared.series as usize;

@@ -29,6 +29,8 @@ struct State {
     callbacks: VecDeque<(u64, Callback)>,
     failure: Option<String>,
     closing: bool,
+    syncs: u64,
+    sync_time: Duration,
 }
 
 #[derive(Default)]
@@ -84,6 +86,12 @@ impl Commit {
     /// Why nothing can be written any more, if so.
     pub fn failure(&self) -> Option<String> {
         self.shared.state().failure.clone()
+    }
+
+    /// How many syncs there were, and how long they took together.
+    pub fn syncs(&self) -> (u64, Duration) {
+        let state = self.shared.state();
+        (state.syncs, state.sync_time)
     }
 
     /// Ends the log because of a failure.
@@ -151,9 +159,12 @@ fn sync_until_closed(shared: &Shared, policy: WalFsync) {
         let written = state.written;
         drop(state);
 
+        let begun = Instant::now();
         let outcome = files.iter().try_for_each(|file| file.sync());
 
         let mut state = shared.state();
+        state.syncs += files.len() as u64;
+        state.sync_time += begun.elapsed();
         match outcome {
             Ok(()) if state.failure.is_none() => state.synced = written,
             Ok(()) => {}

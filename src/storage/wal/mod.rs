@@ -50,6 +50,20 @@ struct Writer {
     /// Length of the generation's finished segments.
     finished_bytes: u64,
     closed: bool,
+    failures: u64,
+}
+
+/// Figures about the log. All but `segment` only grow.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WalStats {
+    /// Position of the segment that is being written in its generation.
+    pub segment: u64,
+    /// Files synced.
+    pub syncs: u64,
+    /// How long that took.
+    pub sync_time: Duration,
+    /// Writes and syncs that failed.
+    pub failures: u64,
 }
 
 impl Wal {
@@ -64,7 +78,14 @@ impl Wal {
         fsync: WalFsync,
         generation: u64,
     ) -> io::Result<Wal> {
-        let writer = Writer { generation, next_segment: 0, segment: None, finished_bytes: 0, closed: false };
+        let writer = Writer {
+            generation,
+            next_segment: 0,
+            segment: None,
+            finished_bytes: 0,
+            closed: false,
+            failures: 0,
+        };
         Ok(Wal {
             fs,
             dir: dir.to_owned(),
@@ -95,7 +116,10 @@ impl Wal {
             self.finish_segment(&mut writer);
         }
         if writer.segment.is_none() {
-            self.start_segment(&mut writer).map_err(|e| self.append_error(&e))?;
+            self.start_segment(&mut writer).map_err(|e| {
+                writer.failures += 1;
+                self.append_error(&e)
+            })?;
         }
         let segment = writer.segment.as_mut().expect("it was just started");
         if let Err(e) = segment.append(frame) {
@@ -103,6 +127,7 @@ impl Wal {
                 // What follows would stand behind a torn frame.
                 self.commit.fail(format!("{e}; and the log could not be taken back: {again}"));
             }
+            writer.failures += 1;
             return Err(self.append_error(&e));
         }
         Ok(self.commit.written(segment.file()))
@@ -139,9 +164,6 @@ impl Wal {
     }
 
     /// Goes on with a new generation. The caller keeps appends away meanwhile.
-    ///
-    /// # Errors
-    /// If the log is closed.
     pub fn switch(&self, generation: u64) {
         let mut writer = self.writer();
         self.finish_segment(&mut writer);
@@ -159,6 +181,14 @@ impl Wal {
     pub fn active_bytes(&self) -> u64 {
         let writer = self.writer();
         writer.finished_bytes + writer.segment.as_ref().map_or(0, Segment::len)
+    }
+
+    /// Figures about the log.
+    pub fn stats(&self) -> WalStats {
+        let writer = self.writer();
+        let (syncs, sync_time) = self.commit.syncs();
+        let failures = writer.failures + u64::from(self.commit.failure().is_some());
+        WalStats { segment: u64::from(writer.next_segment.saturating_sub(1)), syncs, sync_time, failures }
     }
 
     /// Syncs what was written and takes nothing any more.

@@ -8,6 +8,7 @@ use super::{frame, histogram};
 use crate::cursor::{Cursor, DecodeError};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
+use crate::metadata::MetricMetadata;
 use crate::series_id::SeriesId;
 use crate::varint::{put_uvarint, zigzag};
 use std::sync::Arc;
@@ -51,19 +52,6 @@ pub struct Exemplar {
     pub labels: Labels,
 }
 
-/// What is known about a metric besides its samples.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Metadata {
-    /// The metric's name.
-    pub metric: String,
-    /// Prometheus' name of the type, e.g. `counter`.
-    pub metric_type: String,
-    /// The unit.
-    pub unit: String,
-    /// The help text.
-    pub help: String,
-}
-
 /// The decoded records of one frame. Reuse one for many frames.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
@@ -82,7 +70,7 @@ pub struct Contents {
     /// Exemplars.
     pub exemplars: Vec<Exemplar>,
     /// Metadata of metrics.
-    pub metadata: Vec<Metadata>,
+    pub metadata: Vec<MetricMetadata>,
     /// The payload, unpacked.
     unpacked: Vec<u8>,
 }
@@ -190,13 +178,9 @@ impl FrameEncoder {
     }
 
     /// Adds metadata of metrics.
-    pub fn metadata(&mut self, metadata: &[Metadata]) {
+    pub fn metadata(&mut self, metadata: &[MetricMetadata]) {
         self.record(kind::METADATA, |out| {
-            for entry in metadata {
-                for text in [&entry.metric, &entry.metric_type, &entry.unit, &entry.help] {
-                    put_block(out, text.as_bytes());
-                }
-            }
+            metadata.iter().for_each(|entry| entry.encode(out));
         });
     }
 
@@ -421,14 +405,8 @@ impl Contents {
     }
 
     fn decode_metadata(&mut self, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
-        const WHAT: &str = "metadata";
         while !cursor.is_empty() {
-            self.metadata.push(Metadata {
-                metric: cursor.text(WHAT)?.to_owned(),
-                metric_type: cursor.text(WHAT)?.to_owned(),
-                unit: cursor.text(WHAT)?.to_owned(),
-                help: cursor.text(WHAT)?.to_owned(),
-            });
+            self.metadata.push(MetricMetadata::decode(cursor)?);
         }
         Ok(())
     }
@@ -485,9 +463,9 @@ mod tests {
         encoder.start_timestamps(&[(0, 3), (3, i64::MIN)]);
         let exemplars = [Exemplar { series: 1, timestamp_ms: -1, value: 2.0, labels: Labels::empty() }];
         encoder.exemplars(&exemplars);
-        let metadata = [Metadata {
-            metric: "up".into(),
-            metric_type: "gauge".into(),
+        let metadata = [MetricMetadata {
+            name: "up".into(),
+            metric_type: crate::metadata::MetricType::Gauge,
             unit: String::new(),
             help: "Whether it is up.".into(),
         }];
