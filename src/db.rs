@@ -11,6 +11,34 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// An open database. Cloning is cheap and shares it; it closes when the last clone is dropped.
+///
+/// ```
+/// use larum::promql::{Steps, Value};
+/// use larum::{Batch, Db, Labels, Options, Timestamp};
+/// use std::time::Duration;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("data");
+/// let db = Db::open(&path, Options::default())?; // keeps everything by default
+///
+/// let up = Labels::from_pairs([("__name__", "up"), ("job", "api")])?;
+/// let mut batch = Batch::new();
+/// batch.push(&up, Timestamp::from_millis(60_000), 1.0);
+/// let outcome = db.append(&batch)?;
+/// assert_eq!((outcome.accepted, outcome.refused.len()), (1, 0));
+///
+/// let answer = db.query("sum by (job) (up)", Timestamp::from_millis(61_000))?;
+/// let Value::Vector(elements) = answer.value else { unreachable!() };
+/// assert_eq!(elements[0].labels.to_string(), r#"{job="api"}"#);
+///
+/// let (start, end) = (Timestamp::from_millis(60_000), Timestamp::from_millis(120_000));
+/// let answer = db.query_range("up", Steps::new(start, end, Duration::from_secs(30))?)?;
+/// let Value::Matrix(series) = answer.value else { unreachable!() };
+/// assert_eq!(series[0].floats.len(), 3);
+///
+/// db.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Db {
     inner: Arc<Inner>,

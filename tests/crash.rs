@@ -4,7 +4,7 @@
 //! prints what was acknowledged; it is killed in the middle, and the folder is read.
 
 use larum::storage::series_set::Columns;
-use larum::storage::{Batch, SeriesSet, Source, Storage, TimeRange, Timestamp};
+use larum::storage::{Batch, Source, Storage, TimeRange, Timestamp};
 use larum::{Labels, Options};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -80,7 +80,9 @@ fn acknowledged_samples_survive_kill_9() {
         child.kill().unwrap();
         child.wait().unwrap();
         // What it still said before the end.
-        lines.map_while(Result::ok).for_each(|line| drop(note(&line, &mut acknowledged)));
+        for line in lines.map_while(Result::ok) {
+            note(&line, &mut acknowledged);
+        }
         next = acknowledged.last().unwrap() + 2;
         check(&folder, &acknowledged);
     }

@@ -4,7 +4,7 @@
 use larum::Labels;
 use larum::storage::options::Maintenance;
 use larum::storage::series_set::Columns;
-use larum::storage::{Batch, Matcher, Options, SeriesSet, Source, Storage, TimeRange, Timestamp};
+use larum::storage::{Batch, Matcher, Options, Source, Storage, TimeRange, Timestamp};
 use larum_storage_format::{STALE_NAN, is_stale};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

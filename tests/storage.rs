@@ -2,13 +2,11 @@
 
 use larum::storage::options::Maintenance;
 use larum::storage::series_set::Columns;
-use larum::storage::{
-    Batch, MatchOp, Matcher, OpenError, Options, SeriesSet, Source, Storage, TimeRange, Timestamp,
-};
+use larum::storage::{Batch, MatchOp, Matcher, OpenError, Options, Source, Storage, TimeRange, Timestamp};
 use larum::{Histogram, Labels};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 const MINUTE: i64 = 60_000;
@@ -448,4 +446,38 @@ fn series_of_one_target_share_their_timestamps_across_head_and_partitions() {
     let loaded: Vec<_> = (0..3).map(|i| set.load(i, &mut columns).unwrap()).collect();
     assert_eq!(loaded[0].len(), 5);
     assert!(loaded.iter().all(|samples| Arc::ptr_eq(&samples.timestamps, &loaded[0].timestamps)));
+}
+
+#[test]
+fn readers_see_every_acknowledged_sample_while_the_background_works() {
+    let fixture = Fixture::new();
+    let options = Options { maintenance: Maintenance::Thread, wal_bytes: 8 << 10, ..fixture.options() };
+    let storage = Storage::open(&fixture.path(), options).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                storage.flush().unwrap();
+                storage.compact().unwrap();
+            }
+        });
+        let writer = |job: &'static str| {
+            let storage = &storage;
+            move || {
+                for i in 0..300 {
+                    append(storage, job, &[(START + i, i as f64)]);
+                    let found = read(storage, job);
+                    assert_eq!(found.len() as i64, i + 1, "{job}: {:?}", found.last());
+                    assert!(found.iter().all(|(t, v)| t - START == *v as i64));
+                }
+            }
+        };
+        let writers = ["a", "b"].map(|job| scope.spawn(writer(job)));
+        let outcomes = writers.map(|writer| writer.join());
+        done.store(true, Ordering::Relaxed);
+        worker.join().unwrap();
+        outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+    });
+    storage.close().unwrap();
+    assert_eq!(read(&fixture.open(), "a").len(), 300);
 }

@@ -23,18 +23,12 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
     /// Creates a file for appending. It must not exist.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Opens an existing file for appending.
-    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
-
     /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
     /// Maps a whole file. Only for files that are finished and synced: nobody ever writes to or
     /// truncates them again.
     fn map(&self, path: &Path) -> io::Result<Bytes>;
-
-    /// The length of a file.
-    fn len(&self, path: &Path) -> io::Result<u64>;
 
     /// Whether there is something of that name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
@@ -59,8 +53,7 @@ pub(crate) trait WriteFile: fmt::Debug + Send + Sync {
     /// may end with a part of them.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Overwrites bytes at `offset`; the end of the file may move. Not for files opened by
-    /// [`Fs::open_append`], where Linux appends whatever the offset.
+    /// Overwrites bytes at `offset`; the end of the file may move.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Makes the content survive a power cut. After an error, nobody knows what is on the device.
@@ -72,9 +65,6 @@ pub(crate) trait WriteFile: fmt::Debug + Send + Sync {
     /// Reserves space up to `len` without moving the end of the file. A hint: does nothing where
     /// the file system cannot.
     fn preallocate(&self, len: u64) -> io::Result<()>;
-
-    /// The length of the file.
-    fn len(&self) -> io::Result<u64>;
 }
 
 /// A lock that is held until it is dropped.
@@ -122,10 +112,6 @@ impl Fs for RealFs {
         Ok(Box::new(RealFile(file.map_err(at_path(path))?)))
     }
 
-    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(RealFile(File::options().append(true).open(path).map_err(at_path(path))?)))
-    }
-
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path).map_err(at_path(path))
     }
@@ -138,10 +124,6 @@ impl Fs for RealFs {
         // folder is open to its owner alone, and the lock keeps other processes of Larum out.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(at_path(path))?;
         Ok(Bytes::from_owner(map))
-    }
-
-    fn len(&self, path: &Path) -> io::Result<u64> {
-        Ok(fs::metadata(path).map_err(at_path(path))?.len())
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -194,7 +176,7 @@ impl WriteFile for RealFile {
     fn truncate(&self, len: u64) -> io::Result<()> {
         use std::io::Seek;
         self.0.set_len(len)?;
-        // Appending goes on at the new end, also where the file was not opened for appending.
+        // Appending goes on at the new end.
         (&self.0).seek(io::SeekFrom::Start(len)).map(drop)
     }
 
@@ -211,10 +193,6 @@ impl WriteFile for RealFile {
     #[cfg(not(target_os = "linux"))]
     fn preallocate(&self, _len: u64) -> io::Result<()> {
         Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
     }
 }
 
@@ -258,7 +236,7 @@ mod tests {
         let path = dir.path().join("a");
         let file = RealFs.create(&path).unwrap();
         file.preallocate(1 << 20).unwrap();
-        assert_eq!(file.len().unwrap(), 0);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
         file.append(b"0123456789").unwrap();
         file.write_at(b"ab", 1).unwrap();
         file.truncate(5).unwrap();
@@ -266,8 +244,7 @@ mod tests {
         file.sync().unwrap();
         assert_eq!(RealFs.map(&path).unwrap(), b"0ab34!"[..]);
         assert!(RealFs.create(&path).is_err());
-        RealFs.open_append(&path).unwrap().append(b"?").unwrap();
-        assert_eq!(RealFs.read(&path).unwrap(), b"0ab34!?");
+        assert_eq!(RealFs.read(&path).unwrap(), b"0ab34!");
     }
 
     #[test]

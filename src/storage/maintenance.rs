@@ -8,7 +8,7 @@ use super::compaction::{self, Merge};
 use super::cut;
 use super::cutter::Cut;
 use super::engine::Inner;
-use super::merger::{Job, Merged};
+use super::merger::{self, Merged};
 use super::part::Part;
 use super::time::Timestamp;
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// What a thread does again and again.
+type Job = fn(&Inner) -> io::Result<()>;
+
 /// The background threads. Dropping them stops and joins them.
 pub(crate) struct Workers {
     /// Never sends; a dropped sender ends the threads' waiting.
@@ -37,7 +40,7 @@ impl Workers {
     pub fn start(inner: &Arc<Inner>) -> io::Result<Workers> {
         let (stop, stopped) = bounded::<()>(0);
         let mut workers = Workers { stop: Some(stop), threads: Vec::new() };
-        let jobs: [(&str, fn(&Inner) -> io::Result<()>); 2] = [
+        let jobs: [(&str, Job); 2] = [
             ("larum-cut", |inner| inner.drop_expired().and_then(|()| inner.cut_if_due())),
             ("larum-merge", |inner| inner.merge_while(compaction::plan)),
         ];
@@ -163,7 +166,7 @@ impl Inner {
             let Some(inputs) = inputs else { return Ok(()) };
             (inputs, catalog.manifest().seed, catalog.take_numbers(1))
         };
-        let job = Job {
+        let job = merger::Job {
             fs: &*self.fs,
             folder: &self.folder,
             seed,

@@ -130,13 +130,13 @@ fn rebuild(
         headers.iter().filter(|h| is_complete(h)).flat_map(|h| h.origin.sources.iter().copied()).collect();
     let first_generation =
         headers.iter().filter(|h| is_complete(h)).map(|h| h.origin.generations.1 + 1).max().unwrap_or(1);
-    headers.retain(|h| {
-        let unfinished_merge = !h.origin.sources.is_empty() && !is_complete(h);
-        // The files of an unfinished cut stay: what they hold comes from the WAL again, and equal
-        // samples do no harm. Those of an unfinished merge go if their sources are there.
-        !replaced.contains(&h.number)
-            && !(unfinished_merge && h.origin.sources.iter().all(|n| present.contains(n)))
-    });
+    // The files of an unfinished cut stay: what they hold comes from the WAL again, and equal
+    // samples do no harm. Those of an unfinished merge go if their sources are there.
+    let unfinished = |h: &PartitionHeader| {
+        let sources = &h.origin.sources;
+        !sources.is_empty() && !is_complete(h) && sources.iter().all(|n| present.contains(n))
+    };
+    headers.retain(|h| !replaced.contains(&h.number) && !unfinished(h));
     let live = |h: &PartitionHeader| LivePartition {
         number: h.number,
         sequence: h.sequence,

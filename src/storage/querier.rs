@@ -79,9 +79,12 @@ impl View {
         Ok(self.collect(sets, range, |part, matchers| part.label_values(name, matchers)))
     }
 
-    /// The series that match any of the `sets` and may hold samples in `range`, sorted by labels.
+    /// The series that match any of the `sets` (all series, if there is no set) and may hold samples
+    /// in `range`, sorted by labels.
     pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, ReadError> {
         let mut found: BTreeMap<SeriesId, Labels> = BTreeMap::new();
+        let everything = [Vec::new()];
+        let sets = if sets.is_empty() { &everything } else { sets };
         for (_, layer) in self.layers_in(range) {
             for matchers in sets {
                 for (id, series) in layer.part.select(matchers) {
@@ -100,16 +103,15 @@ impl View {
         range: TimeRange,
         ask: impl Fn(&dyn Part, &[Matcher]) -> Vec<String>,
     ) -> Vec<String> {
-        let mut all = BTreeSet::new();
+        let everything = [Vec::new()];
+        let sets = if sets.is_empty() { &everything } else { sets };
+        let mut found = BTreeSet::new();
         for (_, layer) in self.layers_in(range) {
-            if sets.is_empty() {
-                all.extend(ask(&*layer.part, &[]));
-            }
             for matchers in sets {
-                all.extend(ask(&*layer.part, matchers));
+                found.extend(ask(&*layer.part, matchers));
             }
         }
-        all.into_iter().collect()
+        found.into_iter().collect()
     }
 
     fn layers(&self) -> impl Iterator<Item = &Layer> {
@@ -182,11 +184,6 @@ struct Warnings {
 }
 
 impl Selection<'_> {
-    /// The identity of the series at `index`.
-    pub fn id(&self, index: usize) -> SeriesId {
-        self.places(index)[0].id
-    }
-
     fn places(&self, index: usize) -> &[Found] {
         let range: Range<usize> = self.starts[index] as usize..self.starts[index + 1] as usize;
         &self.found[range]

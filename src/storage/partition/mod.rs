@@ -72,17 +72,6 @@ impl Partition {
         self.file.series_id(ordinal)
     }
 
-    /// Whether some sample of the series lies in `range`, by what the chunks' timestamps say.
-    pub fn has_samples(&self, ordinal: u32, range: TimeRange, columns: &mut Columns) -> bool {
-        let Ok(chunks) = self.file.chunks(ordinal) else { return false };
-        chunks.flatten().any(|chunk| {
-            self.timestamps(&chunk, 0, columns).is_ok_and(|(_, timestamps)| {
-                let from = timestamps.partition_point(|&t| t < range.min_ms);
-                timestamps.get(from).is_some_and(|&t| t <= range.max_ms)
-            })
-        })
-    }
-
     /// The timestamps of a chunk, and where they come from.
     fn timestamps(
         &self,
