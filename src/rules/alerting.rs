@@ -74,6 +74,9 @@ impl AlertingRule {
         surroundings: &Surroundings<'_>,
     ) -> Result<FoundAlerts, RuleError> {
         let mut found = FoundAlerts::new();
+        if answer.is_empty() {
+            return Ok(found);
+        }
         let mut data = surroundings.data();
         for element in answer {
             let value = match element.value {
@@ -108,6 +111,7 @@ impl AlertingRule {
         limit: usize,
     ) -> Result<(), RuleError> {
         alerts.retain(|labels, alert| {
+            alert.not_after(at);
             if alert.state == AlertState::Inactive && found.contains_key(labels) {
                 // It is active again: a new alert, which is added below.
                 return false;
@@ -221,6 +225,15 @@ impl AlertingRule {
 }
 
 impl ActiveAlert {
+    /// After the clock went back, nothing that is waited for began later than now.
+    fn not_after(&mut self, at: Timestamp) {
+        if self.state == AlertState::Pending {
+            self.active_at = self.active_at.min(at);
+        }
+        self.keep_firing_since = self.keep_firing_since.map(|t| t.min(at));
+        self.resolved_at = self.resolved_at.map(|t| t.min(at));
+    }
+
     fn needs_sending(&self, at: Timestamp, resend_delay_ms: i64) -> bool {
         if self.state == AlertState::Pending {
             return false;

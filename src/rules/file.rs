@@ -97,19 +97,19 @@ fn read_group(
     };
     check_labels(path, &twin.labels)?;
     let mut rules = Vec::with_capacity(twin.rules.len());
-    let mut seen = HashSet::new();
+    let mut places = Vec::with_capacity(twin.rules.len());
     for rule in twin.rules {
-        let place = Spanned { value: (), referenced: rule.referenced, defined: rule.defined };
-        let rule = read_rule(source, &place, rule.value, &twin.labels, warnings)?;
-        if !seen.insert((
-            rule.name().to_owned(),
-            rule.labels().map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>(),
-        )) {
+        let place = Spanned::new((), rule.referenced, rule.defined);
+        rules.push(read_rule(source, &place, rule.value, &twin.labels, warnings)?);
+        places.push(place);
+    }
+    let mut seen = HashSet::new();
+    for (rule, place) in rules.iter().zip(&places) {
+        if !seen.insert(rule.identity()) {
             let what =
                 format!("{} has the same name and labels as a rule before it in this group", rule.name());
-            warnings.push(FileError::at(path, &place, what));
+            warnings.push(FileError::at(path, place, what));
         }
-        rules.push(rule);
     }
     Ok(Group {
         name: twin.name.value,

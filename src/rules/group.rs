@@ -79,9 +79,13 @@ impl Rule {
         }
     }
 
-    /// What identifies the rule within its group while the file is edited: name and labels, as in
-    /// Prometheus. Several rules may share it; then their order tells them apart.
+    /// What identifies the rule within its group while the file is edited: kind, name and labels,
+    /// as in Prometheus. Several rules may share it; then their order tells them apart.
     pub fn identity(&self) -> Vec<(&str, &str)> {
-        std::iter::once(("", self.name())).chain(self.labels()).collect()
+        let kind = match self {
+            Rule::Alerting(_) => "alert",
+            Rule::Recording(_) => "record",
+        };
+        std::iter::once((kind, self.name())).chain(self.labels()).collect()
     }
 }

@@ -159,8 +159,8 @@ impl RuleManager {
     }
 
     /// Evaluates from now on in a thread of its own, by the clock of the database, and calls
-    /// `hear` with the alerts of each round that has some. The thread ends when the returned
-    /// handle is dropped.
+    /// `hear` with the alerts of each round that has some; the next round waits until it returns.
+    /// The thread ends when the returned handle is dropped.
     pub fn spawn(&self, hear: impl FnMut(Vec<Alert>) + Send + 'static) -> std::io::Result<RunningRules> {
         self.inner.cancel.store(false, Ordering::Relaxed);
         let stop = Arc::new(Stop::default());

@@ -1,8 +1,8 @@
 //! What is kept of rules in [`crate::state`], and how it is written.
 //!
 //! Keys begin with a letter. `g` + file, name: the group's last committed slot. `a` + file, name,
-//! rule, number, labels: one alert. Texts are a varint length and bytes; rule is the canonical
-//! notation of name and labels, number tells apart rules that share them.
+//! rule, number, labels: one alert. Texts are a varint length and bytes; rule is the texts
+//! of its identity, number tells apart rules that share one.
 
 use super::alert::AlertState;
 use super::alerting::{ActiveAlert, ActiveAlerts};
