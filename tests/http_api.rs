@@ -1,0 +1,476 @@
+//! The server from outside: every answer to a write, the shapes of the API, and what it refuses.
+
+mod support;
+
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+use support::{
+    Larum, Response, free_port, get, get_with, now_ms, post, remote_write, shared, wait_until, write_request,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs larum with `args` until it ends by itself.
+fn run(args: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_larum")).args(args).current_dir(dir).output().expect("larum runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Posts `body` to the write path, compressed unless it is a raw body, with further headers.
+fn write_raw(larum: &Larum, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    let mut all = vec![("Content-Type", "application/x-protobuf")];
+    all.extend_from_slice(headers);
+    post(&format!("{}/api/v1/write", larum.url), &all, body).expect("the server answers")
+}
+
+fn snappy(body: &[u8]) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(body).expect("snappy compresses")
+}
+
+/// One query at one time; the body of the answer.
+fn query(larum: &Larum, query: &str, t_ms: i64) -> String {
+    let time = format!("{}.{:03}", t_ms / 1000, t_ms % 1000);
+    let url = format!("{}/api/v1/query", larum.url);
+    get_with(&url, &[("query", query), ("time", &time)]).expect("the server answers").body
+}
+
+/// Sends `request` as it stands and reads until the server closes the connection.
+fn exchange(larum: &Larum, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", larum.port)).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream.write_all(request.as_bytes()).expect("the request is sent");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn a_command_line_that_cannot_be_understood_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(&["--web.listen-adress=127.0.0.1:0"], dir.path());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--web.listen-adress"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--web.listen-address"), "the suggestion: {}", stderr(&output));
+
+    std::fs::write(dir.path().join("bad.yml"), "global:\n  evaluation_intervall: 1s\n").unwrap();
+    let output = run(&["--config.file=bad.yml"], dir.path());
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "larum: --config.file: bad.yml:2:3: unknown field `evaluation_intervall`";
+    assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
+
+    let output = run(&["--version"], dir.path());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("larum {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn files_are_checked_without_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("good.yml", "groups: [{name: g, rules: [{record: a, expr: up}]}]\n");
+    write("tab.yml", "groups:\n\t- name: g\n");
+    write("unknown.yml", "groups:\n- name: g\n  rulez: []\n");
+    write("config.yml", "rule_files: [good.yml]\n");
+    assert_eq!(run(&["check", "rules", "good.yml"], dir.path()).status.code(), Some(0));
+    assert_eq!(run(&["check", "config", "config.yml"], dir.path()).status.code(), Some(0));
+    for (file, place) in [("tab.yml", "tab.yml:2:"), ("unknown.yml", "unknown.yml:3:3:")] {
+        let output = run(&["check", "rules", file], dir.path());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).starts_with(place), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_refused_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &[]);
+    let address = format!("--web.listen-address=127.0.0.1:{}", free_port());
+    let output = run(&["--storage.tsdb.path=data", &address, "--log.level=error"], dir.path());
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert!(error.starts_with("larum: --storage.tsdb.path: data folder data is in use"), "{error}");
+    let mode = std::fs::metadata(dir.path().join("data")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "nobody else may read the data");
+
+    let taken = format!("--web.listen-address=127.0.0.1:{}", larum.port);
+    let output = run(&["--storage.tsdb.path=other", &taken, "--log.level=error"], dir.path());
+    assert!(stderr(&output).contains(&taken), "{}", stderr(&output));
+
+    std::fs::create_dir_all(dir.path().join("prometheus/chunks_head")).unwrap();
+    std::fs::create_dir_all(dir.path().join("prometheus/wal")).unwrap();
+    std::fs::write(dir.path().join("prometheus/wal/00000000"), "").unwrap();
+    let output = run(&["--storage.tsdb.path=prometheus", &address, "--log.level=error"], dir.path());
+    assert!(stderr(&output).contains("holds Prometheus' data"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_write_is_answered_by_what_came_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &["--storage.tsdb.retention.time=1d"]);
+    let now = now_ms();
+    let up = [("__name__", "up"), ("job", "a")];
+    let kept = remote_write(&larum.url, &[(&up, &[(now, 1.0)])]);
+    assert_eq!((kept.status, kept.body.as_str()), (204, ""));
+    let again = remote_write(&larum.url, &[(&up, &[(now, 1.0)])]);
+    assert_eq!(again.status, 204, "what is there already is a no-op: {}", again.body);
+
+    // Good samples of a request are kept, bad ones are named.
+    let no_name = [("job", "a")];
+    let long = "x".repeat(10 << 20);
+    let too_long = [("__name__", "up"), ("path", long.as_str())];
+    let (old, ahead) = (now - 2 * 86_400_000, now + 3_600_000);
+    type Labels<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Labels, i64, &str); 8] = [
+        (&no_name, now, "__name__ is missing"),
+        (&[("__name__", "up"), ("a", "1"), ("a", "2")], now, "duplicate label name \"a\""),
+        (&[("__name__", "up"), ("", "1")], now, "empty name"),
+        (&too_long, now, "10485760 bytes long, 16384 are allowed"),
+        (&up, old, "older than retention"),
+        (&up, ahead, "too far ahead of now"),
+        (&up, i64::MAX, "too far ahead of now"),
+        (&up, i64::MIN, "older than retention"),
+    ];
+    for (i, (labels, t_ms, reason)) in cases.into_iter().enumerate() {
+        let good_name = format!("good_{i}");
+        let good = [("__name__", good_name.as_str())];
+        let answer = remote_write(&larum.url, &[(labels, &[(t_ms, 2.0)]), (&good, &[(now, 3.0)])]);
+        assert_eq!(answer.status, 400, "{reason}: {}", answer.body);
+        let head: String = answer.body.chars().take(1024).collect();
+        assert!(head.starts_with("refused 1 of 2: "), "{head}");
+        for part in [reason, ", series {", &format!(", timestamp {t_ms}\n")] {
+            assert!(head.contains(part), "{part} in {head}");
+        }
+        assert!(query(&larum, &good_name, now).contains("\"3\""), "the good sample beside: {reason}");
+    }
+
+    // Labels in any order and empty values are the same series.
+    let mixed = [("job", "a"), ("empty", ""), ("__name__", "up")];
+    assert_eq!(remote_write(&larum.url, &[(&mixed, &[(now + 1, 5.0)])]).status, 204);
+    assert!(query(&larum, "count(up)", now + 1).contains(",\"1\"]"));
+
+    // What is no write request at all.
+    let request = snappy(&write_request(&[(&up, &[(now, 1.0)])]));
+    let gzip = write_raw(&larum, &[("Content-Encoding", "gzip")], &request);
+    assert_eq!(gzip.status, 415);
+    for proto in ["proto=io.prometheus.write.v2.Request", " proto = io.prometheus.write.v2.Request"] {
+        let content_type = format!("application/x-protobuf;{proto}");
+        let url = format!("{}/api/v1/write", larum.url);
+        assert_eq!(post(&url, &[("Content-Type", &content_type)], &request).unwrap().status, 415);
+    }
+    let garbage = write_raw(&larum, &[], &snappy(&[0xff; 100]));
+    assert_eq!(garbage.status, 400);
+    assert!(garbage.body.contains("at byte 0"), "{}", garbage.body);
+    let truncated = write_raw(&larum, &[], &request[..request.len() - 5]);
+    assert_eq!((truncated.status, truncated.body.contains("no snappy block")), (400, true));
+    let claim = write_raw(&larum, &[], &[0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2, 3, 4, 5]);
+    assert_eq!(claim.status, 400);
+    assert!(claim.body.contains("4294967295 bytes long"), "{}", claim.body);
+    let huge = write_raw(&larum, &[], &vec![0; (32 << 20) + 1]);
+    assert_eq!(huge.status, 400);
+    assert!(huge.body.contains("longer than 33554432 bytes"), "{}", huge.body);
+    assert!(query(&larum, "up", now).contains("\"success\""), "it still answers");
+}
+
+#[test]
+fn acknowledged_samples_survive_kill_9_and_a_clean_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = now_ms() - 60_000;
+    let labels = [("__name__", "kept")];
+    let mut larum = Larum::start(dir.path(), &[]);
+    for round in 0..3 {
+        for i in 0..20 {
+            let t_ms = start + round * 1000 + i;
+            assert_eq!(remote_write(&larum.url, &[(&labels, &[(t_ms, 1.0)])]).status, 204);
+        }
+        if round == 1 {
+            assert_eq!(larum.process.stop(PATIENCE), Some(0), "a clean stop");
+        } else {
+            larum.process.kill_9();
+        }
+        larum = Larum::start(dir.path(), &[]);
+        let expected = format!(",\"{}\"]", 20 * (round + 1));
+        let counted = query(&larum, "count_over_time(kept[2m])", start + 60_000);
+        assert!(counted.contains(&expected), "{expected} in {counted}");
+    }
+}
+
+#[test]
+fn answers_to_queries_are_prometheus_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &[]);
+    let t = now_ms() / 1000 * 1000 - 60_000;
+    let a = [("__name__", "m"), ("path", "/a<\"b\">&c")];
+    let b = [("__name__", "m"), ("path", "/b")];
+    let a_samples = [(t, 1.5), (t + 15_120, 1e-7), (t + 30_000, f64::INFINITY)];
+    let written = remote_write(&larum.url, &[(&a, &a_samples), (&b, &[(t, 1e21)])]);
+    assert_eq!(written.status, 204, "{}", written.body);
+    let s = t / 1000;
+
+    let metric_a = r#"{"__name__":"m","path":"/a<\"b\">&c"}"#;
+    let metric_b = r#"{"__name__":"m","path":"/b"}"#;
+    let success = |kind: &str, result: &str| {
+        format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":{result}}}}}"#)
+    };
+    let instant = |q: &str| query(&larum, q, t);
+    for (selector, metric, value) in [("m{path!=\"/b\"}", metric_a, "1.5"), ("m{path=\"/b\"}", metric_b, "1e+21")] {
+        let result = format!(r#"[{{"metric":{metric},"value":[{s},"{value}"]}}]"#);
+        assert_eq!(instant(selector), success("vector", &result));
+    }
+    assert_eq!(instant("nothing"), success("vector", "[]"));
+    assert_eq!(instant("1e21"), success("scalar", &format!(r#"[{s},"1000000000000000000000"]"#)));
+    assert_eq!(instant("\"a<b\""), success("string", &format!(r#"[{s},"a\u003cb"]"#)));
+    assert_eq!(
+        query(&larum, "m{path=~\"/a.*\"}[1m]", t + 30_000),
+        success(
+            "matrix",
+            &format!(
+                r#"[{{"metric":{metric_a},"values":[[{s},"1.5"],[{}.120,"1e-07"],[{},"+Inf"]]}}]"#,
+                s + 15,
+                s + 30
+            )
+        )
+    );
+
+    let range_url = format!("{}/api/v1/query_range", larum.url);
+    let (start, end) = (s.to_string(), (s + 30).to_string());
+    let range = [("query", "m{path=\"/b\"} * 2"), ("start", &start), ("end", &end), ("step", "15s")];
+    let expected = success(
+        "matrix",
+        &format!(
+            r#"[{{"metric":{{"path":"/b"}},"values":[[{s},"2e+21"],[{},"2e+21"],[{},"2e+21"]]}}]"#,
+            s + 15,
+            s + 30
+        ),
+    );
+    assert_eq!(get_with(&range_url, &range).unwrap().body, expected);
+    let form = format!("query=m%7Bpath%3D%22%2Fb%22%7D+*+2&start={start}&end={end}&step=15");
+    let posted = post(&range_url, &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes());
+    assert_eq!(posted.unwrap().body, expected, "GET and form POST are alike");
+
+    let text = |path: &str| get(&format!("{}{path}", larum.url)).unwrap().body;
+    assert_eq!(text("/api/v1/labels"), r#"{"status":"success","data":["__name__","path"]}"#);
+    assert_eq!(
+        text("/api/v1/label/path/values"),
+        r#"{"status":"success","data":["/a\u003c\"b\"\u003e\u0026c","/b"]}"#
+    );
+    assert_eq!(
+        text("/api/v1/label/U__pa_74_h/values?limit=1"),
+        format!(
+            r#"{{"status":"success","data":["/a\u003c\"b\"\u003e\u0026c"],"warnings":["results truncated due to limit"]}}"#
+        )
+    );
+    assert_eq!(text("/api/v1/label/no%2Fsuch%20name/values"), r#"{"status":"success","data":[]}"#);
+    assert_eq!(
+        text("/api/v1/series?match[]=m"),
+        format!(r#"{{"status":"success","data":[{metric_a},{metric_b}]}}"#)
+    );
+    assert_eq!(
+        text("/api/v1/query?query=m&limit=1&time=") + "|",
+        text("/api/v1/query?query=m&limit=1") + "|",
+        "an empty parameter is an absent one"
+    );
+    for (path, data) in [
+        ("/api/v1/rules", json!({ "groups": [] })),
+        ("/api/v1/alerts", json!({ "alerts": [] })),
+        ("/api/v1/metadata", json!({})),
+        ("/api/v1/targets", json!({ "activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {} })),
+        ("/api/v1/alertmanagers", json!({ "activeAlertmanagers": [], "droppedAlertmanagers": [] })),
+    ] {
+        let answer = get(&format!("{}{path}", larum.url)).unwrap();
+        assert_eq!(answer.json(), json!({ "status": "success", "data": data }), "{path}");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{path}");
+    }
+}
+
+#[test]
+fn faults_of_a_query_are_named_and_leave_the_server_answering() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &[]);
+    let error = |path: &str, parameters: &[(&str, &str)]| {
+        let answer = get_with(&format!("{}{path}", larum.url), parameters).unwrap();
+        let body = answer.json();
+        let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+        (answer.status, text("errorType"), text("error"))
+    };
+    let nested = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    let url = format!("{}/api/v1/query", larum.url);
+    let form = format!("query={nested}");
+    let deep = post(&url, &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes()).unwrap();
+    assert_eq!((deep.status, deep.json()["errorType"].as_str()), (400, Some("bad_data")));
+
+    let (status, kind, message) = error("/api/v1/query", &[("query", "sum(")]);
+    assert_eq!((status, kind.as_str()), (400, "bad_data"));
+    assert!(message.starts_with("invalid parameter \"query\": 1:5: parse error: "), "{message}");
+    let bomb = format!("up{{a=~\"{}\"}}", "(a{500}){500}");
+    assert_eq!(error("/api/v1/query", &[("query", &bomb)]).0, 400);
+    let cases = [
+        (
+            "/api/v1/query",
+            &[("query", "up"), ("time", "soon")][..],
+            400,
+            "invalid parameter \"time\": cannot parse \"soon\" to a valid timestamp",
+        ),
+        (
+            "/api/v1/query",
+            &[("query", "up"), ("timeout", "x")],
+            400,
+            "invalid parameter \"timeout\": cannot parse \"x\" to a valid duration",
+        ),
+        (
+            "/api/v1/query_range",
+            &[("query", "up"), ("start", "2"), ("end", "1"), ("step", "1")],
+            400,
+            "invalid parameter \"end\": end timestamp must not be before start time",
+        ),
+        (
+            "/api/v1/query_range",
+            &[("query", "up"), ("start", "1"), ("end", "2"), ("step", "0")],
+            400,
+            "invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ),
+        (
+            "/api/v1/query_range",
+            &[("query", "up"), ("start", "0"), ("end", "11001"), ("step", "1")],
+            400,
+            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
+        ),
+        ("/api/v1/series", &[], 400, "no match[] parameter provided"),
+        ("/api/v1/series", &[("match[]", "{}")], 400, "invalid parameter \"match[]\": "),
+    ];
+    for (path, parameters, status, message) in cases {
+        let (got, _, text) = error(path, parameters);
+        assert!(got == status && text.starts_with(message), "{path} {parameters:?}: {got} {text}");
+    }
+    let nowhere = get(&format!("{}/api/v1/nothing", larum.url)).unwrap();
+    assert_eq!(nowhere.status, 404);
+    let disabled = post(&format!("{}/api/v1/admin/tsdb/flush", larum.url), &[], b"").unwrap();
+    assert!(disabled.body.contains("admin APIs disabled"), "{}", disabled.body);
+    let disabled = post(&format!("{}/-/reload", larum.url), &[], b"").unwrap();
+    assert_eq!((disabled.status, disabled.body.as_str()), (403, "Lifecycle API is not enabled.\n"));
+    assert!(query(&larum, "1", 0).contains("success"), "it still answers");
+}
+
+#[test]
+fn foreign_hosts_and_origins_are_refused_on_loopback() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &["--web.enable-admin-api"]);
+    let status = |host: &str, more: &str, method: &str, path: &str| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let answer = exchange(&larum, &request);
+        assert!(!answer.to_lowercase().contains("access-control"), "no CORS headers: {answer}");
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let own = format!("127.0.0.1:{}", larum.port);
+    assert_eq!(status(&own, "", "GET", "/-/healthy"), "200");
+    assert_eq!(status("localhost:1", "", "GET", "/-/healthy"), "200");
+    assert_eq!(status("evil.example", "", "GET", "/-/healthy"), "403");
+    assert_eq!(status("evil.example", "", "POST", "/api/v1/write"), "403");
+    let evil = "Origin: http://evil.example\r\n";
+    assert_eq!(status(&own, evil, "POST", "/api/v1/admin/tsdb/flush"), "403");
+    assert_eq!(status(&own, "", "HEAD", "/-/ready"), "200");
+    assert_eq!(status(&own, "", "POST", "/api/v1/admin/tsdb/flush"), "204");
+}
+
+#[test]
+fn status_pages_and_metrics_tell_about_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "global: {evaluation_interval: 1s}\nalerting:\n  alertmanagers:\n  - basic_auth: {username: u, \
+                  password: hunter2}\n    static_configs: [{targets: ['127.0.0.1:1']}]\n";
+    std::fs::write(dir.path().join("larum.yml"), config).unwrap();
+    let flag = format!("--config.file={}", dir.path().join("larum.yml").display());
+    let larum = Larum::start(dir.path(), &[&flag, "--web.enable-lifecycle"]);
+    let page = |path: &str| get(&format!("{}{path}", larum.url)).unwrap();
+    let shown = page("/api/v1/status/config").body;
+    assert!(shown.contains("evaluation_interval") && !shown.contains("hunter2"), "{shown}");
+    assert_eq!(page("/api/v1/status/flags").json()["data"]["web.enable-lifecycle"], "true");
+    assert_eq!(page("/api/v1/status/runtimeinfo").json()["data"]["storageRetention"], "15d");
+    assert!(page("/api/v1/status/buildinfo").json()["data"]["version"].is_string());
+    assert!(page("/api/v1/status/tsdb").json()["data"]["headStats"]["numSeries"].is_number());
+    assert_eq!(page("/api/v1/status/walreplay").json()["data"]["state"], "done");
+    assert_eq!(page("/health").status, 200);
+    let metrics = page("/metrics");
+    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    for line in [
+        "prometheus_ready 1\n",
+        "prometheus_config_last_reload_successful 1\n",
+        "# TYPE prometheus_tsdb_head_samples_appended_total counter\n",
+        "prometheus_http_requests_total{handler=\"/health\",code=\"200\"} 1\n",
+        "prometheus_notifications_alertmanagers_discovered 1\n",
+    ] {
+        assert!(metrics.body.contains(line), "{line} in {}", metrics.body);
+    }
+
+    std::fs::write(dir.path().join("larum.yml"), "global: [").unwrap();
+    let reload = || post(&format!("{}/-/reload", larum.url), &[], b"").unwrap();
+    let failed = reload();
+    assert_eq!(failed.status, 500);
+    assert!(failed.body.contains("larum.yml:1:"), "{}", failed.body);
+    assert!(page("/metrics").body.contains("prometheus_config_last_reload_successful 0\n"));
+    assert!(page("/api/v1/status/config").body.contains("evaluation_interval"), "the old one is in force");
+    std::fs::write(dir.path().join("larum.yml"), "global: {evaluation_interval: 2s}\n").unwrap();
+    larum.process.signal("HUP");
+    wait_until("SIGHUP loads the configuration", PATIENCE, || {
+        page("/api/v1/status/config").body.contains("evaluation_interval: 2s")
+    });
+    let mut larum = larum;
+    post(&format!("{}/-/quit", larum.url), &[], b"").expect("it says good bye");
+    wait_until("it ends", PATIENCE, || !larum.process.is_running());
+}
+
+#[test]
+fn the_admin_api_flushes_compacts_deletes_and_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &["--web.enable-admin-api"]);
+    let now = now_ms();
+    let series = |name: &'static str| [("__name__", name)];
+    let (gone, stays) = (series("gone"), series("stays"));
+    remote_write(&larum.url, &[(&gone, &[(now, 1.0)]), (&stays, &[(now, 2.0)])]);
+    let admin = |what: &str| post(&format!("{}/api/v1/admin/tsdb/{what}", larum.url), &[], b"").unwrap();
+    assert_eq!(admin("flush").status, 204);
+    assert!(query(&larum, "gone", now).contains("\"1\""), "from the partition");
+    assert_eq!(admin("delete_series?match[]=gone").status, 204);
+    assert_eq!(admin("delete_series").status, 400);
+    assert!(query(&larum, "gone", now).contains("\"result\":[]"));
+    for what in ["compact", "clean_tombstones"] {
+        assert_eq!(admin(what).status, 204, "{what}");
+    }
+    assert!(query(&larum, "stays", now).contains("\"2\""));
+    let snapshot = admin("snapshot");
+    let name = snapshot.json()["data"]["name"].as_str().expect("the name of the copy").to_owned();
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::rename(dir.path().join("data/snapshots").join(name), copy.path().join("data")).unwrap();
+    let opened = Larum::start(copy.path(), &[]);
+    assert!(query(&opened, "stays", now).contains("\"2\""), "the copy opens on its own");
+}
+
+#[test]
+fn the_files_and_flags_of_users_work_as_they_are() {
+    let Some(inputs) = shared("inputs/prometheus.yml") else { return };
+    let inputs = inputs.parent().expect("a folder");
+    let dir = tempfile::tempdir().unwrap();
+    let config = std::fs::read_to_string(inputs.join("prometheus.yml")).unwrap();
+    let local = config.replace("alertmanager:9093", "127.0.0.1:1");
+    std::fs::write(dir.path().join("prometheus.yml"), local).unwrap();
+    std::fs::copy(inputs.join("alert-rules.yml"), dir.path().join("alert-rules.yml")).unwrap();
+    let flag = format!("--config.file={}", dir.path().join("prometheus.yml").display());
+    let flags = [
+        flag.as_str(),
+        "--web.console.libraries=/etc/prometheus/console_libraries",
+        "--web.console.templates=/etc/prometheus/consoles",
+        "--web.enable-lifecycle",
+        "--web.enable-admin-api",
+    ];
+    let larum = Larum::start(dir.path(), &flags);
+    let rules = get(&format!("{}/api/v1/rules", larum.url)).unwrap().json();
+    assert_eq!(rules["data"]["groups"][0]["rules"].as_array().map(Vec::len), Some(7));
+    assert!(larum.process.log().contains("not scraped yet"), "{}", larum.process.log());
+}
