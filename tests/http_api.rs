@@ -219,7 +219,9 @@ fn answers_to_queries_are_prometheus_byte_for_byte() {
         format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":{result}}}}}"#)
     };
     let instant = |q: &str| query(&larum, q, t);
-    for (selector, metric, value) in [("m{path!=\"/b\"}", metric_a, "1.5"), ("m{path=\"/b\"}", metric_b, "1e+21")] {
+    for (selector, metric, value) in
+        [("m{path!=\"/b\"}", metric_a, "1.5"), ("m{path=\"/b\"}", metric_b, "1e+21")]
+    {
         let result = format!(r#"[{{"metric":{metric},"value":[{s},"{value}"]}}]"#);
         assert_eq!(instant(selector), success("vector", &result));
     }
@@ -271,11 +273,8 @@ fn answers_to_queries_are_prometheus_byte_for_byte() {
         text("/api/v1/series?match[]=m"),
         format!(r#"{{"status":"success","data":[{metric_a},{metric_b}]}}"#)
     );
-    assert_eq!(
-        text("/api/v1/query?query=m&limit=1&time=") + "|",
-        text("/api/v1/query?query=m&limit=1") + "|",
-        "an empty parameter is an absent one"
-    );
+    let limited = text("/api/v1/query?query=m&limit=1&time=");
+    assert!(limited.ends_with(r#"]},"warnings":["results truncated due to limit"]}"#), "{limited}");
     for (path, data) in [
         ("/api/v1/rules", json!({ "groups": [] })),
         ("/api/v1/alerts", json!({ "alerts": [] })),
