@@ -481,3 +481,26 @@ fn readers_see_every_acknowledged_sample_while_the_background_works() {
     storage.close().unwrap();
     assert_eq!(read(&fixture.open(), "a").len(), 300);
 }
+
+#[test]
+fn a_failed_cut_leaves_nothing_behind_and_is_tried_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START - HOUR, 1.0), (START, 2.0)]);
+    let partitions = fixture.path().join("partitions");
+    // A folder where the second partition is to be fails the rename, for the superuser too.
+    let blocked = partitions.join("0000000002.part");
+    std::fs::create_dir(&blocked).unwrap();
+    assert!(storage.flush().is_err());
+    assert_eq!(fixture.partitions(), ["0000000002.part"]);
+    assert_eq!(storage.stats().cut_failures, 1);
+    append(&storage, "a", &[(START + 1, 3.0)]);
+    let expected = [(START - HOUR, 1.0), (START, 2.0), (START + 1, 3.0)];
+    assert_eq!(read(&storage, "a"), expected);
+    std::fs::remove_dir(&blocked).unwrap();
+    storage.flush().unwrap();
+    assert_eq!(read(&storage, "a"), expected);
+    let mode = std::fs::metadata(partitions.join(&fixture.partitions()[0])).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}

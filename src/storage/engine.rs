@@ -96,6 +96,14 @@ impl Storage {
             catalog.live().iter().map(|p| p.meta.max_ms).chain(replayed.map(|range| range.max_ms)).max();
         let now = Now { wall_ms: (options.clock)().as_millis(), monotonic_ms: 0 };
         let retention_ms = options.retention.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        let retention = Retention::new(retention_ms, now, newest);
+        if retention.is_paused() {
+            tracing::warn!(
+                now_ms = now.wall_ms,
+                newest_ms = newest,
+                "the newest sample is more than a day old: nothing expires for a day"
+            );
+        }
         let counters = Counters::default();
         counters.damaged.store(damaged, Ordering::Relaxed);
         counters.clean_start.store(replayed.is_none(), Ordering::Relaxed);
@@ -109,7 +117,7 @@ impl Storage {
             catalog: Mutex::new(catalog),
             cutting: Mutex::new(()),
             merging: Mutex::new(()),
-            retention: Mutex::new(Retention::new(retention_ms, now, newest)),
+            retention: Mutex::new(retention),
             begun_ms: AtomicI64::new(now.wall_ms),
             counters,
             closing: AtomicBool::new(false),
@@ -253,9 +261,25 @@ impl Inner {
         }
     }
 
+    pub fn retention(&self) -> MutexGuard<'_, Retention> {
+        self.retention.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The oldest time that is kept.
     pub fn border_ms(&self, now: Now) -> i64 {
-        self.retention.lock().unwrap_or_else(PoisonError::into_inner).border_ms(now)
+        let mut retention = self.retention();
+        let was_paused = retention.is_paused();
+        let border_ms = retention.border_ms(now);
+        match (was_paused, retention.is_paused()) {
+            (false, true) => tracing::warn!(
+                now_ms = now.wall_ms,
+                border_ms,
+                "the clock jumped by more than a day: nothing expires for a day, unless it comes back"
+            ),
+            (true, false) => tracing::info!(border_ms, "the clock is believed again, old samples expire"),
+            _ => {}
+        }
+        border_ms
     }
 
     pub fn catalog(&self) -> MutexGuard<'_, Catalog> {
@@ -330,8 +354,10 @@ impl Inner {
 
     fn stats(&self) -> StorageStats {
         let mut stats = self.counters.stats();
+        stats.add_head(&self.head.stats());
         stats.head_series = self.head.series_count();
         stats.wal_bytes = self.head.wal_bytes();
+        stats.retention_paused = self.retention().is_paused();
         let ranges = self.head.generations().into_iter().filter_map(|g| g.time_range());
         let head = ranges.reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)));
         stats.head_range_ms = head.map(|range| (range.min_ms, range.max_ms));

@@ -12,8 +12,9 @@ use super::merger::{self, Merged};
 use super::part::Part;
 use super::time::Timestamp;
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
-use larum_storage_format::manifest::LivePartition;
+use larum_storage_format::manifest::{LivePartition, Manifest};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -51,7 +52,7 @@ impl Workers {
                 while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
                     wait = match job(&inner) {
                         Ok(()) => TICK,
-                        Err(e) if e.kind() == io::ErrorKind::Interrupted => TICK,
+                        Err(e) if is_interrupted(&e) => TICK,
                         Err(error) => {
                             tracing::warn!(thread = name, %error, "background work failed, it is tried again");
                             (wait * 2).min(WAIT_MAX)
@@ -63,6 +64,10 @@ impl Workers {
         }
         Ok(workers)
     }
+}
+
+fn is_interrupted(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::Interrupted
 }
 
 impl Drop for Workers {
@@ -125,12 +130,16 @@ impl Inner {
             Cut { fs: &*self.fs, folder: &self.folder, seed, generation: &generation, now_ms, sequence };
         let windows = cut.windows(&series);
         let first_number = self.catalog().take_numbers(windows.len() as u64);
-        let numbers = cut.write(&series, &windows, first_number)?;
-        let mut change = Change { first_generation: Some(generation.number() + 1), ..Change::default() };
-        for number in numbers {
-            change.add.push(Live::open(&*self.fs, &self.folder, number)?);
+        let written = cut.write(&series, &windows, first_number).and_then(|numbers| {
+            let open = |number| Live::open(&*self.fs, &self.folder, number);
+            let add = numbers.into_iter().map(open).collect::<io::Result<Vec<Live>>>()?;
+            let first_generation = Some(generation.number() + 1);
+            self.commit(Change { first_generation, add, ..Change::default() })
+        });
+        if let Err(error) = written {
+            self.abandon(first_number..first_number + windows.len() as u64);
+            return Err(error);
         }
-        self.commit(change)?;
         tracing::info!(
             generation = generation.number(),
             series = series.len(),
@@ -152,7 +161,9 @@ impl Inner {
             self.counters.worked(started.elapsed());
             match &outcome {
                 Ok(()) => self.counters.merges.fetch_add(1, Relaxed),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
+                // Its inputs changed: plan again.
+                Err(e) if is_interrupted(e) && !self.closing.load(Acquire) => continue,
+                Err(e) if is_interrupted(e) => 0,
                 Err(_) => self.counters.merge_failures.fetch_add(1, Relaxed),
             };
             outcome?;
@@ -174,33 +185,59 @@ impl Inner {
             window_ms: merge.window_ms,
             number,
         };
-        let merged = job.run(&|| self.closing.load(Acquire))?;
-        let mut change = Change { remove: merge.inputs, ..Change::default() };
-        if merged.written {
-            change.add.push(Live::open(&*self.fs, &self.folder, number)?);
+        let merged = job.run(&|| self.closing.load(Acquire)).and_then(|merged| {
+            self.replace(&inputs, merged.written.then_some(number))?;
+            Ok(merged)
+        });
+        match merged {
+            Ok(merged) => {
+                tracing::info!(inputs = inputs.len(), output = number, "partitions were merged");
+                self.remove_files(&inputs, &merged);
+                Ok(())
+            }
+            Err(error) => {
+                self.abandon(number..number + 1);
+                Err(error)
+            }
         }
+    }
+
+    /// Commits a merge.
+    fn replace(&self, inputs: &[Live], output: Option<u64>) -> io::Result<()> {
+        let add = output.map(|number| Live::open(&*self.fs, &self.folder, number)).transpose()?;
         let mut catalog = self.catalog();
-        // Something was deleted from an input, or it expired, while it was merged: the output would
-        // bring it back. The next round merges what is there then.
+        // If something was deleted from an input, or it expired, while it was merged, the output
+        // would bring it back. The next round merges what is there then.
         let unchanged = |p: &Live| catalog.get(p.meta.number).is_some_and(|now| now.meta == p.meta);
         if !inputs.iter().all(unchanged) {
-            drop(catalog);
-            return if merged.written { self.fs.remove(&self.folder.partition(number)) } else { Ok(()) };
+            let why = "an input of the merge changed meanwhile";
+            return Err(io::Error::new(io::ErrorKind::Interrupted, why));
         }
+        let remove = inputs.iter().map(|p| p.meta.number).collect();
+        let change = Change { remove, add: add.into_iter().collect(), ..Change::default() };
         catalog.commit(&*self.fs, &self.folder, change)?;
         self.publish(&catalog);
-        drop(catalog);
-        tracing::info!(inputs = inputs.len(), output = number, "partitions were merged");
-        self.remove_files(&inputs, &merged);
         Ok(())
+    }
+
+    /// Removes the files of work that failed, so that a full disk does not fill with them; but not
+    /// if the MANIFEST on disk names them, as it may when only its last sync failed.
+    fn abandon(&self, numbers: Range<u64>) {
+        let read = self.fs.read(&self.folder.manifest());
+        let Ok(Ok(manifest)) = read.map(|bytes| Manifest::decode(&bytes)) else { return };
+        if numbers.clone().any(|number| manifest.partitions.iter().any(|p| p.number == number)) {
+            return;
+        }
+        // A file that was never written is not there to be removed.
+        numbers.for_each(|number| drop(self.fs.remove(&self.folder.partition(number))));
     }
 
     /// Drops the partitions that lie before the border of retention as a whole.
     pub fn drop_expired(&self) -> io::Result<()> {
         let now = self.now();
         let (border_ms, paused) = {
-            let mut retention = self.retention.lock().unwrap_or_else(PoisonError::into_inner);
-            (retention.border_ms(now), retention.is_paused())
+            let border_ms = self.border_ms(now);
+            (border_ms, self.retention().is_paused())
         };
         if paused || border_ms == i64::MIN {
             return Ok(());

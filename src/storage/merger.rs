@@ -72,7 +72,7 @@ impl Job<'_> {
             let mut load = Load::new(TimeRange::ALL, &mut columns);
             let mut labels = None;
             // Cursors stay in the order of the inputs, so that runs come by rising sequence.
-            for cursor in cursors.iter_mut().filter(|cursor| cursor.id == id) {
+            for cursor in cursors.iter().filter(|cursor| cursor.id == id) {
                 let layer = &layers[cursor.input];
                 load.part = cursor.input as u32;
                 layer.load(id, cursor.ordinal, &mut load);
@@ -80,7 +80,6 @@ impl Job<'_> {
                 if !std::mem::take(&mut load.damaged).is_empty() {
                     merged.damaged.insert(self.inputs[cursor.input].meta.number);
                 }
-                cursor.ordinal += 1;
             }
             let samples = merge(load.runs, &mut columns);
             if let Some(labels) = labels
@@ -88,7 +87,13 @@ impl Job<'_> {
             {
                 writer.push(id, &labels, &samples)?;
             }
-            cursors = cursors.into_iter().filter_map(|c| self.cursor(c.input, c.ordinal)).collect();
+            cursors.retain_mut(|cursor| {
+                if cursor.id != id {
+                    return true;
+                }
+                let next = self.cursor(cursor.input, cursor.ordinal + 1);
+                next.map(|next| *cursor = next).is_some()
+            });
             forget_beyond(&mut columns);
         }
         merged.written = writer.finish()?.is_some();

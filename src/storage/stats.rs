@@ -1,5 +1,6 @@
 //! Figures about the engine.
 
+use super::head::HeadStats;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -53,8 +54,25 @@ pub struct StorageStats {
     pub open_seconds: f64,
     /// Whether the process before closed the folder in good order.
     pub clean_start: bool,
-    /// Damaged extents met.
-    pub damaged_extents: u64,
+    /// Files found damaged or missing at the start, or with damaged extents when they were merged.
+    pub damaged_files: u64,
+    /// Whether nothing expires at present, because the clock jumped or the data are old.
+    pub retention_paused: bool,
+}
+
+impl StorageStats {
+    /// Takes over what the head counts.
+    pub(crate) fn add_head(&mut self, head: &HeadStats) {
+        self.series_created = head.series_created;
+        self.series_removed = head.series_removed;
+        self.float_samples = head.float_samples;
+        self.histogram_samples = head.histogram_samples;
+        self.refused_samples = head.refused_samples;
+        self.wal_segment = head.wal.segment;
+        self.wal_syncs = head.wal.syncs;
+        self.wal_sync_seconds = head.wal.sync_time.as_secs_f64();
+        self.wal_failures = head.wal.failures;
+    }
 }
 
 /// The counters behind them.
@@ -86,7 +104,7 @@ impl Counters {
             compaction_failures: self.merge_failures.load(Relaxed),
             compaction_seconds: self.work_micros.load(Relaxed) as f64 / 1e6,
             partitions_expired: self.expired.load(Relaxed),
-            damaged_extents: self.damaged.load(Relaxed),
+            damaged_files: self.damaged.load(Relaxed),
             clean_start: self.clean_start.load(Relaxed),
             open_seconds: self.open_micros.load(Relaxed) as f64 / 1e6,
             ..StorageStats::default()

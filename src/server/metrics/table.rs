@@ -254,8 +254,8 @@ pub(super) const METRICS: &[Metric] = &[
         "Always 0: there is nothing to reload.",
         |_| 0.0
     ),
-    storage!("larum_damaged_extents_total", Counter, "Damaged extents met when reading.", |s| s
-        .damaged_extents
+    storage!("larum_damaged_files_total", Counter, "Files found damaged at the start or in a merge.", |s| s
+        .damaged_files
         as f64),
     metric(
         "prometheus_tsdb_retention_limit_seconds",
