@@ -5,15 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of `src` and those they may use, besides themselves.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("storage", &[]),
     ("state", &[]),
     ("ingest", &["storage"]),
     ("promql", &["storage"]),
     ("db", &["storage", "state", "promql"]),
-    ("rules", &["storage", "state", "promql", "db"]),
+    ("yaml", &["promql"]),
+    ("rules", &["storage", "state", "promql", "db", "yaml"]),
     ("notify", &["storage", "state", "promql", "db", "rules"]),
-    ("server", &["storage", "state", "promql", "ingest", "db", "rules", "notify"]),
+    ("server", &["storage", "state", "promql", "ingest", "db", "yaml", "rules", "notify"]),
 ];
 
 fn root() -> &'static Path {
