@@ -47,6 +47,17 @@ if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
             cp "$work/unpacked/usr/bin/$program" "$bin/$program"
         fi
     done
+    # Debian's Alertmanager reads its templates from a fixed folder. Where it was not installed that
+    # folder is missing, so the copy is moved: it reads them from its working directory instead
+    # (a path of the same length, as it stands in a binary).
+    share=/usr/share/prometheus/alertmanager
+    if [ -d "$work/unpacked$share" ] && [ ! -d "$servers/alertmanager" ]; then
+        here=$(printf %s "$share" | sed 's#..#./#g')
+        LC_ALL=C sed "s#$share#$here#g" "$bin/prometheus-alertmanager" > "$work/moved"
+        chmod +x "$work/moved"
+        mv "$work/moved" "$bin/prometheus-alertmanager"
+        cp -r "$work/unpacked$share" "$servers/alertmanager"
+    fi
 fi
 
 if [ -n "$(missing)" ]; then

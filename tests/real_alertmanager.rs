@@ -129,9 +129,12 @@ fn start_alertmanager(program: &Path, dir: &Path, hook_port: u16) -> (Process, S
         ),
     )
     .expect("the configuration is written");
+    // Where its templates lie, unless it is installed; see tests/bring_servers.sh.
+    let templates = Some(support::servers().join("alertmanager")).filter(|folder| folder.is_dir());
     let process = Process::start(
         "alertmanager",
         Command::new(program)
+            .current_dir(templates.as_deref().unwrap_or(dir))
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.path={}", dir.join("alertmanager").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))

@@ -247,14 +247,19 @@ pub fn now_ms() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
+/// Where `tests/bring_servers.sh` puts what it brings.
+pub fn servers() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    target.join("servers")
+}
+
 /// A real server brought by `tests/bring_servers.sh`, or `None` with a notice where it is absent.
 ///
 /// # Panics
 /// If it is absent and CI=true: CI must not skip.
 pub fn real_server(program: &str) -> Option<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    let path = target.join("servers/bin").join(program);
+    let path = servers().join("bin").join(program);
     if path.is_file() {
         return Some(path);
     }
