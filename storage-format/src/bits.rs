@@ -11,6 +11,8 @@ pub(crate) const BLOCK: usize = 128;
 
 /// Room for a block of the greatest width, and for the last eight-byte load.
 const SCRATCH_BYTES: usize = BLOCK * 8 + 8;
+/// Room for the usual payload of a few samples; the larger one takes longer to clear than to fill.
+const SHORT_SCRATCH_BYTES: usize = 64;
 
 /// Length in bytes of `n` packed values.
 pub(crate) fn packed_len(n: usize, width: u32) -> usize {
@@ -52,9 +54,16 @@ pub(crate) fn unpack(
 ) -> Result<(), DecodeError> {
     let rest = cursor.rest();
     let payload = cursor.take(packed_len(n, width), what)?;
-    let needed = BLOCK / 8 * width as usize + 8;
+    // Whole groups of eight are read, with a load of eight bytes for the last value.
+    let groups = n.div_ceil(8);
+    let out = &mut out.as_chunks_mut::<8>().0[..groups];
+    let needed = groups * width as usize + 8;
     if let Some(readable) = rest.get(..needed) {
         unpack_any(readable, width, out);
+    } else if needed <= SHORT_SCRATCH_BYTES {
+        let mut scratch = [0; SHORT_SCRATCH_BYTES];
+        scratch[..payload.len()].copy_from_slice(payload);
+        unpack_any(&scratch, width, out);
     } else {
         let mut scratch = [0; SCRATCH_BYTES];
         scratch[..payload.len()].copy_from_slice(payload);
@@ -63,13 +72,13 @@ pub(crate) fn unpack(
     Ok(())
 }
 
-/// Unpacks a whole block from `bytes`, which must hold 16 * width + 8 bytes.
-fn unpack_any(bytes: &[u8], width: u32, out: &mut [u64; BLOCK]) {
+/// Unpacks groups of eight from `bytes`, which must hold `width` bytes for each, and 8 more.
+fn unpack_any(bytes: &[u8], width: u32, out: &mut [[u64; 8]]) {
     macro_rules! by_width {
         ($($w:literal)*) => {
             match width {
                 $($w => unpack_block::<$w>(bytes, out),)*
-                _ => out.fill(0),
+                _ => out.fill([0; 8]),
             }
         };
     }
@@ -81,9 +90,9 @@ fn unpack_any(bytes: &[u8], width: u32, out: &mut [u64; BLOCK]) {
 
 /// The width is a constant here, so that every shift is one and the bounds of the eight loads of a
 /// group are checked once.
-fn unpack_block<const W: usize>(bytes: &[u8], out: &mut [u64; BLOCK]) {
+fn unpack_block<const W: usize>(bytes: &[u8], out: &mut [[u64; 8]]) {
     let mask = u64::MAX >> (64 - W);
-    for (group, eight) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+    for (group, eight) in out.iter_mut().enumerate() {
         let bytes = &bytes[group * W..group * W + W + 8];
         for (k, value) in eight.iter_mut().enumerate() {
             let (at, shift) = (k * W / 8, k * W % 8);

@@ -163,6 +163,9 @@ impl PartitionHeader {
         if flags & !FLAG_WIDE_OFFSETS != 0 || sections as usize != SECTIONS {
             return Err(cursor.corrupt(WHAT, "unknown flags or sections"));
         }
+        if min_ms > max_ms || output >= outputs {
+            return Err(cursor.corrupt(WHAT, "impossible times or output number"));
+        }
         if sources as usize > cursor.remaining() / 8 || Self::len_with(sources as usize) != len {
             return Err(cursor.corrupt(WHAT, "the length does not fit the number of sources"));
         }
@@ -262,6 +265,16 @@ mod tests {
             changed[at] ^= 1;
             assert!(PartitionHeader::decode(&changed).is_err(), "byte {at} changed");
         }
+    }
+
+    #[test]
+    fn times_and_outputs_out_of_order_are_refused() {
+        let mut header = example();
+        header.min_ms = 11;
+        assert!(PartitionHeader::decode(&header.encode()).is_err());
+        let mut header = example();
+        header.origin.output = 2;
+        assert!(PartitionHeader::decode(&header.encode()).is_err());
     }
 
     #[test]

@@ -133,6 +133,9 @@ impl<W: Write> PartitionWriter<W> {
     /// # Errors
     /// An `id` that is not greater than the one before; a partition that grows too large; the
     /// sink's. After an error the file is of no use.
+    ///
+    /// # Panics
+    /// If the columns of `samples` differ in length.
     pub fn push(&mut self, id: SeriesId, labels: &Labels, samples: &Samples) -> Result<(), WriteError> {
         if let Some(&previous) = self.ids.last().filter(|previous| **previous >= id) {
             return Err(WriteError::Order { previous, id });
