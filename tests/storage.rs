@@ -504,3 +504,35 @@ fn a_failed_cut_leaves_nothing_behind_and_is_tried_again() {
     let mode = std::fs::metadata(partitions.join(&fixture.partitions()[0])).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[test]
+fn what_a_crash_left_is_cut_soon_after_the_start() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 1.0)]);
+    let copy = Fixture::new();
+    copy_folder(&fixture.path(), &copy.path());
+    let again = copy.open();
+    again.maintain().unwrap();
+    assert_eq!(copy.partitions().len(), 1);
+    assert_eq!(names(&copy.path().join("wal")), Vec::<String>::new());
+    assert_eq!(read(&again, "a"), [(START, 1.0)]);
+}
+
+#[test]
+fn samples_at_the_ends_of_time_are_cut_merged_and_deleted() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let times = [i64::MIN, i64::MIN + 1, i64::MIN + DAY, i64::MIN / 2, -1, 0, 1];
+    let samples: Vec<(i64, f64)> = times.iter().zip(0..).map(|(&t, i)| (t, f64::from(i))).collect();
+    append(&storage, "a", &samples);
+    assert_eq!(read(&storage, "a"), samples);
+    storage.flush().unwrap();
+    assert_eq!(read(&storage, "a"), samples);
+    storage.compact().unwrap();
+    assert_eq!(read(&storage, "a"), samples);
+    let deleted = storage.delete(&[vec![]], TimeRange::ALL).unwrap();
+    assert_eq!(deleted.series, 1);
+    storage.compact().unwrap();
+    assert_eq!(read(&storage, "a"), []);
+}

@@ -118,7 +118,8 @@ impl Storage {
             cutting: Mutex::new(()),
             merging: Mutex::new(()),
             retention: Mutex::new(retention),
-            begun_ms: AtomicI64::new(now.wall_ms),
+            // What was replayed is cut soon, or crash after crash would lengthen the next replay.
+            begun_ms: AtomicI64::new(if replayed.is_some() { i64::MIN } else { now.wall_ms }),
             counters,
             closing: AtomicBool::new(false),
             opened,
