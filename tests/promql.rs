@@ -62,3 +62,32 @@ fn scripts_pass_as_often_as_they_did() {
     }
     assert!(fewer.is_empty(), "fewer pass than {} says:\n{}", list.display(), fewer.join("\n"));
 }
+
+#[test]
+fn the_deepest_queries_are_evaluated_on_a_small_stack() {
+    const DEPTH: usize = larum::promql::parse::MAX_DEPTH - 5;
+    let nested =
+        |before: &str, after: &str, n: usize| format!("{}vector(1){}", before.repeat(n), after.repeat(n));
+    let queries = [
+        nested("abs(", ")", DEPTH),
+        nested("sum(", ")", DEPTH),
+        nested("-", "", DEPTH),
+        nested("(", ")", DEPTH),
+        nested("", "+1", DEPTH),
+        nested("1+(", ")", DEPTH / 2),
+        nested("max_over_time(", "[1m:])", DEPTH / 2),
+    ];
+    // As much as the threads have that serve requests.
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
+        let (memory, options) = (testlang::Memory::default(), testlang::options());
+        for query in queries {
+            let expr = larum::promql::parse(&query).expect("it is not too deep");
+            let steps = larum::promql::Steps::instant(larum::storage::Timestamp::from_millis(0));
+            if let Err(error) = larum::promql::evaluate(&expr, &memory, steps, &options) {
+                // Subqueries in subqueries ask for more samples than are allowed.
+                assert!(error.to_string().contains("too many samples"), "{error}");
+            }
+        }
+    });
+    thread.expect("a thread can be started").join().expect("no query ends the thread");
+}

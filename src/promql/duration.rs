@@ -98,7 +98,7 @@ pub fn format_duration(ms: i64) -> String {
     let mut rest = ms.unsigned_abs();
     for (i, (unit, unit_ms)) in UNITS.iter().enumerate() {
         let unit_ms = unit_ms.unsigned_abs();
-        if i < 3 && rest % unit_ms != 0 {
+        if i < 3 && !rest.is_multiple_of(unit_ms) {
             continue;
         }
         let count = rest / unit_ms;

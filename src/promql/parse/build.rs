@@ -13,6 +13,15 @@ use crate::promql::ast::{
 use crate::promql::functions::Function;
 use crate::promql::lexer::quote;
 use larum_storage_format::labels::METRIC_NAME;
+use std::collections::HashSet;
+
+/// What is wrong with a part of the query. Its line and column are looked up only if it is told,
+/// since that takes going through the query.
+#[derive(Debug, Clone)]
+pub(super) struct Complaint {
+    pub pos: Pos,
+    pub message: String,
+}
 
 /// An expression that is being put together.
 pub(super) struct Node {
@@ -20,12 +29,12 @@ pub(super) struct Node {
     /// How many expressions contain one another in it, itself included.
     pub depth: usize,
     /// The first type error in it.
-    pub error: Option<Box<ParseError>>,
+    pub error: Option<Box<Complaint>>,
 }
 
 impl Node {
     /// An expression that contains no other.
-    pub fn leaf(expr: Expr, error: Option<Box<ParseError>>) -> Node {
+    pub fn leaf(expr: Expr, error: Option<Box<Complaint>>) -> Node {
         Node { expr, depth: 1, error }
     }
 
@@ -45,7 +54,7 @@ impl Parser<'_> {
         kind: ExprKind,
         pos: Pos,
         depth: usize,
-        error: Option<Box<ParseError>>,
+        error: Option<Box<Complaint>>,
     ) -> Result<Node> {
         if depth >= MAX_DEPTH {
             return Err(self.too_deep(pos));
@@ -53,8 +62,8 @@ impl Parser<'_> {
         Ok(Node { expr: Expr { kind, pos }, depth: depth + 1, error })
     }
 
-    pub(super) fn type_error(&self, pos: Pos, message: impl Into<String>) -> Option<Box<ParseError>> {
-        Some(Box::new(self.error_at(pos, message)))
+    pub(super) fn type_error(&self, pos: Pos, message: impl Into<String>) -> Option<Box<Complaint>> {
+        Some(Box::new(Complaint { pos, message: message.into() }))
     }
 
     pub(super) fn paren(&self, inner: Node, pos: Pos) -> Result<Node> {
@@ -119,7 +128,7 @@ impl Parser<'_> {
         (lt, rt): (ValueType, ValueType),
         pos: Pos,
         op_range: Pos,
-    ) -> Option<Box<ParseError>> {
+    ) -> Option<Box<Complaint>> {
         let op = binary.op;
         let matching = binary.matching.as_ref()?;
         let any_scalar = lt == ValueType::Scalar || rt == ValueType::Scalar;
@@ -129,8 +138,9 @@ impl Parser<'_> {
         if op.is_comparison() && !binary.return_bool && binary.value_type == ValueType::Scalar {
             return self.type_error(op_range, "comparisons between scalars must use BOOL modifier");
         }
+        let included: HashSet<&String> = matching.include.iter().collect();
         if matching.on
-            && let Some(label) = matching.labels.iter().find(|label| matching.include.contains(label))
+            && let Some(label) = matching.labels.iter().find(|label| included.contains(label))
         {
             let label = quote(label);
             return self.type_error(
@@ -207,7 +217,7 @@ impl Parser<'_> {
         self.node(ExprKind::Call(Call { function, args: exprs }), pos, depth, error)
     }
 
-    fn arity_error(&self, function: &Function, got: usize, pos: Pos) -> Option<Box<ParseError>> {
+    fn arity_error(&self, function: &Function, got: usize, pos: Pos) -> Option<Box<Complaint>> {
         let min = function.min_args();
         let (bound, count) = match function.max_args() {
             Some(max) if max == min && got != min => ("", min),
@@ -219,7 +229,7 @@ impl Parser<'_> {
         self.type_error(pos, format!("expected {bound}{count} argument(s) in call to {name}, got {got}"))
     }
 
-    fn info_selector_error(&self, arg: &Expr, call_pos: Pos) -> Option<Box<ParseError>> {
+    fn info_selector_error(&self, arg: &Expr, call_pos: Pos) -> Option<Box<Complaint>> {
         let found = arg.value_type();
         if found != ValueType::Vector {
             let found = found.documented_name();
@@ -277,7 +287,7 @@ impl Parser<'_> {
         self.node(ExprKind::Aggregate(aggregate), pos, depth, error)
     }
 
-    fn expect_type(&self, node: &Node, wanted: ValueType, context: &str) -> Option<Box<ParseError>> {
+    fn expect_type(&self, node: &Node, wanted: ValueType, context: &str) -> Option<Box<Complaint>> {
         let found = node.value_type();
         node.error.clone().or_else(|| {
             if found == wanted {
@@ -289,18 +299,18 @@ impl Parser<'_> {
     }
 
     /// What is wrong with the matchers of a selector: a name given twice, or nothing asked for.
-    pub(super) fn selector_error(&self, expr: &Expr) -> Option<ParseError> {
+    pub(super) fn selector_error(&self, expr: &Expr) -> Option<Box<Complaint>> {
         let ExprKind::VectorSelector(selector) = &expr.kind else { return None };
         if let Some(name) = &selector.name {
             let (_, written) = selector.matchers.split_last()?;
             let again = written.iter().find(|matcher| matcher.name() == METRIC_NAME)?;
             let (name, again) = (quote(name), quote(again.value()));
             let message = format!("metric name must not be set twice: {name} or {again}");
-            return Some(self.error_at(expr.pos, message));
+            return self.type_error(expr.pos, message);
         }
         if selector.matchers.iter().any(|matcher| !matcher.matches("")) {
             return None;
         }
-        Some(self.error_at(expr.pos, "vector selector must contain at least one non-empty matcher"))
+        self.type_error(expr.pos, "vector selector must contain at least one non-empty matcher")
     }
 }

@@ -9,7 +9,7 @@ use crate::promql::lexer::{Keyword, TokenKind};
 const MAX_PARTS: usize = 200;
 
 /// The longest duration in seconds: as much as Prometheus can hold in nanoseconds.
-const MAX_SECONDS: f64 = 9_223_372_036.854_775_807;
+const MAX_SECONDS: f64 = i64::MAX as f64 / 1e9;
 
 /// How tightly a sign binds: like `*`.
 const UNARY_OPERAND: u8 = 6;

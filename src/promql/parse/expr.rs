@@ -94,7 +94,7 @@ impl Parser<'_> {
                             return Err(self.unexpected(context(&stack), ""));
                         }
                         return match done.error {
-                            Some(error) => Err(*error),
+                            Some(complaint) => Err(self.error_at(complaint.pos, complaint.message)),
                             None => Ok(done.expr),
                         };
                     }
@@ -182,7 +182,7 @@ impl Parser<'_> {
 
     fn selector_operand(&mut self, name: Option<Token>) -> Result<Read> {
         let expr = self.selector_after(name)?;
-        let error = self.selector_error(&expr).map(Box::new);
+        let error = self.selector_error(&expr);
         Ok(Read::Operand(Node::leaf(expr, error)))
     }
 

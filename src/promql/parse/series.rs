@@ -184,7 +184,7 @@ impl Values<'_> {
 
     /// A number with or without a sign. Hexadecimal ones do not exist here, as the `x` means "times".
     fn number(&mut self) -> Result<f64> {
-        let rest = self.text[self.at..].as_bytes();
+        let rest = &self.text.as_bytes()[self.at..];
         let sign = usize::from(matches!(rest.first(), Some(b'+' | b'-')));
         let word = rest[sign..]
             .get(..3)

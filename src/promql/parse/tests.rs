@@ -200,6 +200,30 @@ fn a_query_nested_ever_so_deeply_is_an_error() {
     assert!(parse(&long).unwrap_err().message.contains("at most 1048576"));
 }
 
+#[test]
+fn the_longest_queries_are_refused_in_no_time() {
+    let started = std::time::Instant::now();
+    let full = |part: &str| part.repeat((MAX_QUERY_BYTES - 100) / part.len());
+    for query in [
+        format!("abs({}1)", full("{},")),
+        format!("abs({}1)", full("1,")),
+        format!(
+            "a + on ({}) group_left ({}) b",
+            full("a,").split_at(500_000).0,
+            full("b,").split_at(500_000).0
+        ),
+        format!("a{{{}}}", full("a='b',")),
+        full("fill "),
+        full("a[5m "),
+        full("\n"),
+        full("-"),
+    ] {
+        let _ = parse(&query);
+    }
+    // Anything quadratic takes minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(20));
+}
+
 fn values(text: &str) -> String {
     let described = parse_series(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     let values: Vec<String> = described
