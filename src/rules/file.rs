@@ -242,7 +242,11 @@ impl Source<'_> {
         let file_line = usize::try_from(first_line).ok()? + number - 1;
         let written = self.text.lines().nth(file_line - 1)?;
         let skipped: usize = match number {
-            1 => written.chars().take(usize::try_from(first_column).ok()? - 1).map(char::len_utf8).sum(),
+            1 => written
+                .chars()
+                .take(usize::try_from(first_column).ok()?.saturating_sub(1))
+                .map(char::len_utf8)
+                .sum(),
             _ => 0,
         };
         let at = skipped + written.get(skipped..)?.find(line)? + column - 1;
@@ -263,11 +267,11 @@ fn explained(mut error: FileError, text: &str) -> FileError {
         error.message = "YAML allows no tab in the indentation; use blanks".to_owned();
     }
     if let Some((line, column)) = error.position
-        && let Some(written) = usize::try_from(line - 1).ok().and_then(|n| text.lines().nth(n))
+        && let Some(written) = usize::try_from(line.saturating_sub(1)).ok().and_then(|n| text.lines().nth(n))
     {
         const SHOWN_CHARS: usize = 160;
         let shown: String = written.chars().take(SHOWN_CHARS).collect();
-        let before = usize::try_from(column - 1).unwrap_or(usize::MAX).min(SHOWN_CHARS);
+        let before = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX).min(SHOWN_CHARS);
         let blank: String = shown.chars().take(before).map(|c| if c == '\t' { c } else { ' ' }).collect();
         error.message.push_str(&format!("\n  {shown}\n  {blank}^"));
     }

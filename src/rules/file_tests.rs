@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rules::AlertingRule;
+use proptest::prelude::*;
 
 fn load(text: &str) -> Loaded {
     parse(Path::new("r.yml"), text).unwrap_or_else(|e| panic!("{e}"))
@@ -219,4 +220,34 @@ fn the_rules_that_come_along_load() {
             assert!(loaded.warnings.is_empty() && !loaded.groups.is_empty(), "{}", path.display());
         }
     }
+}
+
+/// A file in which every key occurs.
+const EXAMPLE: &str = "groups:\n- name: a\n  interval: 1m\n  query_offset: 5s\n  eval_delay: 1s\n  limit: 3\n  labels: {a: b}\n  \
+    rules:\n  - record: a:b\n    expr: |\n      sum({a=\"é\"})\n      + 1\n  - alert: Xé\n    expr: 'up{a=\"b\"} > 1'\n    for: 5m\n    \
+    keep_firing_for: 1m\n    severity: x\n    labels: {c: '{{ $value }}'}\n    annotations:\n      d: \"{{ $labels.a }}\\n\"\n";
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[-:\\[\\]{}|>&*!%'\"# \n\t\r,.a-zé0-9(]{0,80}") {
+        let _ = parse(Path::new("r.yml"), &text);
+        let _ = parse(Path::new("r.yml"), &format!("groups:\n- name: a\n  rules:\n  - alert: X\n    expr: {text}"));
+    }
+
+    #[test]
+    fn a_file_with_a_piece_torn_out_or_put_in_makes_no_panic(
+        from in 0..EXAMPLE.len(),
+        len in 0usize..40,
+        put in "[-:\\[{|>'\"# \n\t(é]{0,4}",
+    ) {
+        let mut bytes = EXAMPLE.as_bytes().to_vec();
+        let end = (from + len).min(bytes.len());
+        bytes.splice(from..end, put.bytes());
+        let _ = parse(Path::new("r.yml"), &String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[test]
+fn the_example_of_the_properties_loads() {
+    assert_eq!(load(EXAMPLE).groups[0].rules.len(), 2);
 }
