@@ -96,13 +96,13 @@ impl Catalog {
     /// The numbers of the next `count` partitions; never handed out again.
     pub fn take_numbers(&mut self, count: u64) -> u64 {
         let first = self.manifest.next_number;
-        self.manifest.next_number += count;
+        self.manifest.next_number = first.saturating_add(count);
         first
     }
 
     /// The sequence of a new cut.
     pub fn next_sequence(&self) -> u64 {
-        self.live.iter().map(|p| p.meta.sequence + 1).max().unwrap_or(1)
+        self.live.iter().map(|p| p.meta.sequence.saturating_add(1)).max().unwrap_or(1)
     }
 
     /// Writes the MANIFEST as it is.

@@ -15,11 +15,13 @@ use super::partition::{Partition, PartitionError};
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use larum_storage_format::partition::PartitionHeader;
 use larum_storage_format::tombstones::Tombstones;
-use larum_storage_format::{DecodeError, DecodeErrorKind};
+use larum_storage_format::{DecodeError, DecodeErrorKind, IdentitySeed};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+const MANIFEST: &str = "MANIFEST";
 
 /// Where things lie in a data folder.
 #[derive(Debug, Clone)]
@@ -40,7 +42,7 @@ impl Folder {
 
     /// The commit point.
     pub fn manifest(&self) -> PathBuf {
-        self.root.join("MANIFEST")
+        self.root.join(MANIFEST)
     }
 
     /// The write-ahead log.
@@ -134,7 +136,7 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder) -> Result<Opened, OpenError> {
     let mut names = Vec::new();
     for dir in [root, &partitions] {
         for name in fs.list(dir).map_err(io_error(dir))? {
-            if name.ends_with(TEMPORARY) {
+            if is_temporary(&name) {
                 fs.remove(&dir.join(&name)).map_err(io_error(dir))?;
             } else if dir == partitions {
                 names.push(name);
@@ -144,11 +146,11 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder) -> Result<Opened, OpenError> {
     let files = Files::of(names);
     let (mut manifest, mut damaged) = manifest::read_or_rebuild(fs, folder, &files)?;
     if let Some(&last) = files.partitions.last() {
-        manifest.next_number = manifest.next_number.max(last + 1);
+        manifest.next_number = manifest.next_number.max(last.saturating_add(1));
     }
     let mut live = Vec::new();
     for meta in manifest.partitions.clone() {
-        match open_live(fs, folder, meta)? {
+        match open_live(fs, folder, manifest.seed, meta)? {
             Some(partition) => live.push(partition),
             None => damaged += 1,
         }
@@ -159,6 +161,11 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder) -> Result<Opened, OpenError> {
     }
     sort_out_strays(fs, folder, &catalog, &files)?;
     Ok(Opened { lock, catalog, damaged })
+}
+
+/// Whether a file is one of ours that was never finished; others may end alike.
+fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(TEMPORARY).is_some_and(|name| name == MANIFEST || FileName::parse(name).is_some())
 }
 
 /// The files among the partitions, by what they are.
@@ -207,7 +214,7 @@ pub(crate) fn version_error(path: &Path, error: &DecodeError) -> Option<OpenErro
 fn refuse_prometheus(fs: &dyn Fs, folder: &Folder) -> Result<(), OpenError> {
     let root = folder.root();
     let names = fs.list(root).map_err(io_error(root))?;
-    if names.iter().any(|name| name == "MANIFEST" || name == "partitions") {
+    if names.iter().any(|name| name == MANIFEST || name == "partitions") {
         return Ok(());
     }
     let is_block = |name: &str| {
@@ -238,10 +245,23 @@ fn take_lock(fs: &dyn Fs, folder: &Folder) -> Result<Lock, OpenError> {
 }
 
 /// Opens a partition that the MANIFEST names. `None`: it is damaged, and was set aside, or missing.
-fn open_live(fs: &dyn Fs, folder: &Folder, meta: LivePartition) -> Result<Option<Live>, OpenError> {
+fn open_live(
+    fs: &dyn Fs,
+    folder: &Folder,
+    seed: IdentitySeed,
+    meta: LivePartition,
+) -> Result<Option<Live>, OpenError> {
     let path = folder.partition(meta.number);
     let partition = match Partition::open(fs, &path) {
-        Ok(partition) => partition,
+        Ok(partition) => {
+            let header = partition.header();
+            if (header.seed, header.number, header.byte_len) != (seed, meta.number, meta.byte_len) {
+                tracing::error!(file = %path.display(), "not the partition that MANIFEST names: moved to quarantine");
+                folder.set_aside(fs, &path).map_err(io_error(&path))?;
+                return Ok(None);
+            }
+            partition
+        }
         Err(PartitionError::Damaged { error, .. }) => {
             if let Some(version) = version_error(&path, &error) {
                 return Err(version);
@@ -358,11 +378,12 @@ mod tests {
         drop(open(&RealFs, &folder).unwrap());
         let left = folder.partitions().join("0000000009.part.tmp");
         let unknown = folder.partitions().join("notes.txt");
-        for path in [&left, &unknown] {
+        let theirs = dir.path().join("letter.tmp");
+        for path in [&left, &unknown, &theirs] {
             RealFs.create(path).unwrap();
         }
         drop(open(&RealFs, &folder).unwrap());
         assert!(!RealFs.exists(&left).unwrap());
-        assert!(RealFs.exists(&unknown).unwrap());
+        assert!(RealFs.exists(&unknown).unwrap() && RealFs.exists(&theirs).unwrap());
     }
 }

@@ -118,7 +118,7 @@ fn rebuild(
     tombstones: impl Fn(u64) -> Option<u64>,
 ) -> Manifest {
     headers.retain(|header| header.seed == seed);
-    let next_number = headers.iter().map(|header| header.number + 1).max().unwrap_or(1);
+    let next_number = headers.iter().map(|header| header.number.saturating_add(1)).max().unwrap_or(1);
     let mut siblings: BTreeMap<_, u32> = BTreeMap::new();
     let group = |h: &PartitionHeader| (h.origin.sources.clone(), h.origin.generations, h.origin.outputs);
     for header in &headers {
@@ -128,8 +128,12 @@ fn rebuild(
     let present: BTreeSet<u64> = headers.iter().map(|header| header.number).collect();
     let replaced: BTreeSet<u64> =
         headers.iter().filter(|h| is_complete(h)).flat_map(|h| h.origin.sources.iter().copied()).collect();
-    let first_generation =
-        headers.iter().filter(|h| is_complete(h)).map(|h| h.origin.generations.1 + 1).max().unwrap_or(1);
+    let first_generation = headers
+        .iter()
+        .filter(|h| is_complete(h))
+        .map(|h| h.origin.generations.1.saturating_add(1))
+        .max()
+        .unwrap_or(1);
     // The files of an unfinished cut stay: what they hold comes from the WAL again, and equal
     // samples do no harm. Those of an unfinished merge go if their sources are there.
     let unfinished = |h: &PartitionHeader| {

@@ -1,4 +1,4 @@
-//! The seam between the querier and what holds samples: a head or a partition is a [`Part`].
+//! The seam between the querier and what holds samples: a head or a partition is a part.
 
 use super::error::ReadError;
 use super::matcher::Matcher;
