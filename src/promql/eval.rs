@@ -7,7 +7,7 @@ use super::plan::{self, Kind, Node};
 use super::row::{Row, SeriesRow, Vector};
 use super::steps::Steps;
 use super::value::{Answer, FloatPoint, HistogramPoint, Series, Stats, Value, VectorElement};
-use super::{aggregate, binary, merge, selector, window};
+use super::{aggregate, binary, histogram, merge, selector, window};
 use crate::storage::{MatchOp, ReadError, Source};
 use larum_storage_format::Labels;
 use larum_storage_format::labels::METRIC_NAME;
@@ -427,8 +427,8 @@ impl<'a> Evaluator<'a> {
             Kind::Selector(selector) => selector::each(self, selector, steps, sink),
             Kind::Negate(inner) => self.each_series(inner, steps, &mut |series| {
                 series.row.map(|_, v| -v);
-                if !series.row.histograms.is_empty() {
-                    return Err(unsupported_histogram("the unary operator -"));
+                for (_, histogram) in &mut series.row.histograms {
+                    *histogram = Arc::new(histogram::scaled(histogram, -1.0));
                 }
                 series.drop_name = true;
                 sink(series)

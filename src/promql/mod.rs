@@ -10,6 +10,7 @@ mod binary;
 pub mod duration;
 pub mod eval;
 pub mod functions;
+mod histogram;
 mod histogram_text;
 mod kahan;
 mod lexer;

@@ -81,6 +81,26 @@ impl Remarks<'_, '_> {
         }
     }
 
+    /// A warning that ends with the metric's name.
+    pub(crate) fn warn_of(&self, text: &str) {
+        self.evaluator.warn(format!("{text} {}", self.name()), self.pos);
+    }
+
+    /// Histograms with exponential and with custom buckets in one window.
+    pub(crate) fn mixed_schemas(&self) {
+        self.warn_of(MIXED_SCHEMAS);
+    }
+
+    /// What came up when histograms were added or subtracted, which is called `operation`.
+    pub(crate) fn combined(&self, hints_clash: bool, bounds_reconciled: bool, operation: &str) {
+        if hints_clash {
+            self.evaluator.warn(hints_clash_text(operation), self.pos);
+        }
+        if bounds_reconciled {
+            self.evaluator.info(bounds_reconciled_text(operation), self.pos);
+        }
+    }
+
     /// A quantile outside of 0 to 1.
     pub(crate) fn quantile(&mut self, q: f64) {
         self.evaluator.warn(bad_quantile(q), self.pos);
@@ -98,6 +118,20 @@ impl Remarks<'_, '_> {
             self.evaluator.info(text, self.pos);
         }
     }
+}
+
+/// The text, but for the metric's name, for exponential and custom buckets side by side.
+pub(crate) const MIXED_SCHEMAS: &str =
+    "vector contains a mix of histograms with exponential and custom buckets schemas for metric name";
+
+/// The text for histograms of which one says that a counter began again and another that it did not.
+pub(crate) fn hints_clash_text(operation: &str) -> String {
+    format!("conflicting counter resets during histogram {operation}")
+}
+
+/// The text for histograms of which not all custom bounds could be kept.
+pub(crate) fn bounds_reconciled_text(operation: &str) -> String {
+    format!("mismatched custom buckets were reconciled during {operation}")
 }
 
 /// The text for a quantile outside of 0 to 1.
@@ -378,11 +412,11 @@ fn rates(
         if !series.histograms.is_empty() {
             let floats = Borders::new(&series.times_ms, &place, range_ms, steps);
             let histograms = Borders::new(&series.histogram_times_ms, &place, range_ms, steps);
-            let windows = steps
-                .iter()
-                .enumerate()
-                .map(|(step, t_ms)| window(&series, floats.range(step), histograms.range(step), t_ms, &[]));
-            rate::with_histograms(kind, windows, &mut output.row, &mut remarks)?;
+            let windows = steps.iter().enumerate().map(|(step, t_ms)| {
+                let window = window(&series, floats.range(step), histograms.range(step), t_ms, &[]);
+                (window, place.time(t_ms))
+            });
+            rate::with_histograms(kind, windows, range_ms, &mut output.row, &mut remarks);
         }
         let floats = output.row.present.count(count);
         if kind.is_counter() && floats > 0 {

@@ -1,10 +1,11 @@
 //! What a group keeps per step while rows are folded into it.
 
 use super::super::ast::AggregateOp;
-use super::super::eval::{EvalError, unsupported_histogram};
 use super::super::functions::over_time::quantile_of;
+use super::super::histogram::HistogramSum;
 use super::super::kahan::{self, Mean};
 use super::super::row::{Bits, Presence, Row};
+use std::collections::BTreeMap;
 
 /// The columns of one group.
 pub(super) struct Group {
@@ -12,8 +13,8 @@ pub(super) struct Group {
     pub(super) drop_name: bool,
     /// The steps at which a float was seen.
     floats: Bits,
-    /// The steps at which a histogram was seen; made when one is.
-    histograms: Option<Bits>,
+    /// The steps at which a histogram was seen, with the sum of them.
+    histograms: BTreeMap<u32, HistogramSum>,
     columns: Columns,
     len: usize,
     grown: u64,
@@ -58,12 +59,22 @@ impl Variance {
     }
 }
 
+/// What there is to say about a sum of histograms.
+pub(super) struct Note {
+    pub(super) hints_clash: bool,
+    pub(super) bounds_reconciled: bool,
+    /// The buckets do not go together, so there is no value.
+    pub(super) incompatible: bool,
+}
+
 /// What became of a group.
 pub(super) struct Finished {
     /// Its values.
     pub(super) row: Row,
     /// Whether floats and histograms met at some step, which then has no value.
     pub(super) mixed: bool,
+    /// One for each step with a sum of histograms.
+    pub(super) notes: Vec<Note>,
 }
 
 impl Group {
@@ -82,7 +93,14 @@ impl Group {
             AggregateOp::Quantile => Columns::Quantile(vec![Vec::new(); len]),
             _ => Columns::Group,
         };
-        Group { drop_name: false, floats: Bits::none(len), histograms: None, columns, len, grown: 0 }
+        Group {
+            drop_name: false,
+            floats: Bits::none(len),
+            histograms: BTreeMap::new(),
+            columns,
+            len,
+            grown: 0,
+        }
     }
 
     /// How many samples more than before are held.
@@ -128,33 +146,40 @@ impl Group {
                 self.grown += 1;
             }),
         }
-        if row.histograms.is_empty() {
-            return true;
+        let sums = matches!(self.columns, Columns::Sum(..) | Columns::Mean(_));
+        let taken = sums || matches!(self.columns, Columns::Count(_) | Columns::Group);
+        for (step, histogram) in row.histograms.iter().filter(|_| taken) {
+            let known = self.histograms.entry(*step).or_insert_with(|| {
+                self.grown += 1;
+                HistogramSum::default()
+            });
+            if sums {
+                known.add(histogram);
+            }
         }
-        let taken =
-            matches!(self.columns, Columns::Sum(..) | Columns::Mean(_) | Columns::Count(_) | Columns::Group);
-        if taken {
-            let seen = self.histograms.get_or_insert_with(|| Bits::none(self.len));
-            row.histograms.iter().for_each(|(step, _)| seen.set(*step as usize));
-        }
-        taken
+        taken || row.histograms.is_empty()
     }
 
     /// The values, with the parameter of each step.
-    pub(super) fn finish(self, params: &[f64]) -> Result<Finished, EvalError> {
+    pub(super) fn finish(self, params: &[f64]) -> Finished {
         let Group { mut floats, histograms, columns, len, .. } = self;
+        let mean = matches!(columns, Columns::Mean(_));
+        let sums = mean || matches!(columns, Columns::Sum(..));
         let mut mixed = false;
-        if let Some(histograms) = histograms {
-            let either = matches!(columns, Columns::Count(_) | Columns::Group);
-            for i in (0..len).filter(|i| histograms.get(*i)) {
-                match (either, floats.get(i)) {
-                    (true, _) => floats.set(i),
-                    (false, true) => {
-                        floats.unset(i);
-                        mixed = true;
-                    }
-                    (false, false) => return Err(unsupported_histogram("sum and avg")),
-                }
+        let mut notes = Vec::new();
+        let mut kept = Vec::new();
+        for (step, sum) in histograms {
+            let i = step as usize;
+            if !sums {
+                floats.set(i);
+            } else if floats.get(i) {
+                floats.unset(i);
+                mixed = true;
+            } else {
+                let (hints_clash, bounds_reconciled) = (sum.hints_clash(), sum.bounds_reconciled);
+                let histogram = sum.finish(mean);
+                notes.push(Note { hints_clash, bounds_reconciled, incompatible: histogram.is_none() });
+                kept.extend(histogram.map(|histogram| (step, histogram)));
             }
         }
         let values = match columns {
@@ -174,7 +199,7 @@ impl Group {
             }
         };
         let present = Presence::from_bits(&floats, len);
-        Ok(Finished { row: Row { floats: values, present, histograms: Vec::new() }, mixed })
+        Finished { row: Row { floats: values, present, histograms: kept }, mixed, notes }
     }
 }
 
@@ -185,7 +210,7 @@ mod tests {
     fn folded(op: AggregateOp, rows: &[&[f64]]) -> Vec<f64> {
         let mut group = Group::new(op, rows[0].len());
         rows.iter().for_each(|row| assert!(group.add(&Row::full(row.to_vec()))));
-        group.finish(&[0.5, 0.5]).unwrap().row.floats
+        group.finish(&[0.5, 0.5]).row.floats
     }
 
     #[test]

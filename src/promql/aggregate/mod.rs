@@ -11,7 +11,7 @@ use super::matching::Grouper;
 use super::plan::Node;
 use super::row::{SeriesRow, Vector};
 use super::steps::Steps;
-use super::window::{bad_quantile, short};
+use super::window::{MIXED_SCHEMAS, Quoted, bad_quantile, bounds_reconciled_text, hints_clash_text, short};
 use fold::Group;
 
 /// The value of an aggregation.
@@ -107,9 +107,21 @@ fn folded(
     let mut vector = Vector::with_capacity(groups.len());
     for (group, labels) in groups.into_iter().zip(grouper.labels) {
         let drop_name = group.drop_name;
-        let finished = group.finish(params)?;
+        let finished = group.finish(params);
         if finished.mixed {
             evaluator.warn("encountered a mix of histograms and floats for aggregation", expr.pos);
+        }
+        for note in finished.notes {
+            if note.hints_clash {
+                evaluator.warn(hints_clash_text("aggregation"), expr.pos);
+            }
+            if note.bounds_reconciled {
+                evaluator.info(bounds_reconciled_text("aggregation"), expr.pos);
+            }
+            if note.incompatible {
+                let name = Quoted(labels.metric_name().unwrap_or(""));
+                evaluator.warn(format!("{MIXED_SCHEMAS} {name}"), expr.pos);
+            }
         }
         if finished.row.points() > 0 {
             vector.push(SeriesRow { labels, drop_name, row: finished.row });

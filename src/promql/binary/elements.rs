@@ -2,8 +2,10 @@
 
 use super::super::ast::{BinaryOp, Pos};
 use super::super::eval::{EvalError, Evaluator, unsupported_histogram};
+use super::super::histogram;
 use super::super::row::{Bits, Presence, Row};
-use larum_storage_format::{Histogram, Value};
+use super::super::window::{bounds_reconciled_text, hints_clash_text};
+use larum_storage_format::{CounterResetHint, Histogram, Value};
 use std::sync::Arc;
 
 /// Whether the operator compares.
@@ -91,14 +93,16 @@ impl Elements<'_, '_> {
     /// step, which stands left if `swapped`. Comparisons keep the element.
     pub(crate) fn with_scalar(&self, row: &mut Row, scalar: &[f64], swapped: bool) -> Result<(), EvalError> {
         let histograms = std::mem::take(&mut row.histograms);
-        for (step, histogram) in &histograms {
-            let histogram = Value::Histogram(histogram.clone());
-            let float = Value::Float(scalar[*step as usize]);
-            if swapped {
-                self.combine(&float, &histogram)?
-            } else {
-                self.combine(&histogram, &float)?
-            };
+        let mut kept = Vec::new();
+        for (step, histogram) in histograms {
+            let float = Value::Float(scalar[step as usize]);
+            let histogram = Value::Histogram(histogram);
+            let (left, right) = if swapped { (&float, &histogram) } else { (&histogram, &float) };
+            if let Some(Combined { value: Value::Histogram(histogram), keep: true }) =
+                self.combine(left, right)?
+            {
+                kept.push((step, histogram));
+            }
         }
         if is_comparison(self.op) {
             row.filter_map(|step, v| {
@@ -126,6 +130,7 @@ impl Elements<'_, '_> {
             }
             row.filter_map(|_, _| None);
         }
+        row.histograms = kept;
         Ok(())
     }
 
@@ -196,18 +201,21 @@ impl Elements<'_, '_> {
                 return Ok(Some(Combined { value: Value::Float(arithmetic(op)(*a, *b)), keep: true }));
             }
             (Value::Histogram(a), Value::Histogram(b)) if matches!(op, BinaryOp::Eq | BinaryOp::Ne) => {
-                let keep = same(a, b) == (op == BinaryOp::Eq);
+                let keep = histogram::equal(a, b) == (op == BinaryOp::Eq);
                 return Ok(Some(Combined { value: Value::Histogram(a.clone()), keep }));
             }
-            (Value::Histogram(_), Value::Histogram(_)) if matches!(op, BinaryOp::Add | BinaryOp::Sub) => {
-                return Err(unsupported_histogram(&format!("the operator {}", symbol(op))));
+            (Value::Histogram(a), Value::Histogram(b)) if matches!(op, BinaryOp::Add | BinaryOp::Sub) => {
+                return Ok(self.add_or_sub(a, b));
             }
-            (Value::Float(_), Value::Histogram(_)) if op == BinaryOp::Mul => {
-                return Err(unsupported_histogram("the operator *"));
-            }
-            (Value::Histogram(_), Value::Float(_))
-                if matches!(op, BinaryOp::Mul | BinaryOp::Div) || self.is_trim() =>
+            (Value::Float(factor), Value::Histogram(h)) | (Value::Histogram(h), Value::Float(factor))
+                if op == BinaryOp::Mul =>
             {
+                return Ok(Some(kept(histogram::scaled(h, *factor))));
+            }
+            (Value::Histogram(h), Value::Float(divisor)) if op == BinaryOp::Div => {
+                return Ok(Some(kept(histogram::divided(h, *divisor))));
+            }
+            (Value::Histogram(_), Value::Float(_)) if self.is_trim() => {
                 return Err(unsupported_histogram(&format!("the operator {}", symbol(op))));
             }
             _ => {}
@@ -215,6 +223,30 @@ impl Elements<'_, '_> {
         let kind = |value: &Value| if matches!(value, Value::Float(_)) { "float" } else { "histogram" };
         self.incompatible(kind(a), kind(b));
         Ok(None)
+    }
+
+    fn add_or_sub(&self, a: &Histogram, b: &Histogram) -> Option<Combined> {
+        let subtract = self.op == BinaryOp::Sub;
+        let (combined, operation) = match subtract {
+            true => (histogram::sub(a, b), "subtraction"),
+            false => (histogram::add(a, b), "addition"),
+        };
+        let Ok(mut combined) = combined else {
+            let text =
+                format!("incompatible bucket layout encountered for binary operator {}", symbol(self.op));
+            self.evaluator.warn(text, self.pos);
+            return None;
+        };
+        if combined.hints_clash {
+            self.evaluator.warn(hints_clash_text(operation), self.pos);
+        }
+        if combined.bounds_reconciled {
+            self.evaluator.info(bounds_reconciled_text(operation), self.pos);
+        }
+        if subtract {
+            combined.histogram.counter_reset_hint = CounterResetHint::Gauge;
+        }
+        Some(kept(combined.histogram))
     }
 
     fn incompatible(&self, left: &str, right: &str) {
@@ -226,12 +258,6 @@ impl Elements<'_, '_> {
     }
 }
 
-/// Whether two histograms are equal; what they say about counter resets does not count.
-fn same(a: &Histogram, b: &Histogram) -> bool {
-    let with_hint_of = |h: &Histogram| Histogram {
-        counter_reset_hint: a.counter_reset_hint,
-        is_integer: a.is_integer,
-        ..h.clone()
-    };
-    a.same_bits(&with_hint_of(b))
+fn kept(histogram: Histogram) -> Combined {
+    Combined { value: Value::Histogram(Arc::new(histogram)), keep: true }
 }

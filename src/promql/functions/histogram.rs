@@ -1,4 +1,4 @@
-//! Quantiles and fractions of classic histograms: buckets that are series, told apart by `le`.
+//! Figures of native histograms, and quantiles and fractions of classic ones: buckets that are series, told apart by `le`.
 //!
 //! The rules are Prometheus' (`promql/quantile.go`): linear interpolation within a bucket, from 0
 //! in the lowest one; no answer without a bucket `+Inf`; counts that fall are lifted.
@@ -10,8 +10,8 @@ use super::super::merge;
 use super::super::number::parse_go_float;
 use super::super::row::{Bits, Presence, Row, SeriesRow, Vector};
 use super::super::window::{Quoted, bad_quantile, short};
-use larum_storage_format::Labels;
 use larum_storage_format::labels::METRIC_NAME;
+use larum_storage_format::{Histogram, Labels};
 
 /// The label that holds a bucket's upper bound.
 const BUCKET: &str = "le";
@@ -22,6 +22,46 @@ struct Bucket {
     upper_bound: f64,
     /// How many observations are below the bound.
     count: f64,
+}
+
+/// `histogram_count(v)`
+pub(super) fn count(site: &Site<'_, '_>, args: Vec<Operand>) -> Result<Operand, EvalError> {
+    of_native(site, args, |h| h.count)
+}
+
+/// `histogram_sum(v)`
+pub(super) fn sum(site: &Site<'_, '_>, args: Vec<Operand>) -> Result<Operand, EvalError> {
+    of_native(site, args, |h| h.sum)
+}
+
+/// `histogram_avg(v)`
+pub(super) fn avg(site: &Site<'_, '_>, args: Vec<Operand>) -> Result<Operand, EvalError> {
+    of_native(site, args, |h| h.sum / h.count)
+}
+
+/// Replaces native histograms by `f` of them; floats go.
+fn of_native(
+    site: &Site<'_, '_>,
+    args: Vec<Operand>,
+    f: fn(&Histogram) -> f64,
+) -> Result<Operand, EvalError> {
+    let count = site.steps.count();
+    let eager = !site.evaluator.options.delayed_name_removal;
+    let mut out = Vector::new();
+    for series in args.into_iter().flat_map(Operand::vector) {
+        let mut bits = Bits::none(count);
+        let mut floats = vec![0.0; count];
+        for (step, histogram) in &series.row.histograms {
+            floats[*step as usize] = f(histogram);
+            bits.set(*step as usize);
+        }
+        let row = Row { floats, present: Presence::from_bits(&bits, count), histograms: Vec::new() };
+        if row.points() > 0 {
+            let labels = if eager { merge::without_name(&series.labels) } else { series.labels };
+            out.push(SeriesRow { labels, drop_name: true, row });
+        }
+    }
+    Ok(Operand::Vector(if eager { merge::merge(out)? } else { out }))
 }
 
 /// `histogram_quantile(q, v)`

@@ -1,6 +1,7 @@
 //! The functions `*_over_time`, `changes` and `resets`: the samples of one window to one value.
 
-use super::super::eval::{EvalError, unsupported_histogram};
+use super::super::eval::EvalError;
+use super::super::histogram::{self, HistogramSum};
 use super::super::kahan::{self, Mean, Sum};
 use super::super::row::Bits;
 use super::super::window::{Borders, Remarks, Window, refuse_starts};
@@ -28,7 +29,7 @@ fn of_floats(window: &Window<'_>, remarks: &mut Remarks<'_, '_>, f: impl FnOnce(
 fn of_either(
     window: &Window<'_>,
     remarks: &mut Remarks<'_, '_>,
-    name: &str,
+    mean: bool,
     f: impl FnOnce(&[f64]) -> f64,
 ) -> Outcome {
     match (window.floats.is_empty(), window.histograms.is_empty()) {
@@ -37,14 +38,28 @@ fn of_either(
             remarks.mixed();
             Ok(None)
         }
-        (true, false) => Err(unsupported_histogram(name)),
+        (true, false) => Ok(histogram_sum(window, mean, remarks)),
         (true, true) => Ok(None),
+    }
+}
+
+/// The sum of the histograms of a window, or their mean; none if they do not go together.
+fn histogram_sum(window: &Window<'_>, mean: bool, remarks: &Remarks<'_, '_>) -> Option<Value> {
+    let mut sum = HistogramSum::default();
+    window.histograms.iter().for_each(|h| sum.add(h));
+    remarks.combined(sum.hints_clash(), sum.bounds_reconciled, "aggregation");
+    match sum.finish(mean) {
+        Some(histogram) => Some(Value::Histogram(histogram)),
+        None => {
+            remarks.mixed_schemas();
+            None
+        }
     }
 }
 
 /// `avg_over_time(m)`
 pub(super) fn avg(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
-    of_either(window, remarks, "avg_over_time", |floats| {
+    of_either(window, remarks, true, |floats| {
         let mut mean = Mean::EMPTY;
         floats.iter().for_each(|v| mean.add(*v));
         mean.mean()
@@ -53,7 +68,7 @@ pub(super) fn avg(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome
 
 /// `sum_over_time(m)`
 pub(super) fn sum(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Outcome {
-    of_either(window, remarks, "sum_over_time", |floats| {
+    of_either(window, remarks, false, |floats| {
         let mut sum = Sum::ZERO;
         floats.iter().for_each(|v| sum.add(*v));
         if sum.sum.is_infinite() { sum.sum } else { sum.total() }
@@ -161,9 +176,9 @@ pub(super) fn ts_of_last(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcom
 /// `first_over_time(m)`
 pub(super) fn first(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
     Ok(match (window.times_ms.first(), window.histogram_times_ms.first()) {
-        (Some(float_ms), Some(histogram_ms)) if histogram_ms <= float_ms => histogram(window, 0),
+        (Some(float_ms), Some(histogram_ms)) if histogram_ms <= float_ms => histogram_at(window, 0),
         (Some(_), _) => Some(Value::Float(window.floats[0])),
-        (None, Some(_)) => histogram(window, 0),
+        (None, Some(_)) => histogram_at(window, 0),
         (None, None) => None,
     })
 }
@@ -172,14 +187,14 @@ pub(super) fn first(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
 pub(super) fn last(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
     let newest = window.histograms.len().wrapping_sub(1);
     Ok(match (window.times_ms.last(), window.histogram_times_ms.last()) {
-        (Some(float_ms), Some(histogram_ms)) if histogram_ms >= float_ms => histogram(window, newest),
+        (Some(float_ms), Some(histogram_ms)) if histogram_ms >= float_ms => histogram_at(window, newest),
         (Some(_), _) => window.floats.last().map(|v| Value::Float(*v)),
-        (None, Some(_)) => histogram(window, newest),
+        (None, Some(_)) => histogram_at(window, newest),
         (None, None) => None,
     })
 }
 
-fn histogram(window: &Window<'_>, index: usize) -> Option<Value> {
+fn histogram_at(window: &Window<'_>, index: usize) -> Option<Value> {
     window.histograms.get(index).map(|h| Value::Histogram(h.clone()))
 }
 
@@ -270,9 +285,9 @@ pub(super) fn changes(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
         return float(window.floats.windows(2).filter(changed).count() as f64);
     }
     count_pairs(window, |before, after| match (before, after) {
-        (Value::Float(a), Value::Float(b)) => Ok(a != b && !(a.is_nan() && b.is_nan())),
-        (Value::Histogram(_), Value::Histogram(_)) => Err(unsupported_histogram("changes")),
-        _ => Ok(true),
+        (Value::Float(a), Value::Float(b)) => a != b && !(a.is_nan() && b.is_nan()),
+        (Value::Histogram(a), Value::Histogram(b)) => !histogram::equal(a, b),
+        _ => true,
     })
 }
 
@@ -283,14 +298,14 @@ pub(super) fn resets(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
         return float(window.floats.windows(2).filter(|pair| pair[1] < pair[0]).count() as f64);
     }
     count_pairs(window, |before, after| match (before, after) {
-        (Value::Float(a), Value::Float(b)) => Ok(b < a),
-        (Value::Histogram(_), Value::Histogram(_)) => Err(unsupported_histogram("resets")),
-        _ => Ok(true),
+        (Value::Float(a), Value::Float(b)) => b < a,
+        (Value::Histogram(a), Value::Histogram(b)) => histogram::is_reset(b, a),
+        _ => true,
     })
 }
 
 /// Counts the pairs of neighbours, floats and histograms in order of time, for which `f` is true.
-fn count_pairs(window: &Window<'_>, f: impl Fn(&Value, &Value) -> Result<bool, EvalError>) -> Outcome {
+fn count_pairs(window: &Window<'_>, f: impl Fn(&Value, &Value) -> bool) -> Outcome {
     let (mut at_float, mut at_histogram) = (0, 0);
     let mut count = 0;
     let mut before: Option<Value> = None;
@@ -314,7 +329,7 @@ fn count_pairs(window: &Window<'_>, f: impl Fn(&Value, &Value) -> Result<bool, E
             }
         };
         if let Some(before) = &before
-            && f(before, &value)?
+            && f(before, &value)
         {
             count += 1;
         }

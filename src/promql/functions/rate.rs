@@ -5,12 +5,14 @@
 //! the window. All of it but the values depends on the timestamps only, and is worked out once for
 //! all series that share them ([`Shared`]).
 
-use crate::promql::eval::{EvalError, unsupported_histogram};
+use crate::promql::eval::EvalError;
+use crate::promql::histogram::{self, Combined, Incompatible};
 use crate::promql::plan::Place;
 use crate::promql::row::{Bits, Presence, Row};
 use crate::promql::steps::Steps;
 use crate::promql::window::{Borders, RangeSeries, Remarks, Window, refuse_starts};
-use larum_storage_format::Value;
+use larum_storage_format::{CounterResetHint, Histogram, Value};
+use std::sync::Arc;
 
 /// Which of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,18 +201,24 @@ fn began_again(starts_ms: &[i64], times_ms: &[i64], i: usize) -> bool {
 
 /// Corrects `row` where windows hold histograms.
 pub(crate) fn with_histograms<'w>(
-    _kind: Kind,
-    windows: impl Iterator<Item = Window<'w>>,
+    kind: Kind,
+    windows: impl Iterator<Item = (Window<'w>, i64)>,
+    range_ms: i64,
     row: &mut Row,
     remarks: &mut Remarks<'_, '_>,
-) -> Result<(), EvalError> {
+) {
     let count = row.len();
     let mut bits = Bits::none(count);
     row.present.for_each(count, |i| bits.set(i));
-    for (step, window) in windows.enumerate() {
+    for (step, (window, end_ms)) in windows.enumerate() {
         match (window.floats.len(), window.histograms.len()) {
             (_, 0) | (0, 1) => {}
-            (0, _) => return Err(unsupported_histogram("rate, increase and delta")),
+            (0, _) => {
+                let ends = (end_ms.saturating_sub(range_ms), end_ms);
+                if let Some(rate) = histogram_rate(kind, &window, ends, remarks) {
+                    row.histograms.push((step as u32, Arc::new(rate)));
+                }
+            }
             _ => {
                 remarks.mixed();
                 bits.unset(step);
@@ -218,7 +226,86 @@ pub(crate) fn with_histograms<'w>(
         }
     }
     row.present = Presence::from_bits(&bits, count);
-    Ok(())
+}
+
+/// The rate of a window of at least two histograms; none if their buckets do not go together.
+fn histogram_rate(
+    kind: Kind,
+    window: &Window<'_>,
+    ends: (i64, i64),
+    remarks: &Remarks<'_, '_>,
+) -> Option<Histogram> {
+    let delta = histogram_delta(kind, window.histograms, remarks)?;
+    let (first, times_ms) = (&window.histograms[0], window.histogram_times_ms);
+    let divisor = if kind == Kind::Rate { (ends.1 - ends.0) as f64 / 1000.0 } else { 1.0 };
+    let last_ms = *times_ms.last()?;
+    let extent = Extent::new(ends, times_ms[0], last_ms, times_ms.len() as u32, divisor);
+    let factor = match kind {
+        Kind::Delta => extent.factor,
+        Kind::Rate | Kind::Increase => extent.counter_factor(first.count, delta.count, divisor),
+    };
+    let counter_reset_hint = CounterResetHint::Gauge;
+    Some(Histogram { counter_reset_hint, ..histogram::scaled(&delta, factor) })
+}
+
+/// The last histogram minus the first, plus those that were lost to counter resets.
+fn histogram_delta(
+    kind: Kind,
+    histograms: &[Arc<Histogram>],
+    remarks: &Remarks<'_, '_>,
+) -> Option<Histogram> {
+    let [first, second, ..] = histograms else { return None };
+    let last = &histograms[histograms.len() - 1];
+    let is_gauge = |h: &Histogram| h.counter_reset_hint == CounterResetHint::Gauge;
+    let mut before: Arc<Histogram> = first.clone();
+    if kind.is_counter() {
+        if histograms.iter().any(|h| is_gauge(h)) {
+            remarks.warn_of("this native histogram metric is not a counter:");
+        }
+        if histogram::is_reset(second, first) {
+            // Nothing of the first one is looked at, so its layout does not matter either.
+            before = Arc::new(Histogram {
+                schema: second.schema,
+                custom_values: second.custom_values.clone(),
+                ..Histogram::default()
+            });
+        }
+    } else if !is_gauge(first) || !is_gauge(last) {
+        remarks.warn_of("this native histogram metric is not a gauge:");
+    }
+    let custom = histogram::is_custom(&before);
+    let looked_at = if kind.is_counter() { &histograms[1..] } else { std::slice::from_ref(last) };
+    if looked_at.iter().any(|h| histogram::is_custom(h) != custom) {
+        remarks.mixed_schemas();
+        return None;
+    }
+    let schema = looked_at.iter().map(|h| h.schema).fold(before.schema, i32::min);
+    let difference = histogram::sub(&histogram::to_schema(last, schema), &before);
+    let mut delta = take(difference, "subtraction", remarks)?;
+    if kind.is_counter() {
+        for histogram in &histograms[1..] {
+            if histogram::is_reset(histogram, &before) {
+                delta = take(histogram::add(&delta, &before), "addition", remarks)?;
+            }
+            before = histogram.clone();
+        }
+    }
+    Some(delta)
+}
+
+/// The histogram of a sum or difference in which resets are taken care of, so that clashing hints
+/// mean nothing.
+fn take(
+    combined: Result<Combined, Incompatible>,
+    operation: &str,
+    remarks: &Remarks<'_, '_>,
+) -> Option<Histogram> {
+    let Ok(combined) = combined else {
+        remarks.mixed_schemas();
+        return None;
+    };
+    remarks.combined(false, combined.bounds_reconciled, operation);
+    Some(combined.histogram)
 }
 
 /// `irate(m)`: the per-second rate between the last two samples.
@@ -245,7 +332,7 @@ fn last_two(
         times.len() >= back && times[times.len() - back] > than.last().copied().unwrap_or(i64::MIN)
     };
     if newer(window.histogram_times_ms, window.times_ms, 2) {
-        return Err(unsupported_histogram("irate and idelta"));
+        return Ok(last_two_histograms(window, remarks, per_second));
     }
     if !newer(window.times_ms, window.histogram_times_ms, 2) {
         remarks.mixed();
@@ -263,4 +350,27 @@ fn last_two(
     let delta = if reset { value } else { value - before };
     let value = if per_second { delta / (interval_ms as f64 / 1000.0) } else { delta };
     Ok(Some(Value::Float(value)))
+}
+
+fn last_two_histograms(window: &Window<'_>, remarks: &Remarks<'_, '_>, per_second: bool) -> Option<Value> {
+    let last = window.histograms.len() - 1;
+    let (before, h) = (&window.histograms[last - 1], &window.histograms[last]);
+    let gauges = [before, h].iter().filter(|h| h.counter_reset_hint == CounterResetHint::Gauge).count();
+    if per_second && gauges > 0 {
+        remarks.warn_of("this native histogram metric is not a counter:");
+    }
+    if !per_second && gauges < 2 {
+        remarks.warn_of("this native histogram metric is not a gauge:");
+    }
+    let mut delta = if per_second && histogram::is_reset(h, before) {
+        histogram::compacted(h)
+    } else {
+        take(histogram::sub(h, before), "subtraction", remarks)?
+    };
+    if per_second {
+        let interval_ms = window.histogram_times_ms[last] - window.histogram_times_ms[last - 1];
+        delta = histogram::divided(&delta, interval_ms as f64 / 1000.0);
+    }
+    delta.counter_reset_hint = CounterResetHint::Gauge;
+    Some(Value::Histogram(Arc::new(delta)))
 }
