@@ -1,9 +1,11 @@
 //! Arithmetic of native histograms, by the rules of Prometheus' `FloatHistogram`: layouts that
 //! differ are brought to the coarser one first.
 
+use super::kahan::{Mean, Sum};
 use super::window::short;
 use larum_storage_format::Histogram;
 use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Span};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -29,27 +31,29 @@ pub(crate) fn is_custom(h: &Histogram) -> bool {
     h.schema == CUSTOM_BUCKETS_SCHEMA
 }
 
-/// Every count and the sum times `factor`.
+/// Every count and the sum times `factor`. Times a negative number, a counter is none any more.
 pub(crate) fn scaled(h: &Histogram, factor: f64) -> Histogram {
-    mapped(h, |v| v * factor)
+    mapped(h, factor < 0.0, |v| v * factor)
 }
 
-/// Every count and the sum divided by `divisor`.
+/// Every count and the sum divided by `divisor`. Divided by zero, no bucket is left.
 pub(crate) fn divided(h: &Histogram, divisor: f64) -> Histogram {
-    mapped(h, |v| v / divisor)
+    let divided = mapped(h, divisor < 0.0, |v| v / divisor);
+    if divisor == 0.0 { with_buckets(&divided, Vec::new(), Vec::new()) } else { divided }
 }
 
-fn mapped(h: &Histogram, f: impl Fn(f64) -> f64) -> Histogram {
+fn mapped(h: &Histogram, to_gauge: bool, f: impl Fn(f64) -> f64) -> Histogram {
     let all = |counts: &[f64]| counts.iter().map(|v| f(*v)).collect();
-    compacted(&Histogram {
+    Histogram {
         is_integer: false,
+        counter_reset_hint: if to_gauge { CounterResetHint::Gauge } else { h.counter_reset_hint },
         zero_count: f(h.zero_count),
         count: f(h.count),
         sum: f(h.sum),
         positive_buckets: all(&h.positive_buckets),
         negative_buckets: all(&h.negative_buckets),
         ..h.clone()
-    })
+    }
 }
 
 /// The histogram without empty buckets.
@@ -241,46 +245,96 @@ pub(crate) fn sub(a: &Histogram, b: &Histogram) -> Result<Combined, Incompatible
     combined(a, b, -1.0)
 }
 
-/// The sum of histograms in the order they come, or their mean.
+/// Histograms to be added up, or averaged, in the order they come.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HistogramSum {
-    sum: Option<Histogram>,
-    count: f64,
-    reset: bool,
-    no_reset: bool,
-    /// See [`Combined`].
-    pub(crate) bounds_reconciled: bool,
-    incompatible: bool,
+    all: Vec<Arc<Histogram>>,
 }
 
 impl HistogramSum {
     /// Adds `h`.
-    pub(crate) fn add(&mut self, h: &Histogram) {
-        self.count += 1.0;
-        self.reset |= h.counter_reset_hint == CounterResetHint::CounterReset;
-        self.no_reset |= h.counter_reset_hint == CounterResetHint::NotCounterReset;
-        match self.sum.take().map(|sum| add(&sum, h)) {
-            None => self.sum = Some(compacted(h)),
-            Some(Ok(combined)) => {
-                self.bounds_reconciled |= combined.bounds_reconciled;
-                self.sum = Some(combined.histogram);
+    pub(crate) fn add(&mut self, h: &Arc<Histogram>) {
+        self.all.push(h.clone());
+    }
+
+    /// The sum, or the mean, with compensated sums for every bucket.
+    pub(crate) fn finish(&self, mean: bool) -> Result<Combined, Incompatible> {
+        let says = |hint| self.all.iter().any(|h| h.counter_reset_hint == hint);
+        let hints_clash = says(CounterResetHint::CounterReset) && says(CounterResetHint::NotCounterReset);
+        let first = self.all.first().cloned().unwrap_or_default();
+        // The layout that all can be brought to, and with it the hint of the sum.
+        let (mut layout, mut bounds_reconciled) = (Histogram::clone(&first), false);
+        for h in self.all.iter().skip(1) {
+            let next = add(&layout, h)?;
+            bounds_reconciled |= next.bounds_reconciled;
+            layout = next.histogram;
+        }
+        let mut figures = [Figure::default(); 3];
+        let (mut positives, mut negatives) = (Figures::default(), Figures::default());
+        for (i, h) in self.all.iter().enumerate() {
+            // The layout is the coarsest of all, so this gives `h` in it.
+            let h = aligned(h, &layout)?.0;
+            for (figure, v) in figures.iter_mut().zip([h.zero_count, h.count, h.sum]) {
+                figure.add(v);
             }
-            Some(Err(Incompatible)) => {
-                self.incompatible = true;
-                self.sum = Some(compacted(h));
-            }
+            positives.add(positive(&h), i);
+            negatives.add(negative(&h), i);
+        }
+        let n = self.all.len();
+        let [zero_count, count, sum] = figures.map(|figure| figure.finish(mean));
+        let buckets = with_buckets(&layout, positives.finish(n, mean), negatives.finish(n, mean));
+        let histogram = Histogram { zero_count, count, sum, ..buckets };
+        Ok(Combined { histogram, hints_clash, bounds_reconciled })
+    }
+}
+
+/// One number of a histogram over all that are added up.
+#[derive(Debug, Clone, Copy)]
+struct Figure {
+    sum: Sum,
+    mean: Mean,
+}
+
+impl Default for Figure {
+    fn default() -> Figure {
+        Figure { sum: Sum::ZERO, mean: Mean::EMPTY }
+    }
+}
+
+impl Figure {
+    fn add(&mut self, v: f64) {
+        self.sum.add(v);
+        self.mean.add(v);
+    }
+
+    fn finish(&self, mean: bool) -> f64 {
+        if mean { self.mean.mean() } else { self.sum.total() }
+    }
+}
+
+/// The buckets of one side over all histograms that are added up.
+#[derive(Default)]
+struct Figures(BTreeMap<i64, (Figure, usize)>);
+
+impl Figures {
+    /// Adds the buckets of the histogram number `i`.
+    fn add(&mut self, buckets: Buckets, i: usize) {
+        for (index, count) in buckets {
+            let (figure, seen) = self.0.entry(index).or_default();
+            // A bucket that histograms before did not have was empty there.
+            (*seen..i).for_each(|_| figure.add(0.0));
+            figure.add(count);
+            *seen = i + 1;
         }
     }
 
-    /// Whether some said that a counter reset had happened, and some that none had.
-    pub(crate) fn hints_clash(&self) -> bool {
-        self.reset && self.no_reset
-    }
-
-    /// The sum, or the mean; none if the buckets did not go together.
-    pub(crate) fn finish(self, mean: bool) -> Option<Arc<Histogram>> {
-        let sum = self.sum.filter(|_| !self.incompatible)?;
-        Some(Arc::new(if mean { divided(&sum, self.count) } else { sum }))
+    /// The sums, or means, of all `n` histograms.
+    fn finish(self, n: usize, mean: bool) -> Buckets {
+        let finished = self.0.into_iter().map(|(index, (mut figure, seen))| {
+            (seen..n).for_each(|_| figure.add(0.0));
+            (index, figure.finish(mean))
+        });
+        finished.collect()
     }
 }
 

@@ -61,6 +61,7 @@ fn range_series(series: SeriesRow, steps: &Steps, all_ms: &Arc<[i64]>) -> RangeS
         floats,
         starts_ms: Vec::new(),
         histogram_times_ms: row.histograms.iter().map(|(step, _)| steps.at(*step as usize)).collect(),
+        histogram_starts_ms: Vec::new(),
         histograms: row.histograms.into_iter().map(|(_, histogram)| without_hint(histogram)).collect(),
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Window<'a> {
     pub(crate) histogram_times_ms: &'a [i64],
     /// The histograms.
     pub(crate) histograms: &'a [Arc<Histogram>],
+    /// Since when the histograms count, as `starts_ms`.
+    pub(crate) histogram_starts_ms: &'a [i64],
     /// The scalar arguments of the function at this step, in order.
     pub(crate) args: &'a [f64],
 }
@@ -197,6 +199,8 @@ pub(crate) struct RangeSeries {
     pub(crate) histogram_times_ms: Vec<i64>,
     /// The histograms.
     pub(crate) histograms: Vec<Arc<Histogram>>,
+    /// The start timestamps of the histograms, 0 if unknown; possibly empty.
+    pub(crate) histogram_starts_ms: Vec<i64>,
 }
 
 impl RangeSeries {
@@ -214,6 +218,7 @@ impl RangeSeries {
             starts_ms: start_timestamps,
             histogram_times_ms: Vec::new(),
             histograms: Vec::new(),
+            histogram_starts_ms: Vec::new(),
         };
         if !clean {
             series.split(histograms);
@@ -232,6 +237,7 @@ impl RangeSeries {
                 if !is_stale(histogram.sum) {
                     self.histogram_times_ms.push(t_ms);
                     self.histograms.push(histogram);
+                    self.histogram_starts_ms.extend(self.starts_ms.get(i));
                 }
             } else if !is_stale(self.floats[i]) {
                 times_ms.push(t_ms);
@@ -401,6 +407,7 @@ fn rates(
     each_series(evaluator, node, steps, &mut |series| {
         if kind.is_counter() {
             refuse_starts(&series.starts_ms, "rate and increase")?;
+            refuse_starts(&series.histogram_starts_ms, "rate and increase")?;
         }
         let make = || rate::Shared::new(kind, &series.times_ms, &place, range_ms, steps);
         let shared = shared.get(&series.times_ms, make);
@@ -447,9 +454,10 @@ fn window<'w>(
         step_ms,
         times_ms: &series.times_ms[floats.clone()],
         floats: &series.floats[floats.clone()],
-        starts_ms: if series.starts_ms.is_empty() { &[] } else { &series.starts_ms[floats] },
+        starts_ms: series.starts_ms.get(floats).unwrap_or(&[]),
         histogram_times_ms: &series.histogram_times_ms[histograms.clone()],
-        histograms: &series.histograms[histograms],
+        histograms: &series.histograms[histograms.clone()],
+        histogram_starts_ms: series.histogram_starts_ms.get(histograms).unwrap_or(&[]),
         args,
     }
 }

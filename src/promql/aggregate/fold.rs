@@ -2,10 +2,11 @@
 
 use super::super::ast::AggregateOp;
 use super::super::functions::over_time::quantile_of;
-use super::super::histogram::HistogramSum;
+use super::super::histogram::{self, Combined, HistogramSum, Incompatible};
 use super::super::kahan::{self, Mean};
 use super::super::row::{Bits, Presence, Row};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The columns of one group.
 pub(super) struct Group {
@@ -13,7 +14,7 @@ pub(super) struct Group {
     pub(super) drop_name: bool,
     /// The steps at which a float was seen.
     floats: Bits,
-    /// The steps at which a histogram was seen, with the sum of them.
+    /// The steps at which a histogram was seen, with those to be added up.
     histograms: BTreeMap<u32, HistogramSum>,
     columns: Columns,
     len: usize,
@@ -149,11 +150,9 @@ impl Group {
         let sums = matches!(self.columns, Columns::Sum(..) | Columns::Mean(_));
         let taken = sums || matches!(self.columns, Columns::Count(_) | Columns::Group);
         for (step, histogram) in row.histograms.iter().filter(|_| taken) {
-            let known = self.histograms.entry(*step).or_insert_with(|| {
-                self.grown += 1;
-                HistogramSum::default()
-            });
+            let known = self.histograms.entry(*step).or_default();
             if sums {
+                self.grown += 1;
                 known.add(histogram);
             }
         }
@@ -176,10 +175,16 @@ impl Group {
                 floats.unset(i);
                 mixed = true;
             } else {
-                let (hints_clash, bounds_reconciled) = (sum.hints_clash(), sum.bounds_reconciled);
-                let histogram = sum.finish(mean);
-                notes.push(Note { hints_clash, bounds_reconciled, incompatible: histogram.is_none() });
-                kept.extend(histogram.map(|histogram| (step, histogram)));
+                match sum.finish(mean) {
+                    Ok(combined) => {
+                        let Combined { histogram, hints_clash, bounds_reconciled } = combined;
+                        notes.push(Note { hints_clash, bounds_reconciled, incompatible: false });
+                        kept.push((step, Arc::new(histogram::compacted(&histogram))));
+                    }
+                    Err(Incompatible) => {
+                        notes.push(Note { hints_clash: false, bounds_reconciled: false, incompatible: true });
+                    }
+                }
             }
         }
         let values = match columns {

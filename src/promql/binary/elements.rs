@@ -210,10 +210,10 @@ impl Elements<'_, '_> {
             (Value::Float(factor), Value::Histogram(h)) | (Value::Histogram(h), Value::Float(factor))
                 if op == BinaryOp::Mul =>
             {
-                return Ok(Some(kept(histogram::scaled(h, *factor))));
+                return Ok(Some(kept(histogram::compacted(&histogram::scaled(h, *factor)))));
             }
             (Value::Histogram(h), Value::Float(divisor)) if op == BinaryOp::Div => {
-                return Ok(Some(kept(histogram::divided(h, *divisor))));
+                return Ok(Some(kept(histogram::compacted(&histogram::divided(h, *divisor)))));
             }
             (Value::Histogram(_), Value::Float(_)) if self.is_trim() => {
                 return Err(unsupported_histogram(&format!("the operator {}", symbol(op))));

@@ -1,12 +1,13 @@
 //! The functions `*_over_time`, `changes` and `resets`: the samples of one window to one value.
 
 use super::super::eval::EvalError;
-use super::super::histogram::{self, HistogramSum};
+use super::super::histogram::{self, HistogramSum, Incompatible};
 use super::super::kahan::{self, Mean, Sum};
 use super::super::row::Bits;
 use super::super::window::{Borders, Remarks, Window, refuse_starts};
 use larum_storage_format::Value;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 type Outcome = Result<Option<Value>, EvalError>;
 
@@ -47,10 +48,12 @@ fn of_either(
 fn histogram_sum(window: &Window<'_>, mean: bool, remarks: &Remarks<'_, '_>) -> Option<Value> {
     let mut sum = HistogramSum::default();
     window.histograms.iter().for_each(|h| sum.add(h));
-    remarks.combined(sum.hints_clash(), sum.bounds_reconciled, "aggregation");
     match sum.finish(mean) {
-        Some(histogram) => Some(Value::Histogram(histogram)),
-        None => {
+        Ok(combined) => {
+            remarks.combined(combined.hints_clash, combined.bounds_reconciled, "aggregation");
+            Some(Value::Histogram(Arc::new(combined.histogram)))
+        }
+        Err(Incompatible) => {
             remarks.mixed_schemas();
             None
         }
@@ -294,6 +297,7 @@ pub(super) fn changes(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
 /// `resets(m)`
 pub(super) fn resets(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
     refuse_starts(window.starts_ms, "resets")?;
+    refuse_starts(window.histogram_starts_ms, "resets")?;
     if window.histograms.is_empty() {
         return float(window.floats.windows(2).filter(|pair| pair[1] < pair[0]).count() as f64);
     }

@@ -311,6 +311,7 @@ fn take(
 /// `irate(m)`: the per-second rate between the last two samples.
 pub(crate) fn irate(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Result<Option<Value>, EvalError> {
     refuse_starts(window.starts_ms, "irate")?;
+    refuse_starts(window.histogram_starts_ms, "irate")?;
     last_two(window, remarks, true)
 }
 
