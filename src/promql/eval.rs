@@ -187,6 +187,8 @@ pub(crate) struct Site<'e, 'a> {
     pub(crate) evaluator: &'e Evaluator<'a>,
     /// The call as written.
     pub(crate) call: &'e Call,
+    /// Where it stands.
+    pub(crate) pos: Pos,
     /// The arguments as planned.
     pub(crate) args: &'e [Node<'e>],
     /// The steps.
@@ -350,9 +352,9 @@ impl<'a> Evaluator<'a> {
             }
             Kernel::Whole(f) => {
                 let operands = args.iter().map(|arg| self.operand(arg, steps)).collect::<Result<_, _>>()?;
-                f(&Site { evaluator: self, call, args, steps: *steps }, operands)
+                f(&Site { evaluator: self, call, pos: node.pos, args, steps: *steps }, operands)
             }
-            Kernel::Node(f) => f(&Site { evaluator: self, call, args, steps: *steps }),
+            Kernel::Node(f) => f(&Site { evaluator: self, call, pos: node.pos, args, steps: *steps }),
             Kernel::Query(f) => Ok(Operand::Scalar(vec![f(steps); steps.count()])),
             Kernel::Missing => {
                 Err(EvalError::Execution(format!("function {} is not supported yet", call.function.name)))

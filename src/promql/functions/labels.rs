@@ -3,7 +3,7 @@
 
 use super::super::eval::{EvalError, Operand, Site};
 use super::super::merge;
-use super::super::row::{Presence, SeriesRow, Vector};
+use super::super::row::{SeriesRow, Vector};
 use crate::storage::regex::Rewriter;
 use larum_storage_format::Labels;
 use larum_storage_format::labels::METRIC_NAME;
@@ -63,6 +63,18 @@ fn with_label(vector: Vector, dst: &str, value: impl Fn(&Labels) -> Option<Strin
     Ok(Operand::Vector(merger.finish()))
 }
 
+/// With more than one step there is no one order, and the answer is sorted by labels; says so.
+fn sorts(site: &Site<'_, '_>) -> bool {
+    let sorts = site.steps.start_ms() == site.steps.end_ms();
+    if !sorts {
+        site.evaluator.warn(
+            "sort is ineffective for range queries since results are always ordered by labels",
+            site.pos,
+        );
+    }
+    sorts
+}
+
 /// `sort(v)`
 pub(super) fn sort(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
     sort_by_value(site, args, |a, b| a.total_cmp(&b))
@@ -80,16 +92,11 @@ fn sort_by_value(site: &Site<'_, '_>, args: Vec<Operand>, order: fn(f64, f64) ->
         series.row.histograms.clear();
     }
     vector.retain(|series| series.row.points() > 0);
-    // With more than one step there is no one value to sort by, and the answer is sorted by labels.
-    if site.steps.count() == 1 {
-        let value = |series: &SeriesRow| match series.row.present {
-            Presence::All => series.row.floats[0],
-            _ => series.row.float(0).unwrap_or(f64::NAN),
-        };
+    if sorts(site) {
+        // -0 and 0 are the same.
+        let value = |series: &SeriesRow| series.row.float(0).unwrap_or(f64::NAN) + 0.0;
         vector.sort_by(|a, b| {
             let (a, b) = (value(a), value(b));
-            // -0 and 0 are the same.
-            let (a, b) = (a + 0.0, b + 0.0);
             a.is_nan().cmp(&b.is_nan()).then_with(|| order(a, b))
         });
     }
@@ -97,25 +104,28 @@ fn sort_by_value(site: &Site<'_, '_>, args: Vec<Operand>, order: fn(f64, f64) ->
 }
 
 /// `sort_by_label(v, label...)`
-pub(super) fn sort_by_label(_: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+pub(super) fn sort_by_label(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
     let (mut vector, labels) = vector_and_texts(args);
-    vector.sort_by(|a, b| by_labels(&a.labels, &b.labels, &labels));
+    if sorts(site) {
+        vector.sort_by(|a, b| by_labels(&a.labels, &b.labels, &labels));
+    }
     Ok(Operand::Vector(vector))
 }
 
 /// `sort_by_label_desc(v, label...)`
-pub(super) fn sort_by_label_desc(_: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+pub(super) fn sort_by_label_desc(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
     let (mut vector, labels) = vector_and_texts(args);
-    vector.sort_by(|a, b| by_labels(&b.labels, &a.labels, &labels));
+    if sorts(site) {
+        vector.sort_by(|a, b| by_labels(&b.labels, &a.labels, &labels));
+    }
     Ok(Operand::Vector(vector))
 }
 
 /// By the values of `names` in turn, numbers in them by their size; then by all labels.
 fn by_labels(a: &Labels, b: &Labels, names: &[String]) -> Ordering {
-    let value = |labels: &Labels, name: &str| labels.get(name).unwrap_or("").to_owned();
     names
         .iter()
-        .map(|name| natural(&value(a, name), &value(b, name)))
+        .map(|name| natural(a.get(name).unwrap_or(""), b.get(name).unwrap_or("")))
         .find(|order| order.is_ne())
         .unwrap_or_else(|| a.cmp(b))
 }
