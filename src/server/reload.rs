@@ -41,26 +41,25 @@ pub fn reload(app: &App) -> Result<(), FileError> {
         tracing::error!("the configuration was not loaded: {error}");
     })?;
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    put_in_force(app, checked);
+    let retention = |config: &Config| config.retention.unwrap_or(app.args.retention_time);
+    if retention(&checked.config) != retention(&app.config().config) {
+        tracing::warn!("another retention takes effect at the next start");
+    }
+    let options = rule_options(app, &checked.config);
+    put_in_force(app, checked.config);
+    if let Some(rules) = app.rules() {
+        rules.reload(checked.groups, options);
+    }
     tracing::info!("the configuration was loaded");
     Ok(())
 }
 
-/// Puts a checked configuration in force.
-pub fn put_in_force(app: &App, checked: Checked) {
-    let Checked { config, groups, .. } = checked;
+/// Puts a checked configuration in force, save for what rules take from it.
+pub fn put_in_force(app: &App, config: Config) {
     let target = |a: &super::config::AlertmanagerConfig| Target { url: a.url.clone(), timeout: a.timeout };
     app.transport.configure(&config.alertmanagers);
     app.notifier.configure(config.alertmanagers.iter().map(target).collect(), config.external_labels.clone());
-    let retention = config.retention.unwrap_or(app.args.retention_time);
-    if retention != app.config().config.retention.unwrap_or(app.args.retention_time) {
-        tracing::warn!("another retention takes effect at the next start");
-    }
-    let options = rule_options(app, &config);
     app.set_config(config);
-    if let Some(rules) = app.rules() {
-        rules.reload(groups, options);
-    }
 }
 
 /// How rules are evaluated under `config`.

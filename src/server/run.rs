@@ -157,10 +157,9 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
     let fault = |e: &dyn std::fmt::Display| format!("--storage.tsdb.path: {e}");
     let db = Db::open(&args.storage_path, options).map_err(|e| fault(&e))?;
     let rule_options = reload::rule_options(app, &checked.config);
-    let manager =
-        RuleManager::with_options(&db, checked.groups.clone(), rule_options).map_err(|e| fault(&e))?;
+    let manager = RuleManager::with_options(&db, checked.groups, rule_options).map_err(|e| fault(&e))?;
+    reload::put_in_force(app, checked.config);
     app.open(db, manager.clone());
-    reload::put_in_force(app, checked);
     let of_rules = app.clone();
     manager
         .spawn(move |alerts| of_rules.notifier.observe(&alerts))

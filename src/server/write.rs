@@ -55,7 +55,7 @@ pub struct WriteCounts {
     pub unavailable: AtomicU64,
     /// Requests that could not be decoded.
     pub undecodable: AtomicU64,
-    /// Samples refused for good, by [`reason_index`].
+    /// Samples refused for good, in the order of [`REASONS`].
     pub refused: [AtomicU64; REASONS.len()],
 }
 

@@ -125,6 +125,7 @@ pub async fn tsdb(State(app): State<Arc<App>>, request: Request) -> Result<Respo
             }
         }
         let pairs = by_pair.len();
+        let head_range = stats.head_range_ms.unwrap_or((0, 0));
         let top = |counts: BTreeMap<String, u64>| {
             let mut counts: Vec<(String, u64)> = counts.into_iter().collect();
             counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -136,8 +137,8 @@ pub async fn tsdb(State(app): State<Arc<App>>, request: Request) -> Result<Respo
                 "numSeries": stats.head_series,
                 "numLabelPairs": pairs,
                 "chunkCount": 0,
-                "minTime": 0,
-                "maxTime": 0,
+                "minTime": head_range.0,
+                "maxTime": head_range.1,
             },
             "seriesCountByMetricName": top(by_metric),
             "labelValueCountByLabelName": top(values),

@@ -254,6 +254,12 @@ pub(super) const METRICS: &[Metric] = &[
         "Always 0: there is nothing to reload.",
         |_| 0.0
     ),
+    storage!(
+        "larum_retention_paused",
+        Gauge,
+        "Whether nothing is dropped for a while, because the clock jumped.",
+        |s| { yes(s.retention_paused) }
+    ),
     storage!("larum_damaged_files_total", Counter, "Files found damaged at the start or in a merge.", |s| s
         .damaged_files
         as f64),
