@@ -132,7 +132,15 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder) -> Result<Opened, OpenError> {
     refuse_prometheus(fs, folder)?;
     let lock = take_lock(fs, folder)?;
     let partitions = folder.partitions();
-    fs.create_dir(&partitions).map_err(io_error(&partitions))?;
+    for dir in [&partitions, &folder.wal()] {
+        fs.create_dir(dir).map_err(io_error(dir))?;
+    }
+    // A power cut must not take a folder with files in it that were synced. Above the root it is
+    // tried only, as that folder may not be ours to open.
+    fs.sync_dir(root).map_err(io_error(root))?;
+    if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let _ = fs.sync_dir(parent);
+    }
     let mut names = Vec::new();
     for dir in [root, &partitions] {
         for name in fs.list(dir).map_err(io_error(dir))? {
