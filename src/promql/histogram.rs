@@ -5,6 +5,7 @@ use super::kahan::{Mean, Sum};
 use super::window::short;
 use larum_storage_format::Histogram;
 use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Span};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -138,7 +139,7 @@ pub(crate) fn to_schema(h: &Histogram, schema: i32) -> Histogram {
         return h.clone();
     }
     // A step of the schema merges two buckets, of which the upper has the even index.
-    let shift = (h.schema - schema).clamp(0, 62);
+    let shift = h.schema.saturating_sub(schema).clamp(0, 62);
     let to = |index: i64| ((index - 1) >> shift) + 1;
     let coarse = with_buckets(h, merged(positive(h), to), merged(negative(h), to));
     Histogram { schema, ..coarse }
@@ -206,7 +207,7 @@ fn aligned(a: &Histogram, b: &Histogram) -> Result<(Histogram, Histogram, bool),
     let schema = a.schema.min(b.schema);
     let (mut a, mut b) = (to_schema(a, schema), to_schema(b, schema));
     // Not while they differ: a NaN would differ from itself for ever.
-    while a.zero_threshold < b.zero_threshold || a.zero_threshold > b.zero_threshold {
+    while a.zero_threshold.partial_cmp(&b.zero_threshold).is_some_and(Ordering::is_ne) {
         a = with_zero_threshold(&a, b.zero_threshold);
         b = with_zero_threshold(&b, a.zero_threshold);
     }

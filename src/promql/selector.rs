@@ -29,10 +29,16 @@ struct Entry<T> {
 /// How many steps all entries of a cache may have together: some 40 MiB of window borders.
 const MOST_CACHED_STEPS: usize = 1 << 20;
 
+/// How many columns a cache keeps alive at most: more than there are targets.
+const MOST_CACHED_COLUMNS: usize = 1 << 13;
+
 impl<T> PerColumn<T> {
     /// A cache for things that take room for `steps` steps each.
     pub(crate) fn new(steps: usize) -> PerColumn<T> {
-        PerColumn { known: HashMap::default(), most: (MOST_CACHED_STEPS / steps.max(1)).max(1) }
+        PerColumn {
+            known: HashMap::default(),
+            most: (MOST_CACHED_STEPS / steps.max(1)).clamp(1, MOST_CACHED_COLUMNS),
+        }
     }
 
     /// What belongs to `column`, made by `make` if it is the first time.
