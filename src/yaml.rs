@@ -128,7 +128,7 @@ mod tests {
     fn faults_name_file_line_and_column() {
         let cases = [
             ("names: []\nnope: 1\n", "a.yml:2:1: unknown field `nope`, expected one of names, every, nested"),
-            ("nested:\n  every: 1x\n", "a.yml:2:10: not a valid duration string: \"1x\""),
+            ("nested:\n  every: 1x\n", "a.yml:2:10: unknown unit \"x\" in duration \"1x\""),
             ("names: []\nnames: []\n", "a.yml:2:1: duplicate mapping key: names"),
         ];
         for (text, expected) in cases {
