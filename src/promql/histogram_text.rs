@@ -1,8 +1,7 @@
 //! Native histograms as test scripts write them: `schema:1 count:3 buckets:[1 2]`.
 
 use super::number::parse_go_float;
-use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Histogram, Span};
-use std::collections::BTreeMap;
+use larum_storage_format::histogram::{CounterResetHint, Histogram, Span};
 
 /// A histogram, and what was written about it.
 #[derive(Debug, Clone, Default)]
@@ -75,39 +74,6 @@ impl HistogramText {
         histogram.negative_spans = one_span(n_offset, histogram.negative_buckets.len());
         Ok(parsed)
     }
-
-    /// `a + sign * b`, in the resolution of `a`, which must not be the finer one.
-    pub fn combined(a: &Histogram, b: &Histogram, sign: f64) -> Result<Histogram, String> {
-        if a.schema > b.schema {
-            return Err(format!("cannot merge from schema {} to {}", b.schema, a.schema));
-        }
-        let custom = a.schema == CUSTOM_BUCKETS_SCHEMA;
-        if custom && (b.schema != a.schema || a.custom_values != b.custom_values) {
-            return Err("custom buckets with other bounds are not supported".to_owned());
-        }
-        if a.zero_threshold != b.zero_threshold {
-            return Err("zero buckets of other widths are not supported".to_owned());
-        }
-        let shift = b.schema - a.schema;
-        let mut out = a.clone();
-        out.count += sign * b.count;
-        out.sum += sign * b.sum;
-        out.zero_count += sign * b.zero_count;
-        let merge = |a_spans: &[Span], a_buckets: &[f64], b_spans: &[Span], b_buckets: &[f64]| {
-            let mut all: BTreeMap<i32, f64> = indexed(a_spans, a_buckets).collect();
-            for (index, count) in indexed(b_spans, b_buckets) {
-                // A bucket of a finer schema lies wholly inside one of the coarser.
-                let index = if custom { index } else { ((index - 1) >> shift) + 1 };
-                *all.entry(index).or_insert(0.0) += sign * count;
-            }
-            from_indexed(all)
-        };
-        (out.positive_spans, out.positive_buckets) =
-            merge(&a.positive_spans, &a.positive_buckets, &b.positive_spans, &b.positive_buckets);
-        (out.negative_spans, out.negative_buckets) =
-            merge(&a.negative_spans, &a.negative_buckets, &b.negative_spans, &b.negative_buckets);
-        Ok(out)
-    }
 }
 
 fn parse_signed(text: &str) -> Option<f64> {
@@ -122,32 +88,6 @@ fn parse_list(text: &str) -> Option<Vec<f64>> {
 
 fn one_span(offset: i32, length: usize) -> Vec<Span> {
     if length == 0 { Vec::new() } else { vec![Span { offset, length: length as u32 }] }
-}
-
-/// The buckets with their indexes.
-pub(crate) fn indexed<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i32, f64)> + 'a {
-    let mut next = 0_i32;
-    let indexes = spans.iter().flat_map(move |span| {
-        let first = next.wrapping_add(span.offset);
-        next = first.wrapping_add(span.length as i32);
-        (0..span.length as i32).map(move |i| first.wrapping_add(i))
-    });
-    indexes.zip(buckets.iter().copied())
-}
-
-/// Spans and buckets from counts by index.
-pub(crate) fn from_indexed(counts: impl IntoIterator<Item = (i32, f64)>) -> (Vec<Span>, Vec<f64>) {
-    let (mut spans, mut buckets) = (Vec::<Span>::new(), Vec::new());
-    let mut next = 0;
-    for (index, count) in counts {
-        match spans.last_mut() {
-            Some(span) if index == next => span.length += 1,
-            _ => spans.push(Span { offset: index - next, length: 1 }),
-        }
-        buckets.push(count);
-        next = index + 1;
-    }
-    (spans, buckets)
 }
 
 #[cfg(test)]
@@ -190,15 +130,5 @@ mod tests {
         ] {
             assert_eq!(HistogramText::parse(text).unwrap_err(), (at, message.to_owned()));
         }
-    }
-
-    #[test]
-    fn a_finer_histogram_is_added_to_a_coarser_one() {
-        let histogram = |text| HistogramText::parse(text).unwrap().histogram;
-        let a = histogram("buckets:[5] schema:0");
-        let b = histogram("buckets:[1 2] schema:1");
-        let sum = HistogramText::combined(&a, &b, 1.0).unwrap();
-        assert_eq!(sum, histogram("buckets:[6 2] schema:0"));
-        assert_eq!(HistogramText::combined(&b, &a, 1.0).unwrap_err(), "cannot merge from schema 0 to 1");
     }
 }

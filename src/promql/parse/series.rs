@@ -3,12 +3,16 @@
 
 use super::{ParseError, Result, parse_metric};
 use crate::promql::ast::Pos;
+use crate::promql::histogram::{self, Combined, Incompatible};
 use crate::promql::histogram_text::HistogramText;
 use crate::promql::lexer::{Lexer, TokenKind};
 use crate::promql::number::parse_go_float;
 use larum_storage_format::sample::STALE_NAN;
 use larum_storage_format::{Histogram, Labels};
 use std::sync::Arc;
+
+/// How the next histogram of a sequence is made of the last one.
+type Combine = fn(&Histogram, &Histogram) -> std::result::Result<Combined, Incompatible>;
 
 /// The most values one description may stand for.
 pub const MAX_VALUES: usize = 1_000_000;
@@ -118,12 +122,12 @@ impl Values<'_> {
     /// What stands after `{{`.
     fn histograms(&mut self, values: &mut Vec<SequenceValue>) -> Result<()> {
         let first = self.histogram()?;
-        let sign = match self.peek() {
-            Some('+') => Some(1.0),
-            Some('-') => Some(-1.0),
+        let combine = match self.peek() {
+            Some('+') => Some(histogram::add as Combine),
+            Some('-') => Some(histogram::sub as Combine),
             _ => None,
         };
-        let Some(sign) = sign else {
+        let Some(combine) = combine else {
             let times = if self.accept("x") { self.times(values, 1)? } else { 1 };
             let value = Arc::new(first.histogram);
             let hint_given = first.hint_given;
@@ -146,8 +150,15 @@ impl Values<'_> {
                 hint_given: step.hint_given,
             });
             if i + 1 < times {
-                value = HistogramText::combined(&value, &step.histogram, sign)
-                    .map_err(|message| self.error(format!("error combining histograms: {message}")))?;
+                let incompatible = || {
+                    let (from, to) = (step.histogram.schema, value.schema);
+                    self.error(format!("error combining histograms: cannot merge from schema {from} to {to}"))
+                };
+                if value.schema > step.histogram.schema {
+                    return Err(incompatible());
+                }
+                let combined = combine(&value, &step.histogram).map_err(|_| incompatible())?;
+                value = combined.histogram;
             }
         }
         Ok(())

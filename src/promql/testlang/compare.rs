@@ -2,7 +2,7 @@
 
 use super::expect::{Expectations, ExpectedSeries, Pattern};
 use crate::promql::EvalError;
-use crate::promql::histogram_text::{from_indexed, indexed};
+use crate::promql::histogram::compacted;
 use crate::promql::parse::series::SequenceValue;
 use crate::promql::value::{Answer, Series, Value, VectorElement};
 use larum_storage_format::sample::is_stale;
@@ -203,19 +203,16 @@ fn same_float(a: f64, b: f64) -> bool {
 fn same_histogram(a: &Histogram, b: &Histogram, with_hint: bool) -> bool {
     let same_floats =
         |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_float(*a, *b));
-    let compact = |spans, buckets| from_indexed(indexed(spans, buckets).filter(|(_, count)| *count != 0.0));
-    let (a_spans, a_buckets) = compact(&a.positive_spans, &a.positive_buckets);
-    let (b_spans, b_buckets) = compact(&b.positive_spans, &b.positive_buckets);
-    let (a_negative_spans, a_negative) = compact(&a.negative_spans, &a.negative_buckets);
-    let (b_negative_spans, b_negative) = compact(&b.negative_spans, &b.negative_buckets);
+    let (a, b) = (compacted(a), compacted(b));
     a.schema == b.schema
         && a.zero_threshold == b.zero_threshold
         && (!with_hint || a.counter_reset_hint == b.counter_reset_hint)
-        && (a_spans, a_negative_spans) == (b_spans, b_negative_spans)
+        && a.positive_spans == b.positive_spans
+        && a.negative_spans == b.negative_spans
         && a.custom_values == b.custom_values
         && same_floats(&[a.count, a.sum, a.zero_count], &[b.count, b.sum, b.zero_count])
-        && same_floats(&a_buckets, &b_buckets)
-        && same_floats(&a_negative, &b_negative)
+        && same_floats(&a.positive_buckets, &b.positive_buckets)
+        && same_floats(&a.negative_buckets, &b.negative_buckets)
 }
 
 fn show(value: &Value) -> String {

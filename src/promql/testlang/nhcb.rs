@@ -2,9 +2,9 @@
 //! `load_with_nhcb` asks for.
 
 use super::memory::Memory;
-use crate::promql::histogram_text::from_indexed;
+use crate::promql::histogram::compacted;
 use crate::promql::parse::series::SequenceValue;
-use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram};
+use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, Span};
 use larum_storage_format::labels::METRIC_NAME;
 use larum_storage_format::{Labels, Sample, Value};
 use std::collections::BTreeMap;
@@ -84,15 +84,14 @@ fn native(mut classic: Classic) -> Result<Histogram, String> {
         counts.push(cumulative - before);
         before = cumulative;
     }
-    let indexed = (0..).zip(counts).filter(|(_, count)| *count != 0.0);
-    let (positive_spans, positive_buckets) = from_indexed(indexed);
-    Ok(Histogram {
+    let positive_spans = vec![Span { offset: 0, length: counts.len() as u32 }];
+    Ok(compacted(&Histogram {
         schema: CUSTOM_BUCKETS_SCHEMA,
         count,
         sum: classic.sum,
         positive_spans,
-        positive_buckets,
+        positive_buckets: counts,
         custom_values,
         ..Histogram::default()
-    })
+    }))
 }
