@@ -93,7 +93,7 @@ fn check_side(side: &str, spans: &[Span], buckets: &[f64]) -> Result<(), String>
     if spanned != buckets.len() as u64 {
         return Err(format!("{side} spans of {spanned} buckets, but {} buckets", buckets.len()));
     }
-    if buckets.iter().any(|count| !(*count >= 0.0)) {
+    if buckets.iter().any(|count| count.is_nan() || *count < 0.0) {
         return Err(format!("a {side} bucket's count is negative or no number"));
     }
     Ok(())
