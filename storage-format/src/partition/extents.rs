@@ -3,7 +3,7 @@
 //! DATA and the index (all sections between DATA and CRC, with what lies between them) are divided
 //! into extents separately, so that damage in the last chunk does not touch the index. The index
 //! is verified when a partition is opened; an extent of DATA when somebody first touches it, and
-//! [`Extents`] remembers which were found intact.
+//! `Extents` remembers which were found intact.
 //!
 //! The footer ends the file: `u32 crc32c of the CRC section | u32 0 | magic`.
 

@@ -171,7 +171,7 @@ mod tests {
         out
     }
 
-    fn payloads<'a>(segment: &'a [u8]) -> Vec<&'a [u8]> {
+    fn payloads(segment: &[u8]) -> Vec<&[u8]> {
         Frames::new(segment)
             .filter_map(|found| match found {
                 Found::Frame { payload, .. } => Some(payload),
