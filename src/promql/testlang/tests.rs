@@ -1,3 +1,5 @@
+//! Tests of the runner itself: what it must notice.
+
 use super::*;
 
 fn run_one(script: &str) -> Vec<String> {
