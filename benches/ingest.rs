@@ -4,8 +4,7 @@
 //!
 //! `cargo bench --bench ingest [ROUNDS]` appends so many samples per series, 240 unless told.
 
-use larum::storage::Storage;
-use larum::{Batch, Labels, Options, Timestamp};
+use larum::{Batch, Db, Labels, Options, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,7 +46,7 @@ fn main() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let end = Timestamp::from_millis(FIRST_MS + rounds * INTERVAL_MS);
     let options = Options { clock: Arc::new(move || end), ..Options::default() };
-    let storage = Storage::open(dir.path(), options).expect("a new folder opens");
+    let db = Db::open(dir.path(), options).expect("a new folder opens");
 
     let series: Vec<Labels> = (0..SERIES).map(labels).collect();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -67,7 +66,7 @@ fn main() {
                 batch.push(labels, Timestamp::from_millis(t), value(n, round, random));
             }
             let start = Instant::now();
-            let outcome = storage.append(&batch).expect("the disk has room");
+            let outcome = db.append(&batch).expect("the disk has room");
             took += start.elapsed();
             assert_eq!(outcome.accepted, some.len());
         }
