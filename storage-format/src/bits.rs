@@ -72,6 +72,18 @@ pub(crate) fn unpack(
     Ok(())
 }
 
+/// The value at `index` among packed ones of `width` (at most 32) bits; `None` beyond the input.
+pub(crate) fn get(packed: &[u8], index: usize, width: u32) -> Option<u32> {
+    debug_assert!(width <= 32);
+    let bit = index * width as usize;
+    let end = (bit + width as usize).div_ceil(8);
+    let bytes = packed.get(bit / 8..end)?;
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    let mask = (1u64 << width) - 1;
+    Some((u64::from_le_bytes(word) >> (bit % 8) & mask) as u32)
+}
+
 /// Unpacks groups of eight from `bytes`, which must hold `width` bytes for each, and 8 more.
 fn unpack_any(bytes: &[u8], width: u32, out: &mut [[u64; 8]]) {
     macro_rules! by_width {
@@ -130,6 +142,12 @@ mod tests {
                     unpack(&mut cursor, n, width, &mut out, "values").unwrap();
                     assert_eq!(out[..n], values[..n], "width {width}, {n} values");
                     assert_eq!(cursor.position(), bytes.len());
+                }
+                if width <= 32 {
+                    for (i, &value) in values[..n].iter().enumerate() {
+                        assert_eq!(get(&bytes, i, width), Some(value as u32));
+                    }
+                    assert!(width == 0 || get(&bytes, n + 8, width).is_none());
                 }
                 if !bytes.is_empty() {
                     let mut cursor = Cursor::new(&bytes[..bytes.len() - 1]);

@@ -1,84 +1,269 @@
 //! DIR: the chunks in the order of DATA, by series, then by time.
 //!
-//! An entry is `u32 series ordinal | u32 chunk offset | u32 timestamp slice`, where the offset
-//! counts from the start of DATA in units of one or eight bytes (see the header's flags). A chunk
-//! ends where the next one starts, the last one where DATA ends.
+//! Chunks stand in blocks of 64: `entry x blocks | columns x blocks`, where an entry of a block is
+//!
+//! ```text
+//! u32 first series ordinal | u32 first chunk offset | u32 lowest timestamp slice |
+//! u32 place of its columns, from the start of the section |
+//! u8 x 3 widths of the columns | u8 0
+//! ```
+//!
+//! and its columns, each packed with its own width, hold for each chunk how far its series lags
+//! behind its position (0 as long as each series has one chunk), its offset and its slice, the
+//! latter two less what the entry says. An offset counts from the start of DATA in units of one or
+//! eight bytes (see the header's flags). A chunk ends where the next one starts, the last one where
+//! DATA ends.
 
+use crate::bits::{bit_len, get, pack, packed_len};
 use crate::cursor::DecodeError;
 use std::ops::Range;
 
-/// Bytes of an entry.
-pub(crate) const ENTRY_BYTES: usize = 12;
+/// Chunks in a block.
+const BLOCK_CHUNKS: usize = 64;
+const ENTRY_BYTES: usize = 20;
+const WHAT: &str = "chunk directory";
 
-/// Appends an entry.
-pub(crate) fn push(out: &mut Vec<u8>, ordinal: u32, offset: u32, slice: u32) {
-    for word in [ordinal, offset, slice] {
-        out.extend_from_slice(&word.to_le_bytes());
+/// A chunk as the writer collects it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The series; rises by at most one from chunk to chunk.
+    pub ordinal: u32,
+    /// Where the chunk starts; never falls.
+    pub offset: u32,
+    /// Which timestamps it has.
+    pub slice: u32,
+}
+
+/// Lays out the section; `None` if it would exceed 4 GiB.
+pub(crate) fn encode(chunks: &[Entry]) -> Option<Vec<u8>> {
+    let blocks = chunks.chunks(BLOCK_CHUNKS);
+    let columns_at = blocks.len() * ENTRY_BYTES;
+    let (mut section, mut columns) = (Vec::with_capacity(columns_at), Vec::new());
+    for block in blocks {
+        let first = block[0];
+        let lowest = block.iter().map(|chunk| chunk.slice).min().unwrap_or(0);
+        let place = u32::try_from(columns_at + columns.len()).ok()?;
+        for word in [first.ordinal, first.offset, lowest, place] {
+            section.extend_from_slice(&word.to_le_bytes());
+        }
+        let lags = (0..).zip(block).map(|(i, chunk)| u64::from(i - (chunk.ordinal - first.ordinal)));
+        section.push(pack_narrowly(lags, &mut columns));
+        let offsets = block.iter().map(|chunk| u64::from(chunk.offset - first.offset));
+        section.push(pack_narrowly(offsets, &mut columns));
+        let slices = block.iter().map(|chunk| u64::from(chunk.slice - lowest));
+        section.push(pack_narrowly(slices, &mut columns));
+        section.push(0);
     }
+    section.extend_from_slice(&columns);
+    Some(section)
+}
+
+/// Packs numbers below 2^32 with the least width, and gives it.
+fn pack_narrowly(values: impl Iterator<Item = u64> + Clone, out: &mut Vec<u8>) -> u8 {
+    let width = bit_len(values.clone().max().unwrap_or(0));
+    pack(values, width, out);
+    width as u8
 }
 
 /// Reads the section in place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Directory<'a> {
-    entries: &'a [[u8; ENTRY_BYTES]],
+    section: &'a [u8],
+    blocks: &'a [[u8; ENTRY_BYTES]],
+    chunk_count: u32,
     offset_unit: u64,
     data_len: u64,
+}
+
+/// A block's entry and the number of its chunks.
+struct Block<'a> {
+    words: [u32; 4],
+    widths: [u32; 3],
+    columns: &'a [u8],
+    len: usize,
 }
 
 impl<'a> Directory<'a> {
     pub(crate) fn new(
         section: &'a [u8],
+        chunk_count: u32,
         offset_unit: u64,
         data_len: u64,
     ) -> Result<Directory<'a>, DecodeError> {
-        match section.as_chunks() {
-            (entries, []) => Ok(Directory { entries, offset_unit, data_len }),
-            _ => Err(DecodeError::corrupt(section.len(), "chunk directory", "the last entry is cut")),
+        let blocks = (chunk_count as usize).div_ceil(BLOCK_CHUNKS);
+        match section.get(..blocks.saturating_mul(ENTRY_BYTES)) {
+            Some(entries) => {
+                Ok(Directory { section, blocks: entries.as_chunks().0, chunk_count, offset_unit, data_len })
+            }
+            None => Err(DecodeError::corrupt(section.len(), WHAT, "shorter than the header says")),
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
     }
 
     /// The positions of the chunks of a series. Usually every series has one chunk and the
     /// position is the ordinal; else it is searched.
-    pub(crate) fn of_series(&self, ordinal: u32) -> Range<u32> {
-        let guess = ordinal as usize;
-        let start = if self.ordinal(guess) == Some(ordinal)
-            && (guess == 0 || self.ordinal(guess - 1).is_some_and(|before| before < ordinal))
-        {
-            guess
-        } else {
-            self.entries.partition_point(|entry| word(entry, 0) < ordinal)
+    ///
+    /// # Errors
+    /// A directory that no writer writes.
+    pub(crate) fn of_series(&self, ordinal: u32) -> Result<Range<u32>, DecodeError> {
+        let (mut low, mut high) = (0, self.chunk_count);
+        let starts_here = |position: u32| -> Result<bool, DecodeError> {
+            let is = |position: u32| Ok::<_, DecodeError>(self.ordinal(position)? == ordinal);
+            Ok(is(position)? && (position == 0 || !is(position - 1)?))
         };
-        let count = self.entries[start..].iter().take_while(|entry| word(entry, 0) == ordinal).count();
-        start as u32..(start + count) as u32
-    }
-
-    fn ordinal(&self, position: usize) -> Option<u32> {
-        self.entries.get(position).map(|entry| word(entry, 0))
+        if ordinal < high && starts_here(ordinal)? {
+            (low, high) = (ordinal, ordinal);
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.ordinal(middle)? < ordinal {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let mut end = low;
+        while end < self.chunk_count && self.ordinal(end)? == ordinal {
+            end += 1;
+        }
+        Ok(low..end)
     }
 
     /// The timestamp slice of a chunk, and where the chunk lies in DATA.
     pub(crate) fn chunk(&self, position: u32) -> Result<(u32, Range<u64>), DecodeError> {
-        const WHAT: &str = "chunk directory";
-        let at = position as usize * ENTRY_BYTES;
-        let Some(entry) = self.entries.get(position as usize) else {
-            return Err(DecodeError::corrupt(at, WHAT, "no such chunk"));
-        };
-        let start = u64::from(word(entry, 4)) * self.offset_unit;
-        let end = match self.entries.get(position as usize + 1) {
-            Some(next) => u64::from(word(next, 4)) * self.offset_unit,
-            None => self.data_len,
+        let (block, at) = self.block(position)?;
+        let lift = |column, number| self.lifted(&block, at, column, number, position);
+        let start = u64::from(lift(1, block.words[1])?) * self.offset_unit;
+        let end = match position + 1 {
+            next if next < self.chunk_count => u64::from(self.offset(next)?) * self.offset_unit,
+            _ => self.data_len,
         };
         if start > end || end > self.data_len {
-            return Err(DecodeError::corrupt(at, WHAT, "a chunk is out of order or out of bounds"));
+            return Err(self.corrupt(position, "a chunk is out of order or out of bounds"));
         }
-        Ok((word(entry, 8), start..end))
+        Ok((lift(2, block.words[2])?, start..end))
+    }
+
+    fn ordinal(&self, position: u32) -> Result<u32, DecodeError> {
+        let (block, at) = self.block(position)?;
+        let lag = block.get(at, 0).ok_or(self.corrupt(position, "out of bounds"))?;
+        let unlagged = block.words[0].checked_add(at as u32);
+        let ordinal = unlagged.and_then(|ordinal| ordinal.checked_sub(lag));
+        ordinal.ok_or(self.corrupt(position, "impossible series"))
+    }
+
+    fn offset(&self, position: u32) -> Result<u32, DecodeError> {
+        let (block, at) = self.block(position)?;
+        self.lifted(&block, at, 1, block.words[1], position)
+    }
+
+    /// What a column holds, plus what the entry says.
+    fn lifted(
+        &self,
+        block: &Block<'_>,
+        at: usize,
+        column: usize,
+        number: u32,
+        position: u32,
+    ) -> Result<u32, DecodeError> {
+        let code = block.get(at, column).ok_or(self.corrupt(position, "out of bounds"))?;
+        number.checked_add(code).ok_or(self.corrupt(position, "a number exceeds 32 bits"))
+    }
+
+    /// The block of a chunk, and the chunk's place in it.
+    fn block(&self, position: u32) -> Result<(Block<'a>, usize), DecodeError> {
+        let number = position as usize / BLOCK_CHUNKS;
+        let in_bounds = position < self.chunk_count;
+        let Some(entry) = self.blocks.get(number).filter(|_| in_bounds) else {
+            return Err(self.corrupt(position, "no such chunk"));
+        };
+        let word = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
+        let widths = [16, 17, 18].map(|at| u32::from(entry[at]));
+        let columns = self.section.get(word(12) as usize..);
+        let Some(columns) = columns.filter(|_| widths.iter().all(|&width| width <= 32)) else {
+            return Err(self.corrupt(position, "impossible widths or place"));
+        };
+        let len = (self.chunk_count as usize - number * BLOCK_CHUNKS).min(BLOCK_CHUNKS);
+        let words = [word(0), word(4), word(8), word(12)];
+        Ok((Block { words, widths, columns, len }, position as usize % BLOCK_CHUNKS))
+    }
+
+    fn corrupt(&self, position: u32, why: &'static str) -> DecodeError {
+        DecodeError::corrupt(position as usize / BLOCK_CHUNKS * ENTRY_BYTES, WHAT, why)
     }
 }
 
-fn word(entry: &[u8; ENTRY_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]])
+impl Block<'_> {
+    /// The code of a chunk in a column.
+    fn get(&self, at: usize, column: usize) -> Option<u32> {
+        let before: usize = self.widths[..column].iter().map(|&width| packed_len(self.len, width)).sum();
+        get(self.columns.get(before..)?, at, self.widths[column])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(chunks: &[Entry], section: &[u8]) {
+        let directory = Directory::new(section, chunks.len() as u32, 8, 8 * u64::from(u32::MAX)).unwrap();
+        for (position, chunk) in chunks.iter().enumerate() {
+            let (slice, range) = directory.chunk(position as u32).unwrap();
+            assert_eq!((slice, range.start), (chunk.slice, 8 * u64::from(chunk.offset)));
+            let end = chunks.get(position + 1).map_or(u32::MAX, |next| next.offset);
+            assert_eq!(range.end, 8 * u64::from(end));
+        }
+        let series = chunks.last().map_or(0, |chunk| chunk.ordinal + 1);
+        for ordinal in 0..series + 2 {
+            let start = chunks.partition_point(|chunk| chunk.ordinal < ordinal) as u32;
+            let end = chunks.partition_point(|chunk| chunk.ordinal <= ordinal) as u32;
+            assert_eq!(directory.of_series(ordinal).unwrap(), start..end);
+        }
+        assert!(directory.chunk(chunks.len() as u32).is_err());
+    }
+
+    #[test]
+    fn one_chunk_a_series_takes_no_bits_for_ordinals() {
+        let chunks: Vec<Entry> =
+            (0..6400).map(|i| Entry { ordinal: i, offset: 110 * i, slice: i % 100 }).collect();
+        let section = encode(&chunks).unwrap();
+        assert!(section.len() <= 100 * (ENTRY_BYTES + 64 * (13 + 7) / 8), "{} bytes", section.len());
+        check(&chunks, &section);
+    }
+
+    fn directories() -> impl Strategy<Value = Vec<Entry>> {
+        proptest::collection::vec((any::<bool>(), 0..1u32 << 22, any::<u32>()), 0..300).prop_map(|steps| {
+            let mut last = Entry { ordinal: 0, offset: 0, slice: 0 };
+            let step = |(i, (next, len, slice)): (usize, (bool, u32, u32))| {
+                let ordinal = last.ordinal + u32::from(next && i > 0);
+                last = Entry { ordinal, offset: last.offset + len, slice };
+                last
+            };
+            steps.into_iter().enumerate().map(step).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_directory_comes_back(chunks in directories()) {
+            check(&chunks, &encode(&chunks).unwrap());
+        }
+
+        #[test]
+        fn any_bytes_give_chunks_or_an_error(
+            section in proptest::collection::vec(any::<u8>(), 0..200),
+            count in 0..200u32,
+        ) {
+            if let Ok(directory) = Directory::new(&section, count, 1, 1000) {
+                for position in 0..count + 1 {
+                    if let Ok((_, range)) = directory.chunk(position) {
+                        prop_assert!(range.start <= range.end && range.end <= 1000);
+                    }
+                    if let Ok(positions) = directory.of_series(position) {
+                        prop_assert!(positions.end <= count);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Writes a partition: series in, bytes out.
 //!
 //! Chunks leave for the sink at once; what stays in memory until the end is the index: identities,
-//! labels as symbol numbers, twelve bytes per chunk, and the encoded timestamp columns.
+//! labels as symbol numbers, a directory entry per chunk, and the encoded timestamp columns.
 
 use super::directory;
 use super::extents::ExtentWriter;
@@ -73,7 +73,7 @@ pub struct PartitionWriter<W> {
     data_start: u64,
     extents: ExtentWriter,
     timestamps: TimestampWriter,
-    directory: Vec<u8>,
+    directory: Vec<directory::Entry>,
     ids: Vec<SeriesId>,
     symbols: SymbolWriter,
     /// Provisional symbols of all series, one after the other.
@@ -201,7 +201,7 @@ impl<W: Write> PartitionWriter<W> {
             return Err(WriteError::TooLarge("chunks"));
         };
         let slice = self.timestamps.add(timestamps);
-        directory::push(&mut self.directory, ordinal, offset, slice);
+        self.directory.push(directory::Entry { ordinal, offset, slice });
         self.chunk_count = self.chunk_count.checked_add(1).ok_or(WriteError::TooLarge("chunks"))?;
 
         let mut chunk = std::mem::take(&mut self.scratch);
@@ -239,7 +239,8 @@ impl<W: Write> PartitionWriter<W> {
         self.pairs.iter_mut().for_each(|(name, value)| {
             (*name, *value) = (renumber[*name as usize], renumber[*value as usize]);
         });
-        let series = series::encode(&self.ids, (0..self.ids.len()).map(|i| self.pairs_of(i).iter().copied()));
+        let series = series::encode(&self.ids, |ordinal| self.pairs_of(ordinal))
+            .ok_or(WriteError::TooLarge("label sets"))?;
         let mut lists: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
         for ordinal in 0..self.ids.len() {
             for &pair in self.pairs_of(ordinal) {
@@ -248,7 +249,7 @@ impl<W: Write> PartitionWriter<W> {
         }
         let postings = postings::encode(&lists).ok_or(WriteError::TooLarge("postings"))?;
         drop(lists);
-        let directory = std::mem::take(&mut self.directory);
+        let directory = directory::encode(&self.directory).ok_or(WriteError::TooLarge("chunks"))?;
         for (section, bytes) in [
             (Section::TimestampColumns, timestamps.columns),
             (Section::TimestampDirectory, timestamps.directory),
