@@ -7,7 +7,7 @@ use larum::{Histogram, Labels};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -67,12 +67,16 @@ fn labels(name: &str, job: &str) -> Labels {
     Labels::from_pairs([("__name__", name), ("job", job)]).unwrap()
 }
 
-fn append(storage: &Storage, job: &str, samples: &[(i64, f64)]) {
+fn batch(job: &str, samples: &[(i64, f64)]) -> Batch {
     let mut batch = Batch::new();
     for &(t, v) in samples {
         batch.push(&labels("m", job), Timestamp::from_millis(t), v);
     }
-    let appended = storage.append(&batch).unwrap();
+    batch
+}
+
+fn append(storage: &Storage, job: &str, samples: &[(i64, f64)]) {
+    let appended = storage.append(&batch(job, samples)).unwrap();
     assert_eq!((appended.accepted, appended.refused), (samples.len(), vec![]));
 }
 
@@ -465,7 +469,13 @@ fn readers_see_every_acknowledged_sample_while_the_background_works() {
             let storage = &storage;
             move || {
                 for i in 0..300 {
-                    append(storage, job, &[(START + i, i as f64)]);
+                    // A slow disk makes a backlog, and a sender then comes again.
+                    let batch = batch(job, &[(START + i, i as f64)]);
+                    let deadline = Instant::now() + Duration::from_secs(60);
+                    while let Err(unavailable) = storage.append(&batch) {
+                        assert!(Instant::now() < deadline, "{unavailable}");
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
                     let found = read(storage, job);
                     assert_eq!(found.len() as i64, i + 1, "{job}: {:?}", found.last());
                     assert!(found.iter().all(|(t, v)| t - START == *v as i64));
