@@ -5,6 +5,7 @@
 //! header; an input that starts with 0xff is taken as the file itself.
 #![no_main]
 
+use larum_storage_format::chunk::Packing;
 use larum_storage_format::partition::{Origin, Partition, PartitionWriter, WriterOptions};
 use larum_storage_format::{Histogram, IdentitySeed, Labels, Samples, SeriesId};
 use libfuzzer_sys::fuzz_target;
@@ -91,6 +92,7 @@ fn intact() -> Vec<u8> {
         origin: Origin { generations: (1, 1), output: 0, outputs: 1, sources: vec![] },
         window_ms: 0..7_200_000,
         expected_data_bytes: 0,
+        packing: Packing::KEPT,
     };
     let mut writer = PartitionWriter::new(Vec::new(), options).expect("memory takes bytes");
     for (id, labels, samples) in &series {

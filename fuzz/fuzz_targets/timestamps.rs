@@ -3,7 +3,7 @@
 #![no_main]
 
 use larum_storage_format::Cursor;
-use larum_storage_format::ints::{decode_ints, encode_ints};
+use larum_storage_format::ints::{Packing, decode_ints, encode_ints};
 use larum_storage_format::timestamps::{MAX_CHUNK_SAMPLES, TimestampReader};
 use libfuzzer_sys::fuzz_target;
 
@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
 
     let values: Vec<i64> = bytes.as_chunks::<8>().0.iter().map(|word| i64::from_le_bytes(*word)).collect();
     let mut encoded = Vec::new();
-    encode_ints(&values, &mut encoded);
+    encode_ints(&values, Packing::KEPT, &mut encoded);
     out.clear();
     decode_ints(&mut Cursor::new(&encoded), values.len(), &mut out).expect("what was encoded decodes");
     assert_eq!(out, values);

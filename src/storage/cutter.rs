@@ -7,6 +7,7 @@ use super::head::Generation;
 use super::part::Part;
 use super::partition::FileWriter;
 use super::series_set::Columns;
+use larum_storage_format::chunk::Packing;
 use larum_storage_format::partition::{Origin, WriterOptions};
 use larum_storage_format::{IdentitySeed, Samples, SeriesId};
 use std::collections::BTreeSet;
@@ -94,6 +95,7 @@ impl Cut<'_> {
                     },
                     window_ms: window.clone(),
                     expected_data_bytes: self.generation.appended().saturating_mul(SAMPLE_BYTES),
+                    packing: Packing::FAST,
                 };
                 let path = self.folder.partition(number);
                 writers.push((number, window.clone(), FileWriter::create(self.fs, &path, options)?));

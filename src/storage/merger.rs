@@ -10,6 +10,7 @@ use super::partition::FileWriter;
 use super::querier::Layer;
 use super::series_set::Columns;
 use super::time::TimeRange;
+use larum_storage_format::chunk::Packing;
 use larum_storage_format::partition::{Origin, WriterOptions};
 use larum_storage_format::{IdentitySeed, SeriesId};
 use std::collections::BTreeSet;
@@ -124,6 +125,7 @@ impl Job<'_> {
             },
             window_ms: self.window_ms.clone(),
             expected_data_bytes: self.inputs.iter().map(|p| p.meta.byte_len).sum(),
+            packing: Packing::KEPT,
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p larum-storage-format --bench chunk`
 
-use larum_storage_format::chunk::{decode_floats, encode_floats};
+use larum_storage_format::chunk::{Packing, decode_floats, encode_floats};
 use larum_storage_format::timestamps::{TimestampReader, TimestampWriter};
 use std::time::{Duration, Instant};
 
@@ -82,16 +82,20 @@ fn millions_per_second(samples: usize, time: Duration) -> f64 {
 }
 
 fn main() {
-    println!("{:<20} {:>6} {:>10} {:>10} {:>10}", "floats", "chunk", "B/sample", "enc M/s", "dec M/s");
+    println!(
+        "{:<20} {:>6} {:>8} {:>10} {:>10} {:>10}",
+        "floats", "chunk", "packing", "B/sample", "enc M/s", "dec M/s"
+    );
+    let packings = [("fast", Packing::FAST), ("kept", Packing::KEPT)];
     for (name, values) in sets() {
-        for n in [16, 120, 480, 4096] {
+        for (n, (how, packing)) in [16, 120, 480, 4096].into_iter().flat_map(|n| packings.map(|p| (n, p))) {
             let mut bytes = Vec::new();
             let mut ends = Vec::new();
             let encode = best(|| {
                 bytes.clear();
                 ends.clear();
                 for chunk in values.chunks(n) {
-                    encode_floats(chunk, &mut bytes);
+                    encode_floats(chunk, packing, &mut bytes);
                     ends.push(bytes.len());
                 }
             });
@@ -106,7 +110,7 @@ fn main() {
                 std::hint::black_box(&decoded);
             });
             println!(
-                "{name:<20} {n:>6} {:>10.3} {:>10.1} {:>10.0}",
+                "{name:<20} {n:>6} {how:>8} {:>10.3} {:>10.1} {:>10.0}",
                 bytes.len() as f64 / values.len() as f64,
                 millions_per_second(values.len(), encode),
                 millions_per_second(values.len(), decode),
@@ -143,9 +147,10 @@ fn timestamps() {
         }
     });
     println!(
-        "{:<20} {:>6} {:>10.3} {:>10.1} {:>10.0}",
+        "{:<20} {:>6} {:>8} {:>10.3} {:>10.1} {:>10.0}",
         "jittered timestamps",
         480,
+        "kept",
         sections.columns.len() as f64 / samples as f64,
         millions_per_second(samples, encode),
         millions_per_second(samples, decode),

@@ -3,11 +3,13 @@
 //! A stream holds n integers of 64 bits; n is known from elsewhere. The encoder replaces them by
 //! residuals of order 0 (difference to the first), 1 (to the one before) or 2 (difference of
 //! differences), divides by the greatest common divisor of the differences, and packs the
-//! residuals in blocks of 128 with a width for each block, or as a list of those that are not
-//! zero. All arithmetic wraps, so every sequence of i64 comes back.
+//! residuals in blocks of 128 with a width for each block, as a list of those that are not zero, or,
+//! where the writer can wait, by class-Huffman. All arithmetic wraps, so every sequence of i64 comes
+//! back.
 
 use crate::bits::{BLOCK, bit_len, pack, packed_len, unpack};
-use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
+use crate::cursor::{Cursor, DecodeError};
+use crate::huffman;
 use crate::varint::{put_uvarint, unzigzag, zigzag};
 
 const PACKER_ZERO: u8 = 0;
@@ -17,6 +19,8 @@ const PACKER_HUFFMAN: u8 = 3;
 const ORDER_MASK: u8 = 0b11;
 const PACKER_SHIFT: u32 = 2;
 const HAS_GCD: u8 = 1 << 4;
+/// Of packer 3: codes are residuals less their minimum, not their zigzag form.
+const HAS_MIN: u8 = 1 << 5;
 
 /// Width 63 is not used, so that six bits suffice for 0 to 64.
 const WIDTH_CODE_64: u8 = 63;
@@ -28,14 +32,29 @@ const SPARSE_SHARE: usize = 4;
 /// Orders whose sums of bits differ by less than an eighth are compared by their packed length.
 const CLOSE_SHARE: u64 = 8;
 
+/// What a writer prefers: to be small, or to be read and written fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// Class-Huffman is used for residuals that it makes at least so many per cent shorter; at 100,
+    /// never. It decodes at half the speed.
+    pub huffman_saving_percent: u8,
+}
+
+impl Packing {
+    /// Without class-Huffman: for what is read most, or written anew within a day.
+    pub const FAST: Packing = Packing { huffman_saving_percent: 100 };
+    /// For what is kept.
+    pub const KEPT: Packing = Packing { huffman_saving_percent: 5 };
+}
+
 /// Appends the stream of `values`; nothing at all if there are none.
-pub fn encode_ints(values: &[i64], out: &mut Vec<u8>) {
+pub fn encode_ints(values: &[i64], packing: Packing, out: &mut Vec<u8>) {
     let Some(&first) = values.first() else { return };
     match common_divisor(values) {
-        1 => encode_scaled(values, first, 1, out),
+        1 => encode_scaled(values, first, 1, packing, out),
         gcd => {
             let scaled: Vec<i64> = values.iter().map(|v| (v - first) / gcd).collect();
-            encode_scaled(&scaled, first, gcd, out);
+            encode_scaled(&scaled, first, gcd, packing, out);
         }
     }
 }
@@ -53,7 +72,8 @@ pub fn decode_ints(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Res
     let start = cursor.clone();
     let head = cursor.u8(WHAT)?;
     let (order, packer) = (head & ORDER_MASK, (head >> PACKER_SHIFT) & 0b11);
-    if head >= HAS_GCD << 1 || order == 3 {
+    let min_allowed = if packer == PACKER_HUFFMAN { HAS_MIN } else { 0 };
+    if head & !(ORDER_MASK | 0b11 << PACKER_SHIFT | HAS_GCD | min_allowed) != 0 || order == 3 {
         return Err(start.corrupt(WHAT, "unknown order or flags"));
     }
     let first = cursor.ivarint("first integer")?;
@@ -76,10 +96,11 @@ pub fn decode_ints(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Res
         PACKER_ZERO => out.resize(decoded_from + residuals, 0),
         PACKER_BITS => decode_blocks(cursor, residuals, out)?,
         PACKER_SPARSE => decode_sparse(cursor, residuals, out)?,
-        PACKER_HUFFMAN => {
-            return Err(start.error(WHAT, DecodeErrorKind::Reserved("packer 3 (class-Huffman)")));
+        _ if head & HAS_MIN != 0 => {
+            let min = cursor.ivarint("least residual")?;
+            huffman::decode(cursor, residuals, |code| min.wrapping_add(code as i64), out)?;
         }
-        _ => unreachable!("two bits"),
+        _ => huffman::decode(cursor, residuals, unzigzag, out)?,
     }
     let tail = &mut out[decoded_from..];
     if gcd != 1 {
@@ -147,7 +168,7 @@ fn binary_gcd(mut a: u64, mut b: u64) -> u64 {
 }
 
 /// Encodes values whose differences are already divided by `gcd`; `first` is not.
-fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, out: &mut Vec<u8>) {
+fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, packing: Packing, out: &mut Vec<u8>) {
     let order = best_order(scaled);
     let residuals = Residuals { values: scaled, order };
     let nonzero = residuals.count_nonzero();
@@ -155,13 +176,18 @@ fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, out: &mut Vec<u8>) {
     if nonzero > 0 && nonzero * SPARSE_SHARE < residuals.len() {
         encode_sparse(&residuals, nonzero, &mut body);
     }
-    let packer = match (nonzero, body.len()) {
-        (0, _) => PACKER_ZERO,
-        (_, 0) => PACKER_BITS,
-        (_, len) if len < residuals.packed_bytes() => PACKER_SPARSE,
-        _ => PACKER_BITS,
+    let packed_bytes = residuals.packed_bytes();
+    let (mut packer, bytes) = match (nonzero, body.len()) {
+        (0, _) => (PACKER_ZERO, 0),
+        (_, 1..) if body.len() < packed_bytes => (PACKER_SPARSE, body.len()),
+        _ => (PACKER_BITS, packed_bytes),
     };
-    out.push(order | packer << PACKER_SHIFT | if gcd == 1 { 0 } else { HAS_GCD });
+    let mut has_min = 0;
+    if let Some(least) = encode_huffman(&residuals, bytes, packing, &mut body) {
+        packer = PACKER_HUFFMAN;
+        has_min = if least { HAS_MIN } else { 0 };
+    }
+    out.push(order | packer << PACKER_SHIFT | has_min | if gcd == 1 { 0 } else { HAS_GCD });
     put_uvarint(out, zigzag(first));
     if gcd != 1 {
         put_uvarint(out, gcd as u64);
@@ -171,9 +197,47 @@ fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, out: &mut Vec<u8>) {
     }
     match packer {
         PACKER_BITS => residuals.for_each_block(|block| encode_block(block, out)),
-        PACKER_SPARSE => out.extend_from_slice(&body),
+        PACKER_SPARSE | PACKER_HUFFMAN => out.extend_from_slice(&body),
         _ => {}
     }
+}
+
+/// Replaces `body` if class-Huffman is enough shorter than `bytes`, and tells whether the minimum is
+/// taken off.
+fn encode_huffman(
+    residuals: &Residuals<'_>,
+    bytes: usize,
+    packing: Packing,
+    body: &mut Vec<u8>,
+) -> Option<bool> {
+    let most = bytes * 100usize.saturating_sub(packing.huffman_saving_percent.into()) / 100;
+    if most == 0 {
+        return None;
+    }
+    let mut all = Vec::with_capacity(residuals.len());
+    residuals.for_each_block(|block| all.extend_from_slice(block));
+    // Around zero, the zigzag form gives the common small steps classes of their own; steps in one
+    // direction only would waste their sign.
+    let (min, max) = (all.iter().copied().min()?, all.iter().copied().max()?);
+    let least = min >= 0 || max <= 0;
+    let code = |r: i64| if least { r.wrapping_sub(min) as u64 } else { zigzag(r) };
+    let min_bytes = if least { varint_len(zigzag(min)) } else { 0 };
+    let plan = huffman::Plan::of(all.iter().map(|&r| code(r)))?;
+    if plan.bytes + min_bytes > most {
+        return None;
+    }
+    body.clear();
+    if least {
+        put_uvarint(body, zigzag(min));
+    }
+    let codes: Vec<u64> = all.into_iter().map(code).collect();
+    plan.encode(&codes, body);
+    Some(least)
+}
+
+/// Length of a varint.
+fn varint_len(value: u64) -> usize {
+    (bit_len(value | 1) as usize).div_ceil(7)
 }
 
 /// The order whose residuals are shortest. The sum of their bits, which one pass gives for all
@@ -277,7 +341,7 @@ impl BlockPlan {
         let min = block.iter().copied().min().unwrap_or(0);
         let signed = best_width(block.iter().map(|&r| zigzag(r)), block.len());
         let lifted = best_width(block.iter().map(|&r| r.wrapping_sub(min) as u64), block.len());
-        let min_bytes = (bit_len(zigzag(min) | 1) as usize).div_ceil(7);
+        let min_bytes = varint_len(zigzag(min));
         if signed.2 <= lifted.2 + min_bytes {
             BlockPlan { zigzag: true, min: 0, width: signed.0, max_width: signed.1, bytes: 1 + signed.2 }
         } else {
@@ -438,9 +502,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const ALWAYS_IF_SHORTER: Packing = Packing { huffman_saving_percent: 0 };
+
+    /// Length without class-Huffman.
     fn round_trip(values: &[i64]) -> usize {
+        packed_and_read(values, ALWAYS_IF_SHORTER);
+        packed_and_read(values, Packing::FAST)
+    }
+
+    fn packed_and_read(values: &[i64], packing: Packing) -> usize {
         let mut bytes = Vec::new();
-        encode_ints(values, &mut bytes);
+        encode_ints(values, packing, &mut bytes);
         let mut cursor = Cursor::new(&bytes);
         let mut out = vec![42];
         decode_ints(&mut cursor, values.len(), &mut out).unwrap();
@@ -483,12 +555,28 @@ mod tests {
     }
 
     #[test]
-    fn class_huffman_is_refused_by_name() {
-        let error = decode_ints(&mut Cursor::new(&[0b1100, 0]), 9, &mut Vec::new()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "integer stream at offset 0: packer 3 (class-Huffman) is reserved and not supported"
-        );
+    fn class_huffman_is_used_where_it_saves_enough() {
+        // Steps of 50 and 1000 and a little: their widths differ, so packed bits waste some.
+        let mut value = 0;
+        let values: Vec<i64> = (0..2000i64)
+            .map(|i| {
+                value += if i * 7919 % 97 % 8 == 0 { 1000 + i % 13 } else { 50 + i * i % 3 };
+                value
+            })
+            .collect();
+        let fast = packed_and_read(&values, Packing::FAST);
+        let small = packed_and_read(&values, Packing::KEPT);
+        assert!(small * 100 < fast * 75, "{small} bytes, {fast} without");
+        let saved = 100 - (small * 100 / fast) as u8;
+        let more = Packing { huffman_saving_percent: saved + 2 };
+        assert_eq!(packed_and_read(&values, more), fast);
+    }
+
+    #[test]
+    fn flags_that_a_packer_does_not_have_are_refused() {
+        for head in [0b0010_0000, 0b0010_0100, 0b0100_1100, 0b1000_0000, 0b0000_0011] {
+            assert!(decode_ints(&mut Cursor::new(&[head, 0, 0, 0, 0, 0, 0]), 9, &mut Vec::new()).is_err());
+        }
     }
 
     fn sequences() -> impl Strategy<Value = Vec<i64>> {
@@ -522,7 +610,7 @@ mod tests {
         #[test]
         fn every_cut_is_refused(values in sequences()) {
             let mut bytes = Vec::new();
-            encode_ints(&values, &mut bytes);
+            encode_ints(&values, ALWAYS_IF_SHORTER, &mut bytes);
             for cut in 0..bytes.len() {
                 prop_assert!(decode_ints(&mut Cursor::new(&bytes[..cut]), values.len(), &mut Vec::new()).is_err());
             }

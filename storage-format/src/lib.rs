@@ -14,6 +14,7 @@ pub mod chunk;
 pub mod cursor;
 mod envelope;
 pub mod histogram;
+mod huffman;
 pub mod ints;
 pub mod labels;
 pub mod manifest;

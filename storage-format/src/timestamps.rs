@@ -6,7 +6,7 @@
 //! the columns (integer streams), their directory, and the slices.
 
 use crate::cursor::{Cursor, DecodeError};
-use crate::ints::{decode_ints, encode_ints};
+use crate::ints::{Packing, decode_ints, encode_ints};
 use std::collections::HashMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3Builder;
@@ -125,7 +125,7 @@ impl TimestampWriter {
         // Like the file, the section stays far below 4 GiB; the partition writer checks its length.
         self.out.directory.extend_from_slice(&(self.out.columns.len() as u32).to_le_bytes());
         self.out.directory.extend_from_slice(&(timestamps.len() as u32).to_le_bytes());
-        encode_ints(timestamps, &mut self.out.columns);
+        encode_ints(timestamps, Packing::KEPT, &mut self.out.columns);
         column as u32
     }
 }

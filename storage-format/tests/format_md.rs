@@ -3,7 +3,7 @@
 //! An example is a fenced block whose info string is `hex NAME`; text behind a `;` is a comment.
 //! Every example of the document has an entry in [`EXAMPLES`], and every entry an example.
 
-use larum_storage_format::chunk::{ChunkValues, decode_chunk, encode_chunk};
+use larum_storage_format::chunk::{ChunkValues, Packing, decode_chunk, encode_chunk};
 use larum_storage_format::ints::{decode_ints, encode_ints};
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use larum_storage_format::metadata::{MetricMetadata, MetricType};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Name, what the crate writes for it, and a check that it reads the same back.
 type Example = (&'static str, fn() -> Vec<u8>, fn(&[u8]));
 
-const EXAMPLES: [Example; 14] = [
+const EXAMPLES: [Example; 15] = [
     ("varint", varint, |bytes| assert_eq!(Cursor::new(bytes).uvarint("varint"), Ok(300))),
     (
         "labels",
@@ -30,6 +30,7 @@ const EXAMPLES: [Example; 14] = [
     ("ints-steady", || ints(&STEADY), |bytes| assert_eq!(read_ints(bytes, 4), STEADY)),
     ("ints-bits", || ints(&BITS), |bytes| assert_eq!(read_ints(bytes, 9), BITS)),
     ("ints-sparse", || ints(&sparse()), |bytes| assert_eq!(read_ints(bytes, 300), sparse())),
+    ("ints-classes", || ints(&classes()), |bytes| assert_eq!(read_ints(bytes, 17), classes())),
     ("timestamps", timestamps, read_timestamps),
     ("chunk-const", || chunk(&[1.5; 4], &[]), |bytes| read_chunk(bytes, &[1.5; 4], &[])),
     ("chunk-dec", || chunk(&DECIMALS, &[]), |bytes| read_chunk(bytes, &DECIMALS, &[])),
@@ -113,13 +114,24 @@ fn labels() -> Labels {
 const STEADY: [i64; 4] = [1_000, 1_015, 1_030, 1_045];
 const BITS: [i64; 9] = [100, 101, 103, 102, 105, 105, 106, 108, 107];
 
+fn classes() -> Vec<i64> {
+    let steps = [1, 1000, 1, 1, 1001, 1000, 1, 1000, 1000, 1, 1001, 1, 1, 1000, 1, 1000];
+    let mut value = 0;
+    std::iter::once(0)
+        .chain(steps.map(|step| {
+            value += step;
+            value
+        }))
+        .collect()
+}
+
 fn sparse() -> [i64; 300] {
     std::array::from_fn(|i| if i < 200 { 7 } else { 12 })
 }
 
 fn ints(values: &[i64]) -> Vec<u8> {
     let mut out = Vec::new();
-    encode_ints(values, &mut out);
+    encode_ints(values, Packing::KEPT, &mut out);
     out
 }
 
@@ -162,7 +174,7 @@ const STARTS: [i64; 4] = [45_000, 60_000, 75_000, 90_000];
 
 fn chunk(values: &[f64], starts: &[i64]) -> Vec<u8> {
     let mut out = Vec::new();
-    encode_chunk(&COLUMN, ChunkValues::Floats(values), starts, &mut out);
+    encode_chunk(&COLUMN, ChunkValues::Floats(values), starts, Packing::KEPT, &mut out);
     out
 }
 
@@ -189,7 +201,7 @@ fn histograms() -> Vec<Arc<Histogram>> {
 
 fn histogram_chunk() -> Vec<u8> {
     let mut out = Vec::new();
-    encode_chunk(&[1, 2], ChunkValues::Histograms(&histograms()), &[], &mut out);
+    encode_chunk(&[1, 2], ChunkValues::Histograms(&histograms()), &[], Packing::KEPT, &mut out);
     out
 }
 
@@ -203,6 +215,7 @@ fn partition() -> Vec<u8> {
         origin: Origin { generations: (2, 2), output: 0, outputs: 1, sources: vec![] },
         window_ms: 0..7_200_000,
         expected_data_bytes: 0,
+        packing: Packing::KEPT,
     };
     let mut writer = PartitionWriter::new(Vec::new(), options).unwrap();
     let samples = Samples { timestamps: COLUMN.into(), floats: DECIMALS.to_vec(), ..Samples::default() };

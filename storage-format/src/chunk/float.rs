@@ -9,7 +9,7 @@ use super::decimal::{self, DIGITS_MAX};
 use super::{KIND_BITS, KIND_BITS_OF_F64, KIND_CONST, KIND_DEC, KIND_MASK, KIND_ULP, MAX_CHUNK_SAMPLES};
 use crate::bits::bit_len;
 use crate::cursor::{Cursor, DecodeError};
-use crate::ints::{decode_ints, encode_ints};
+use crate::ints::{Packing, decode_ints, encode_ints};
 use crate::sample::{STALE_NAN, is_stale};
 use crate::varint::{put_uvarint, zigzag};
 
@@ -23,14 +23,14 @@ const ULP_DIGITS: std::ops::RangeInclusive<u8> = 1..=12;
 const ULP_TRIAL: usize = 96;
 
 /// Appends the chunk of `values`; nothing at all if there are none.
-pub fn encode_floats(values: &[f64], out: &mut Vec<u8>) {
+pub fn encode_floats(values: &[f64], packing: Packing, out: &mut Vec<u8>) {
     let Some(&first) = values.first() else { return };
     if values.iter().all(|v| v.to_bits() == first.to_bits()) {
         encode_constant(first, out);
     } else if let Some(digits) = decimal::digits_of_most(values) {
-        encode_decimals(values, digits, out);
+        encode_decimals(values, digits, packing, out);
     } else {
-        encode_by_bits(values, out);
+        encode_by_bits(values, packing, out);
     }
 }
 
@@ -106,7 +106,7 @@ fn encode_constant(value: f64, out: &mut Vec<u8>) {
 }
 
 /// `head; [varint count; per exception varint (gap << 1 | is stale), [u64 bits]]; int stream`.
-fn encode_decimals(values: &[f64], digits: u8, out: &mut Vec<u8>) {
+fn encode_decimals(values: &[f64], digits: u8, packing: Packing, out: &mut Vec<u8>) {
     let power = decimal::power(digits);
     let mut exceptions = Vec::new();
     let mut ints: Vec<i64> = Vec::with_capacity(values.len());
@@ -138,7 +138,7 @@ fn encode_decimals(values: &[f64], digits: u8, out: &mut Vec<u8>) {
             next = at + 1;
         }
     }
-    encode_ints(&ints, out);
+    encode_ints(&ints, packing, out);
 }
 
 fn decode_decimals(
@@ -182,9 +182,9 @@ fn decode_decimals(
 }
 
 /// ULP or BITS, whichever is shorter.
-fn encode_by_bits(values: &[f64], out: &mut Vec<u8>) {
+fn encode_by_bits(values: &[f64], packing: Packing, out: &mut Vec<u8>) {
     let from = out.len();
-    encode_bits(values, out);
+    encode_bits(values, packing, out);
     if values.len() < ULP_TRIAL {
         return;
     }
@@ -192,14 +192,14 @@ fn encode_by_bits(values: &[f64], out: &mut Vec<u8>) {
     let trial = &values[middle..middle + ULP_TRIAL];
     let digits = ULP_DIGITS.min_by_key(|&digits| ulp_bits(trial, digits)).unwrap_or(1);
     let mut scratch = Vec::new();
-    encode_bits(trial, &mut scratch);
+    encode_bits(trial, packing, &mut scratch);
     let by_bits = scratch.len();
     scratch.clear();
-    encode_ulp(trial, digits, &mut scratch);
+    encode_ulp(trial, digits, packing, &mut scratch);
     // Two streams decode at half the speed of one; a twentieth must be gained at least.
     if scratch.len() < by_bits / 20 * 19 {
         scratch.clear();
-        encode_ulp(values, digits, &mut scratch);
+        encode_ulp(values, digits, packing, &mut scratch);
         if scratch.len() < out.len() - from {
             out.truncate(from);
             out.extend_from_slice(&scratch);
@@ -222,20 +222,20 @@ fn ulp_bits(values: &[f64], digits: u8) -> u64 {
         .sum()
 }
 
-fn encode_bits(values: &[f64], out: &mut Vec<u8>) {
+fn encode_bits(values: &[f64], packing: Packing, out: &mut Vec<u8>) {
     out.push(head(KIND_BITS_OF_F64, 0));
     let ints: Vec<i64> = values.iter().map(|&v| ordered(v)).collect();
-    encode_ints(&ints, out);
+    encode_ints(&ints, packing, out);
 }
 
-fn encode_ulp(values: &[f64], digits: u8, out: &mut Vec<u8>) {
+fn encode_ulp(values: &[f64], digits: u8, packing: Packing, out: &mut Vec<u8>) {
     let power = decimal::power(digits);
     out.push(head(KIND_ULP, digits));
     let ints: Vec<i64> = values.iter().map(|&v| decimal::nearest(v, power)).collect();
     let steps: Vec<i64> =
         values.iter().zip(&ints).map(|(&v, &i)| ordered(v).wrapping_sub(ordered(i as f64 / power))).collect();
-    encode_ints(&ints, out);
-    encode_ints(&steps, out);
+    encode_ints(&ints, packing, out);
+    encode_ints(&steps, packing, out);
 }
 
 /// The bits of a float as an integer that sorts as floats do (by sign and magnitude), so that
@@ -257,7 +257,7 @@ mod tests {
 
     fn encode(values: &[f64]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_floats(values, &mut bytes);
+        encode_floats(values, Packing::KEPT, &mut bytes);
         bytes
     }
 

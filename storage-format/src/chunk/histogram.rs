@@ -9,7 +9,7 @@ use super::float::{decode_from, encode_floats};
 use super::{EXT_HISTOGRAM, KIND_EXT, MAX_CHUNK_SAMPLES};
 use crate::cursor::{Cursor, DecodeError};
 use crate::histogram::{CounterResetHint, Histogram, Span};
-use crate::ints::{decode_ints, encode_ints};
+use crate::ints::{Packing, decode_ints, encode_ints};
 use crate::sample::{STALE_NAN, is_stale};
 use crate::varint::{put_uvarint, zigzag};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ fn same_layout(a: &Histogram, b: &Histogram) -> bool {
 ///
 /// # Panics
 /// If they differ in layout; [`layout_run`] tells how many do not.
-pub(super) fn encode(histograms: &[Arc<Histogram>], out: &mut Vec<u8>) {
+pub(super) fn encode(histograms: &[Arc<Histogram>], packing: Packing, out: &mut Vec<u8>) {
     out.push(KIND_EXT);
     out.push(EXT_HISTOGRAM);
     let live: Vec<&Histogram> = histograms.iter().map(|h| &**h).filter(|h| !is_marker(h)).collect();
@@ -99,13 +99,13 @@ pub(super) fn encode(histograms: &[Arc<Histogram>], out: &mut Vec<u8>) {
                 | if h.is_integer { CODE_INTEGER } else { 0 }
         })
         .collect();
-    encode_ints(&codes, out);
+    encode_ints(&codes, packing, out);
 
     let mut column = Vec::with_capacity(live.len());
     let mut put = |of: &dyn Fn(&Histogram) -> f64| {
         column.clear();
         column.extend(live.iter().map(|h| of(h)));
-        encode_floats(&column, out);
+        encode_floats(&column, packing, out);
     };
     put(&|h| h.count);
     put(&|h| h.zero_count);
@@ -256,7 +256,7 @@ mod tests {
     fn encode_all(histograms: &[Arc<Histogram>]) -> Vec<u8> {
         let timestamps: Vec<i64> = (0..histograms.len() as i64).collect();
         let mut bytes = Vec::new();
-        encode_chunk(&timestamps, ChunkValues::Histograms(histograms), &[], &mut bytes);
+        encode_chunk(&timestamps, ChunkValues::Histograms(histograms), &[], Packing::KEPT, &mut bytes);
         bytes
     }
 

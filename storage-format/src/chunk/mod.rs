@@ -23,6 +23,7 @@ pub mod start;
 
 use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
 use crate::histogram::Histogram;
+pub use crate::ints::Packing;
 pub use crate::timestamps::MAX_CHUNK_SAMPLES;
 pub use float::{decode_floats, encode_floats};
 use std::sync::Arc;
@@ -86,13 +87,14 @@ pub fn encode_chunk(
     timestamps: &[i64],
     values: ChunkValues<'_>,
     start_timestamps: &[i64],
+    packing: Packing,
     out: &mut Vec<u8>,
 ) {
     assert_eq!(timestamps.len(), values.len(), "one value per timestamp");
-    start::encode(timestamps, start_timestamps, out);
+    start::encode(timestamps, start_timestamps, packing, out);
     match values {
-        ChunkValues::Floats(values) => encode_floats(values, out),
-        ChunkValues::Histograms(values) => histogram::encode(values, out),
+        ChunkValues::Floats(values) => encode_floats(values, packing, out),
+        ChunkValues::Histograms(values) => histogram::encode(values, packing, out),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::{KIND_BITS, KIND_ST};
 use crate::cursor::{Cursor, DecodeError};
-use crate::ints::{decode_ints, encode_ints};
+use crate::ints::{Packing, decode_ints, encode_ints};
 use crate::varint::{put_uvarint, zigzag};
 
 const CONSTANT: u8 = 0;
@@ -17,7 +17,7 @@ const STREAM: u8 = 2;
 ///
 /// # Panics
 /// If there are some, but not one per timestamp.
-pub(super) fn encode(timestamps: &[i64], starts: &[i64], out: &mut Vec<u8>) {
+pub(super) fn encode(timestamps: &[i64], starts: &[i64], packing: Packing, out: &mut Vec<u8>) {
     if starts.iter().all(|&st| st == 0) {
         return;
     }
@@ -31,7 +31,7 @@ pub(super) fn encode(timestamps: &[i64], starts: &[i64], out: &mut Vec<u8>) {
     };
     out.push(KIND_ST | how << KIND_BITS);
     match how {
-        STREAM => encode_ints(starts, out),
+        STREAM => encode_ints(starts, packing, out),
         _ => put_uvarint(out, zigzag(starts[0])),
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn decode(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ChunkValues, decode_chunk, encode_chunk};
+    use super::super::{ChunkValues, Packing, decode_chunk, encode_chunk};
 
     #[test]
     fn start_timestamps_come_back_and_the_usual_ones_take_few_bytes() {
@@ -77,7 +77,7 @@ mod tests {
             [(vec![], 0), (vec![1_700_000_000_000; 100], 7), (previous, 7), (restart, 25), (unknown, 20)];
         for (starts, most) in cases {
             let mut bytes = Vec::new();
-            encode_chunk(&timestamps, ChunkValues::Floats(&values), &starts, &mut bytes);
+            encode_chunk(&timestamps, ChunkValues::Floats(&values), &starts, Packing::FAST, &mut bytes);
             assert!(bytes.len() <= most + 2, "{} bytes for {starts:?}", bytes.len());
             let decoded = decode_chunk(&bytes, &timestamps).unwrap();
             assert_eq!(decoded.start_timestamps, starts);

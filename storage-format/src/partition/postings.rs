@@ -12,7 +12,7 @@
 
 use super::symbols::Symbols;
 use crate::cursor::{Cursor, DecodeError};
-use crate::ints::{decode_ints, encode_ints};
+use crate::ints::{Packing, decode_ints, encode_ints};
 use std::collections::BTreeMap;
 
 const ENTRY_BYTES: usize = 12;
@@ -46,7 +46,7 @@ pub(crate) fn encode(lists: &BTreeMap<(u32, u32), Vec<u32>>) -> Option<Vec<u8>> 
             _ => {
                 let place = u32::try_from(lists_at + packed.len()).ok()?;
                 let ordinals: Vec<i64> = ordinals.iter().map(|&o| i64::from(o)).collect();
-                encode_ints(&ordinals, &mut packed);
+                encode_ints(&ordinals, Packing::FAST, &mut packed);
                 place
             }
         };

@@ -1,6 +1,7 @@
 //! Partitions written and read as a whole.
 
 use super::*;
+use crate::chunk::Packing;
 use crate::cursor::DecodeErrorKind;
 use crate::histogram::Histogram;
 use crate::labels::Labels;
@@ -19,6 +20,7 @@ fn options() -> WriterOptions {
         origin: Origin { generations: (3, 3), output: 0, outputs: 1, sources: vec![] },
         window_ms: WINDOW_MS,
         expected_data_bytes: 0,
+        packing: Packing::KEPT,
     }
 }
 

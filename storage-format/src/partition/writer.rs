@@ -8,7 +8,7 @@ use super::extents::ExtentWriter;
 use super::header::{Origin, PartitionHeader, Section};
 use super::{postings, series, symbols::SymbolWriter};
 use crate::chunk::histogram::layout_run;
-use crate::chunk::{ChunkValues, MAX_CHUNK_SAMPLES, encode_chunk};
+use crate::chunk::{ChunkValues, MAX_CHUNK_SAMPLES, Packing, encode_chunk};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
 use crate::sample::Samples;
@@ -40,6 +40,8 @@ pub struct WriterOptions {
     /// About how long the chunks will be in all: for a merge, the sum of its inputs. From 2 GiB
     /// on, chunks are aligned to eight bytes so that 32 bits can address them.
     pub expected_data_bytes: u64,
+    /// How hard the chunks are packed.
+    pub packing: Packing,
 }
 
 /// Why a partition could not be written.
@@ -206,7 +208,7 @@ impl<W: Write> PartitionWriter<W> {
 
         let mut chunk = std::mem::take(&mut self.scratch);
         chunk.clear();
-        encode_chunk(timestamps, values, &piece.start_timestamps, &mut chunk);
+        encode_chunk(timestamps, values, &piece.start_timestamps, self.options.packing, &mut chunk);
         chunk.resize(chunk.len().next_multiple_of(unit as usize), 0);
         self.write(&chunk)?;
         self.scratch = chunk;
