@@ -449,11 +449,6 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// The error for what native histograms are not done for yet: no answer is better than a wrong one.
-pub(crate) fn unsupported_histogram(what: &str) -> EvalError {
-    EvalError::Execution(format!("{what} does not support native histograms yet"))
-}
-
 /// How many samples are held, and the most there may be.
 pub(crate) struct Budget {
     limit: u64,

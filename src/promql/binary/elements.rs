@@ -1,8 +1,8 @@
 //! What an operator does with two values, and with two rows of them.
 
 use super::super::ast::{BinaryOp, Pos};
-use super::super::eval::{EvalError, Evaluator, unsupported_histogram};
-use super::super::histogram;
+use super::super::eval::{EvalError, Evaluator};
+use super::super::histogram::{self, estimate};
 use super::super::row::{Bits, Presence, Row};
 use super::super::window::{bounds_reconciled_text, hints_clash_text};
 use larum_storage_format::{CounterResetHint, Histogram, Value};
@@ -215,8 +215,8 @@ impl Elements<'_, '_> {
             (Value::Histogram(h), Value::Float(divisor)) if op == BinaryOp::Div => {
                 return Ok(Some(kept(histogram::compacted(&histogram::divided(h, *divisor)))));
             }
-            (Value::Histogram(_), Value::Float(_)) if self.is_trim() => {
-                return Err(unsupported_histogram(&format!("the operator {}", symbol(op))));
+            (Value::Histogram(h), Value::Float(cut)) if self.is_trim() => {
+                return Ok(Some(kept(estimate::trimmed(h, *cut, op == BinaryOp::TrimUpper))));
             }
             _ => {}
         }

@@ -10,7 +10,7 @@ use super::merge;
 use super::plan::Node;
 use super::row::{SeriesRow, Vector};
 use super::steps::Steps;
-use elements::{Elements, arithmetic, compare, is_comparison};
+use elements::{Elements, arithmetic, compare, is_arithmetic, is_comparison};
 
 /// The value of a binary operation.
 pub(crate) fn evaluate(
@@ -67,7 +67,7 @@ fn with_scalar(
 ) -> Result<Vector, EvalError> {
     let op = binary.op;
     let elements = Elements { evaluator, op, return_bool: binary.return_bool, pos: node.pos };
-    let drops = !is_comparison(op) || binary.return_bool;
+    let drops = is_arithmetic(op) || binary.return_bool;
     let eager = !evaluator.options.delayed_name_removal;
     let mut out = Vector::new();
     let mut renamed = false;

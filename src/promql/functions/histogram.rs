@@ -4,7 +4,8 @@
 //! in the lowest one; no answer without a bucket `+Inf`; counts that fall are lifted.
 
 use super::super::ast::Pos;
-use super::super::eval::{EvalError, Operand, Site, unsupported_histogram};
+use super::super::eval::{EvalError, Operand, Site};
+use super::super::histogram::estimate::{self, NanEffect};
 use super::super::matching::Grouper;
 use super::super::merge;
 use super::super::number::parse_go_float;
@@ -12,6 +13,7 @@ use super::super::row::{Bits, Presence, Row, SeriesRow, Vector};
 use super::super::window::{Quoted, bad_quantile, short};
 use larum_storage_format::labels::METRIC_NAME;
 use larum_storage_format::{Histogram, Labels};
+use std::collections::HashMap;
 
 /// The label that holds a bucket's upper bound.
 const BUCKET: &str = "le";
@@ -64,28 +66,74 @@ fn of_native(
     Ok(Operand::Vector(if eager { merge::merge(out)? } else { out }))
 }
 
+/// `histogram_stddev(v)`
+pub(super) fn stddev(site: &Site<'_, '_>, args: Vec<Operand>) -> Result<Operand, EvalError> {
+    of_native(site, args, |h| estimate::variance(h).sqrt())
+}
+
+/// `histogram_stdvar(v)`
+pub(super) fn stdvar(site: &Site<'_, '_>, args: Vec<Operand>) -> Result<Operand, EvalError> {
+    of_native(site, args, estimate::variance)
+}
+
 /// `histogram_quantile(q, v)`
 pub(super) fn quantile(site: &Site<'_, '_>, args: Vec<Operand>) -> Result<Operand, EvalError> {
     let mut args = args.into_iter();
     let quantiles = args.next().map(Operand::scalar).unwrap_or_default();
     let vector = args.next().map(Operand::vector).unwrap_or_default();
-    for q in &quantiles {
+    let histograms = Histograms::new(site, vector, site.args[1].pos);
+    check_quantiles(site, &quantiles, 0);
+    Ok(Operand::Vector(histograms.named(histograms.quantiles(&quantiles)?)?))
+}
+
+/// `histogram_quantiles(v, label, q, ...)`
+pub(super) fn quantiles(site: &Site<'_, '_>, args: Vec<Operand>) -> Result<Operand, EvalError> {
+    let mut args = args.into_iter();
+    let vector = args.next().map(Operand::vector).unwrap_or_default();
+    let label = args.next().map(Operand::text).unwrap_or_default();
+    let histograms = Histograms::new(site, vector, site.args[0].pos);
+    let mut out = merge::Merger::default();
+    for (i, quantiles) in args.map(Operand::scalar).enumerate() {
+        check_quantiles(site, &quantiles, i + 2);
+        let rows = histograms.quantiles(&quantiles)?;
+        // A quantile may change from step to step, and with it the label.
+        let mut distinct: Vec<f64> = Vec::new();
+        for q in &quantiles {
+            if !distinct.iter().any(|known| known.to_bits() == q.to_bits()) {
+                distinct.push(*q);
+            }
+        }
+        for q in distinct {
+            let text = open_metrics_float(q);
+            for series in histograms.named(rows.clone())? {
+                let row = series.row.keep(|step| quantiles[step].to_bits() == q.to_bits());
+                if row.points() > 0 {
+                    let mut builder = series.labels.to_builder();
+                    builder.set(&label, &text);
+                    out.add(SeriesRow { labels: builder.build(), row, ..series })?;
+                }
+            }
+        }
+    }
+    Ok(Operand::Vector(out.finish()))
+}
+
+/// A float as label values have it in OpenMetrics: whole numbers with `.0`.
+fn open_metrics_float(value: f64) -> String {
+    let mut text = short(value);
+    if value.is_finite() && !text.contains(['.', 'e']) {
+        text.push_str(".0");
+    }
+    text
+}
+
+/// Warns of quantiles that are none.
+fn check_quantiles(site: &Site<'_, '_>, quantiles: &[f64], arg: usize) {
+    for q in quantiles {
         if !(0.0..=1.0).contains(q) {
-            site.evaluator.warn(bad_quantile(*q), site.args[0].pos);
+            site.evaluator.warn(bad_quantile(*q), site.args[arg].pos);
         }
     }
-    let mut lifts = Lifts::default();
-    let out = per_histogram(site, vector, site.args[1].pos, |labels, step, buckets| {
-        let (value, lifted) = bucket_quantile(quantiles[step], buckets);
-        if let Some(lifted) = lifted {
-            lifts.add(labels, site.steps.at(step), lifted);
-        }
-        value
-    })?;
-    for lift in lifts.0 {
-        site.evaluator.info(lift.text(!site.evaluator.options.delayed_name_removal), site.args[1].pos);
-    }
-    Ok(Operand::Vector(out))
 }
 
 /// `histogram_fraction(lower, upper, v)`
@@ -94,66 +142,181 @@ pub(super) fn fraction(site: &Site<'_, '_>, args: Vec<Operand>) -> Result<Operan
     let lower = args.next().map(Operand::scalar).unwrap_or_default();
     let upper = args.next().map(Operand::scalar).unwrap_or_default();
     let vector = args.next().map(Operand::vector).unwrap_or_default();
-    let out = per_histogram(site, vector, site.args[2].pos, |_, step, buckets| {
-        bucket_fraction(lower[step], upper[step], buckets)
-    })?;
-    Ok(Operand::Vector(out))
+    let histograms = Histograms::new(site, vector, site.args[2].pos);
+    let out = histograms.each(
+        |_, step, buckets| bucket_fraction(lower[step], upper[step], buckets),
+        |labels, step, h| {
+            let (fraction, nans) = estimate::fraction(h, lower[step], upper[step]);
+            if nans {
+                histograms.nan_info(labels, "histogram_fraction", "which are excluded from all fractions");
+            }
+            fraction
+        },
+    )?;
+    Ok(Operand::Vector(histograms.named(out)?))
 }
 
-/// Puts the buckets of each histogram together and calls `f` with those of each step.
-fn per_histogram(
-    site: &Site<'_, '_>,
-    vector: Vector,
+/// The histograms of a vector, classic and native.
+struct Histograms<'s, 'e, 'a> {
+    site: &'s Site<'e, 'a>,
+    /// Where the vector stands.
     pos: Pos,
-    mut f: impl FnMut(&Labels, usize, &mut Vec<Bucket>) -> f64,
-) -> Result<Vector, EvalError> {
-    let eager = !site.evaluator.options.delayed_name_removal;
-    let mut grouper = Grouper::except(BUCKET);
-    let mut histograms: Vec<Vec<(f64, SeriesRow)>> = Vec::new();
-    for series in vector {
-        if !series.row.histograms.is_empty() {
-            return Err(unsupported_histogram(site.call.function.name));
-        }
-        let bound = series.labels.get(BUCKET).unwrap_or("");
-        let Ok(upper_bound) = parse_go_float(bound) else {
-            let bound = Quoted(bound);
-            let mut text = format!("bucket label \"le\" is missing or has a malformed value of {bound}");
-            let name = series.labels.metric_name().filter(|_| !eager);
-            if let Some(name) = name {
-                text.push_str(&format!(" for metric name {}", Quoted(name)));
+    /// By group: the classic buckets with their bounds, ascending.
+    classic: Vec<Vec<(f64, SeriesRow)>>,
+    /// The labels of the groups, without `le`.
+    labels: Vec<Labels>,
+    /// Series with native histograms, and the group to which they would belong.
+    native: Vec<(usize, SeriesRow)>,
+}
+
+impl<'s, 'e, 'a> Histograms<'s, 'e, 'a> {
+    fn new(site: &'s Site<'e, 'a>, vector: Vector, pos: Pos) -> Histograms<'s, 'e, 'a> {
+        let mut grouper = Grouper::except(BUCKET);
+        let mut classic: Vec<Vec<(f64, SeriesRow)>> = Vec::new();
+        let mut native = Vec::new();
+        let count = site.steps.count();
+        for mut series in vector {
+            let group = grouper.group(&series.labels, false);
+            classic.resize_with(classic.len().max(group + 1), Vec::new);
+            let floats = series.row.present.count(count);
+            if !series.row.histograms.is_empty() {
+                let histograms = std::mem::take(&mut series.row.histograms);
+                let row = Row { histograms, ..Row::absent(count) };
+                native.push((group, SeriesRow { row, ..series.clone() }));
             }
-            site.evaluator.warn(text, pos);
-            continue;
-        };
-        let group = grouper.group(&series.labels, false);
-        histograms.resize_with(histograms.len().max(group + 1), Vec::new);
-        histograms[group].push((upper_bound, series));
-    }
-    let count = site.steps.count();
-    let mut out = Vector::new();
-    let mut buckets = Vec::new();
-    for (mut series, labels) in histograms.into_iter().zip(grouper.labels) {
-        site.evaluator.alive()?;
+            if floats == 0 {
+                continue;
+            }
+            let bound = series.labels.get(BUCKET).unwrap_or("");
+            match parse_go_float(bound) {
+                Ok(upper_bound) => classic[group].push((upper_bound, series)),
+                Err(_) => {
+                    let text = "bucket label \"le\" is missing or has a malformed value of";
+                    let text = format!("{text} {}", Quoted(bound));
+                    site.evaluator.warn(text + &of_metric(site, &series.labels), pos);
+                }
+            }
+        }
         // Sorted once, not at every step; buckets with equal bounds keep their order.
-        series.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut bits = Bits::none(count);
-        let mut floats = vec![0.0; count];
-        site.evaluator.budget.hold(count as u64)?;
-        for (step, out) in floats.iter_mut().enumerate() {
-            buckets.clear();
-            buckets.extend(series.iter().filter_map(|(upper_bound, series)| {
-                Some(Bucket { upper_bound: *upper_bound, count: series.row.float(step)? })
-            }));
-            if !buckets.is_empty() {
-                *out = f(&labels, step, &mut buckets);
+        classic.iter_mut().for_each(|series| series.sort_by(|a, b| a.0.total_cmp(&b.0)));
+        Histograms { site, pos, classic, labels: grouper.labels, native }
+    }
+
+    /// Makes a float of each histogram at each step; the names are still on.
+    fn each(
+        &self,
+        mut classic: impl FnMut(&Labels, usize, &mut Vec<Bucket>) -> f64,
+        mut native: impl FnMut(&Labels, usize, &Histogram) -> f64,
+    ) -> Result<Vector, EvalError> {
+        let evaluator = self.site.evaluator;
+        let count = self.site.steps.count();
+        let mut out = Vector::new();
+        // The steps at which a group has native histograms.
+        let mut natives: HashMap<usize, Bits> = HashMap::new();
+        for (group, series) in &self.native {
+            evaluator.alive()?;
+            evaluator.budget.hold(count as u64)?;
+            let (mut bits, mut floats) = (Bits::none(count), vec![0.0; count]);
+            let seen = natives.entry(*group).or_insert_with(|| Bits::none(count));
+            seen.add_row(&series.row);
+            for (step, histogram) in &series.row.histograms {
+                let step = *step as usize;
+                if self.classic[*group].iter().any(|(_, bucket)| bucket.row.float(step).is_some()) {
+                    let text = "vector contains a mix of classic and native histograms";
+                    evaluator.warn(text.to_owned() + &of_metric(self.site, &series.labels), self.pos);
+                    continue;
+                }
+                floats[step] = native(&series.labels, step, histogram);
                 bits.set(step);
             }
+            let row = Row { floats, present: Presence::from_bits(&bits, count), histograms: Vec::new() };
+            if row.points() > 0 {
+                out.push(SeriesRow { labels: series.labels.clone(), drop_name: true, row });
+            }
         }
-        let row = Row { floats, present: Presence::from_bits(&bits, count), histograms: Vec::new() };
-        let labels = if eager { merge::without_name(&labels) } else { labels };
-        out.push(SeriesRow { labels, drop_name: true, row });
+        let mut buckets = Vec::new();
+        for (group, series) in self.classic.iter().enumerate().filter(|(_, series)| !series.is_empty()) {
+            evaluator.alive()?;
+            evaluator.budget.hold(count as u64)?;
+            let labels = &self.labels[group];
+            let (mut bits, mut floats) = (Bits::none(count), vec![0.0; count]);
+            let native = natives.get(&group);
+            for (step, out) in floats.iter_mut().enumerate() {
+                if native.is_some_and(|native| native.get(step)) {
+                    continue;
+                }
+                buckets.clear();
+                buckets.extend(series.iter().filter_map(|(upper_bound, series)| {
+                    Some(Bucket { upper_bound: *upper_bound, count: series.row.float(step)? })
+                }));
+                if !buckets.is_empty() {
+                    *out = classic(labels, step, &mut buckets);
+                    bits.set(step);
+                }
+            }
+            let row = Row { floats, present: Presence::from_bits(&bits, count), histograms: Vec::new() };
+            if row.points() > 0 {
+                out.push(SeriesRow { labels: labels.clone(), drop_name: true, row });
+            }
+        }
+        Ok(out)
     }
-    if eager { merge::merge(out) } else { Ok(out) }
+
+    /// A quantile of each histogram, which may differ from step to step.
+    fn quantiles(&self, quantiles: &[f64]) -> Result<Vector, EvalError> {
+        let mut lifts = Lifts::default();
+        let out = self.each(
+            |labels, step, buckets| {
+                let (value, lifted) = bucket_quantile(quantiles[step], buckets);
+                if let Some(lifted) = lifted {
+                    lifts.add(labels, self.site.steps.at(step), lifted);
+                }
+                value
+            },
+            |labels, step, h| {
+                let (value, nans) = estimate::quantile(h, quantiles[step]);
+                match nans {
+                    NanEffect::None => {}
+                    NanEffect::Skewed => {
+                        self.nan_info(labels, "histogram_quantile", "result is skewed higher");
+                    }
+                    NanEffect::Undefined => self.nan_info(labels, "histogram_quantile", "result is NaN"),
+                }
+                value
+            },
+        )?;
+        let evaluator = self.site.evaluator;
+        for lift in lifts.0 {
+            evaluator.info(lift.text(!evaluator.options.delayed_name_removal), self.pos);
+        }
+        Ok(out)
+    }
+
+    fn nan_info(&self, labels: &Labels, function: &str, effect: &str) {
+        let metric = of_metric(self.site, labels);
+        let text = format!("input to {function} has NaN observations, {effect}{metric}");
+        self.site.evaluator.info(text, self.pos);
+    }
+
+    /// The series without their names, if these go at once.
+    fn named(&self, vector: Vector) -> Result<Vector, EvalError> {
+        if self.site.evaluator.options.delayed_name_removal {
+            return Ok(vector);
+        }
+        let nameless = |s: SeriesRow| SeriesRow { labels: merge::without_name(&s.labels), ..s };
+        merge::merge(vector.into_iter().map(nameless).collect())
+    }
+}
+
+/// How an annotation ends that tells of a metric: not at all if names are dropped at once, as
+/// upstream does.
+fn of_metric(site: &Site<'_, '_>, labels: &Labels) -> String {
+    match labels.metric_name() {
+        Some(name) if site.evaluator.options.delayed_name_removal => {
+            format!(" for metric name {}", Quoted(name))
+        }
+        _ => String::new(),
+    }
 }
 
 /// What was done to counts that fell with rising bounds.

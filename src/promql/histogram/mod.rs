@@ -1,6 +1,8 @@
 //! Arithmetic of native histograms, by the rules of Prometheus' `FloatHistogram`: layouts that
 //! differ are brought to the coarser one first.
 
+pub(crate) mod estimate;
+
 use super::kahan::{Mean, Sum};
 use super::window::short;
 use larum_storage_format::Histogram;
