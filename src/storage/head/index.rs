@@ -15,6 +15,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// So many series can be told apart, which is more than memory holds. A start believes no ref of the
+/// WAL beyond, as it keeps a vector of them.
+pub(super) const MAX_SERIES: u32 = 1 << 28;
+
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// One label, name and value, and the series that have it.
@@ -46,6 +50,7 @@ pub(super) struct Index {
     all: RoaringBitmap,
     groups: ScrapeGroups,
     free_pairs: Vec<u32>,
+    free_names: Vec<u32>,
     free_refs: Vec<u32>,
     /// Free from the next switch on.
     retired: Vec<u32>,
@@ -108,8 +113,27 @@ impl Index {
         }
         pairs.truncate(labels.len());
         let created = self.create(id, &pairs, together);
+        if created.is_err() {
+            // Who cannot be kept must not leave names and values behind.
+            pairs.drain(..).for_each(|pair| self.forget_if_unused(pair));
+        }
         self.previous = pairs;
         Ok((created?, true))
+    }
+
+    /// Forgets a pair that no series has any more, and its name with the last of its values.
+    fn forget_if_unused(&mut self, pair: u32) {
+        let Pair { name, value, postings } = &self.pairs[pair as usize];
+        let Name { text, values } = &mut self.names[*name as usize];
+        if !postings.is_empty() || values.remove(value).is_none() {
+            return;
+        }
+        if values.is_empty() {
+            *values = FastMap::default();
+            self.name_numbers.remove(text);
+            self.free_names.push(*name);
+        }
+        self.free_pairs.push(pair);
     }
 
     fn create(&mut self, id: SeriesId, pairs: &[u32], together: Together) -> Result<u32, NotCreated> {
@@ -119,7 +143,7 @@ impl Index {
         let home = self.groups.assign(target, together).ok_or(NotCreated::Full)?;
         let series = match self.free_refs.pop() {
             Some(series) => series,
-            None if self.ids.len() < u32::MAX as usize - 1 => {
+            None if self.ids.len() < MAX_SERIES as usize => {
                 grow_by_an_eighth(&mut self.ids);
                 grow_by_an_eighth(&mut self.pairs_of);
                 grow_by_an_eighth(&mut self.homes);
@@ -163,8 +187,8 @@ impl Index {
             Some(&number) => number,
             None => {
                 let text: Arc<str> = name.into();
-                self.names.push(Name { text: text.clone(), values: FastMap::default() });
-                let number = (self.names.len() - 1) as u32;
+                let entry = Name { text: text.clone(), values: FastMap::default() };
+                let number = put(&mut self.names, &mut self.free_names, entry);
                 self.name_numbers.insert(text, number);
                 number
             }
@@ -175,16 +199,7 @@ impl Index {
         }
         let value: Arc<str> = value.into();
         let entry = Pair { name: number, value: value.clone(), postings: RoaringBitmap::new() };
-        let pair = match self.free_pairs.pop() {
-            Some(pair) => {
-                self.pairs[pair as usize] = entry;
-                pair
-            }
-            None => {
-                self.pairs.push(entry);
-                (self.pairs.len() - 1) as u32
-            }
-        };
+        let pair = put(&mut self.pairs, &mut self.free_pairs, entry);
         values.insert(value, pair);
         pair
     }
@@ -251,12 +266,8 @@ impl Index {
             self.by_id.remove(table_hash(ids[at]), series, |series| table_hash(ids[series as usize]));
             self.all.remove(series);
             for &pair in std::mem::take(&mut self.pairs_of[at]).iter() {
-                let Pair { name, value, postings } = &mut self.pairs[pair as usize];
-                postings.remove(series);
-                if postings.is_empty() {
-                    self.names[*name as usize].values.remove(value);
-                    self.free_pairs.push(pair);
-                }
+                self.pairs[pair as usize].postings.remove(series);
+                self.forget_if_unused(pair);
             }
         }
         self.retired.extend_from_slice(gone);
@@ -273,6 +284,16 @@ impl Index {
             self.free_refs.push(series);
         }
     }
+}
+
+/// Puts an entry where one is free, else at the end, and tells where.
+fn put<T>(entries: &mut Vec<T>, free: &mut Vec<u32>, entry: T) -> u32 {
+    if let Some(at) = free.pop() {
+        entries[at as usize] = entry;
+        return at;
+    }
+    entries.push(entry);
+    (entries.len() - 1) as u32
 }
 
 /// The low bits are uniform; the high ones tell the metric.
@@ -376,6 +397,28 @@ mod tests {
         index.find_or_create(SeriesId(7), &a, Together::At(0)).unwrap();
         let refused = index.find_or_create(SeriesId(7), &b, Together::At(0));
         assert_eq!(refused, Err(NotCreated::IdentityTaken));
+    }
+
+    #[test]
+    fn names_and_groups_do_not_add_up_when_series_come_and_go() {
+        let mut index = Index::default();
+        let stays = add(&mut index, &labels("up", "i", &[]));
+        for round in 0..50 {
+            let mut more = |n: usize| {
+                let text = format!("r{round}n{n}");
+                let own = labels("up", &text, &[(text.as_str(), "x")]);
+                let lone = Labels::from_pairs([("__name__", "lone"), (text.as_str(), "y")]).unwrap();
+                [add(&mut index, &own), add(&mut index, &lone)]
+            };
+            let mut gone: Vec<u32> = (0..3).flat_map(&mut more).collect();
+            gone.sort_unstable();
+            index.remove(&gone);
+            index.reuse_retired();
+        }
+        let Index { names, pairs, groups, ids, .. } = &index;
+        assert!(ids.len() <= 7 && names.len() <= 6 && pairs.len() <= 13 && groups.len() <= 5);
+        assert_eq!(index.name_numbers.len(), 3);
+        assert_eq!(index.labels(stays), labels("up", "i", &[]));
     }
 
     #[test]

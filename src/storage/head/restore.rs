@@ -5,6 +5,7 @@
 
 use super::Head;
 use super::generation::{Generation, Rows};
+use super::index::MAX_SERIES;
 use super::scrape_groups::{Home, Together};
 use larum_storage_format::wal::Contents;
 use std::collections::HashMap;
@@ -26,9 +27,6 @@ pub(super) struct Restore<'a> {
     /// Samples of series whose declaration was lost.
     lost: u64,
 }
-
-/// WAL refs beyond this are not believed: the map from them is a vector.
-const MAX_REF: u32 = 1 << 28;
 
 impl<'a> Restore<'a> {
     pub fn new(head: &'a Head) -> Restore<'a> {
@@ -81,7 +79,7 @@ impl<'a> Restore<'a> {
             let together = Together::With(self.groups.get(&declared.group).copied());
             let found = index.find_or_create(declared.id, &declared.labels, together);
             let (series, is_new) = match found {
-                Ok(found) if declared.series < MAX_REF => found,
+                Ok(found) if declared.series < MAX_SERIES => found,
                 _ => {
                     tracing::warn!(labels = %declared.labels, "the WAL declares a series that cannot be");
                     continue;

@@ -61,6 +61,8 @@ pub(super) struct ScrapeGroups {
     groups: Vec<Group>,
     /// The groups of a target that have room.
     open: HashMap<Target, Vec<u32>>,
+    /// Groups of which all columns were given back, to be begun anew.
+    vacant: Vec<u32>,
     newest_without_target: Option<(i64, u32)>,
 }
 
@@ -105,20 +107,40 @@ impl ScrapeGroups {
     }
 
     fn start_group(&mut self, target: Option<Target>) -> Option<u32> {
-        let group = u32::try_from(self.groups.len()).ok().filter(|&n| n < Home::MAX_GROUPS)?;
-        self.groups.push(Group { target, ..Group::default() });
+        let group = match self.vacant.pop() {
+            Some(group) => group,
+            None => {
+                let group = u32::try_from(self.groups.len()).ok().filter(|&n| n < Home::MAX_GROUPS)?;
+                self.groups.push(Group::default());
+                group
+            }
+        };
+        self.groups[group as usize].target = target;
         if let Some(target) = target {
             self.open.entry(target).or_default().push(group);
         }
         Some(group)
     }
 
-    /// Gives back the place of a series that is gone.
+    /// Gives back the place of a series that is gone. A group that nobody is left in becomes vacant:
+    /// targets come and go, and their groups must not add up.
     pub fn release(&mut self, home: Home) {
         let had_room = self.has_room(home.group());
         let entry = &mut self.groups[home.group() as usize];
         entry.free.push(home.column());
-        if !had_room && let Some(target) = entry.target {
+        if entry.free.len() == usize::from(entry.width) {
+            let target = std::mem::take(entry).target;
+            if let Some(target) = target
+                && let Some(open) = self.open.get_mut(&target)
+            {
+                open.retain(|&other| other != home.group());
+                if open.is_empty() {
+                    self.open.remove(&target);
+                }
+            }
+            self.newest_without_target.take_if(|(_, group)| *group == home.group());
+            self.vacant.push(home.group());
+        } else if !had_room && let Some(target) = entry.target {
             self.open.entry(target).or_default().push(home.group());
         }
     }
@@ -146,6 +168,22 @@ mod tests {
         assert_ne!(homes[0].group(), assign(Some((1, 3))).group());
         groups.release(homes[3]);
         assert_eq!(groups.assign(Some((1, 2)), Together::At(0)), Some(homes[3]));
+    }
+
+    #[test]
+    fn a_group_that_nobody_is_left_in_is_begun_anew_once() {
+        let mut groups = ScrapeGroups::default();
+        for round in 0..100u32 {
+            let target = (round % 2 == 0).then_some((round, 0));
+            let homes = [0; 3].map(|_| groups.assign(target, Together::At(i64::from(round))).unwrap());
+            if round % 4 == 0 {
+                groups.forget_targets(|gone| Some(gone) == target);
+            }
+            homes.into_iter().for_each(|home| groups.release(home));
+        }
+        assert_eq!((groups.len(), groups.open.len()), (1, 0));
+        let mut group = |target| groups.assign(target, Together::At(99)).unwrap().group();
+        assert_ne!(group(Some((1, 1))), group(None));
     }
 
     #[test]
