@@ -9,6 +9,7 @@ use crate::storage::fs::WriteFile;
 use crate::storage::options::WalFsync;
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -179,7 +180,11 @@ fn sync_until_closed(shared: &Shared, policy: WalFsync) {
         drop(state);
         shared.done.notify_all();
         for (_, callback) in callbacks {
-            callback(failure.clone().map_or(Ok(()), Err));
+            let outcome = failure.clone().map_or(Ok(()), Err);
+            // A callback is the caller's code; if it panics, the others still wait for their sync.
+            if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
+                tracing::error!("who was told of a sync of the write-ahead log panicked");
+            }
         }
         if ends || failure.is_some() {
             return;

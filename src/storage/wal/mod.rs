@@ -135,15 +135,15 @@ impl Wal {
 
     fn start_segment(&self, writer: &mut Writer) -> io::Result<()> {
         let name = SegmentName { generation: writer.generation, segment: writer.next_segment };
+        // What a failure leaves behind must not be in the way of the next try.
+        writer.next_segment += 1;
         let segment = Segment::create(self.fs.as_ref(), &self.dir, name, self.seed)?;
         if self.fsync != WalFsync::Never
             && let Err(e) = self.fs.sync_dir(&self.dir)
         {
-            // The next try makes the same name.
             let _ = self.fs.remove(&name.path(&self.dir));
             return Err(e);
         }
-        writer.next_segment += 1;
         writer.segment = Some(segment);
         Ok(())
     }

@@ -36,7 +36,7 @@ impl Segments {
 
     /// The number of the generation that comes after all that was found.
     pub fn next_generation(&self) -> u64 {
-        self.names.last().map_or(self.first_generation, |last| last.generation + 1)
+        self.names.last().map_or(self.first_generation, |last| last.generation.saturating_add(1))
     }
 
     /// Reads all segments and hands the contents of each frame to `put`, with its generation.

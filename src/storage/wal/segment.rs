@@ -51,7 +51,6 @@ impl Segment {
         let header = SegmentHeader { seed, generation: name.generation, segment: name.segment };
         let begun = file.preallocate(SEGMENT_BYTES).and_then(|()| file.append(&header.encode()));
         if let Err(e) = begun {
-            // The next try makes the same name.
             let _ = fs.remove(&path);
             return Err(at_path(&path)(e));
         }
