@@ -1,6 +1,7 @@
 //! Deleting samples: tombstones beside partitions, committed together.
 
 use super::catalog::Change;
+use super::cutter::forget_beyond;
 use super::engine::{Deleted, Inner};
 use super::fs::replace_file;
 use super::matcher::Matcher;
@@ -31,6 +32,7 @@ pub(crate) fn delete(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> 
     }
 
     let mut catalog = inner.catalog();
+    inner.check_held()?;
     let mut series: BTreeSet<SeriesId> = BTreeSet::new();
     let mut samples = 0;
     let mut change = Change::default();
@@ -54,6 +56,7 @@ pub(crate) fn delete(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> 
             let mut load = Load::new(range, &mut columns);
             layer.load(id, ordinal, &mut load);
             let count = merge(load.runs, &mut columns).len() as u64;
+            forget_beyond(&mut columns);
             if count == 0 {
                 continue;
             }

@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub cutting: Mutex<()>,
     /// One merge at a time.
     pub merging: Mutex<()>,
+    /// Numbers of partitions that failed work left, still to be removed.
+    pub abandoned: Mutex<Vec<u64>>,
     pub retention: Mutex<Retention>,
     /// When the active generation began, in milliseconds since the epoch.
     pub begun_ms: AtomicI64,
@@ -82,8 +84,12 @@ impl Storage {
     /// Another process has the folder, it is Prometheus' or of another version, a file is damaged
     /// that nothing can replace, or the system refuses.
     pub fn open(path: &Path, options: Options) -> Result<Storage, OpenError> {
+        Storage::open_on(Arc::new(RealFs), path, options)
+    }
+
+    /// Opens or creates the folder at `path` of this file system.
+    pub(crate) fn open_on(fs: Arc<dyn Fs>, path: &Path, options: Options) -> Result<Storage, OpenError> {
         let opened = Instant::now();
-        let fs: Arc<dyn Fs> = Arc::new(RealFs);
         let folder = Folder::new(path);
         let folder::Opened { lock, catalog, damaged } = folder::open(&*fs, &folder)?;
         let manifest = catalog.manifest();
@@ -117,6 +123,7 @@ impl Storage {
             catalog: Mutex::new(catalog),
             cutting: Mutex::new(()),
             merging: Mutex::new(()),
+            abandoned: Mutex::default(),
             retention: Mutex::new(retention),
             // What was replayed is cut soon, or crash after crash would lengthen the next replay.
             begun_ms: AtomicI64::new(if replayed.is_some() { i64::MIN } else { now.wall_ms }),
@@ -162,7 +169,9 @@ impl Storage {
         }
         let now = inner.now();
         let max_ahead_ms = i64::try_from(inner.options.max_ahead.as_millis()).unwrap_or(i64::MAX);
-        let accept = TimeRange::new(inner.border_ms(now), now.wall_ms.saturating_add(max_ahead_ms));
+        // Windows end before the last millisecond of time, which is in none of them.
+        let newest_ms = now.wall_ms.saturating_add(max_ahead_ms).min(i64::MAX - 1);
+        let accept = TimeRange::new(inner.border_ms(now), newest_ms);
         inner.head.append_start(batch, accept)
     }
 
@@ -240,7 +249,7 @@ impl Storage {
         drop(workers);
         let cut = self.inner.cut_all();
         let closed = self.inner.head.close();
-        self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner.let_go();
         cut.and(closed)
     }
 }
@@ -328,6 +337,23 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether the folder is still ours to change. Asked by work that the caller's threads began
+    /// before another closed the storage, under the lock of that work.
+    pub fn check_held(&self) -> io::Result<()> {
+        match &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(_) => Ok(()),
+            None => Err(io::Error::other("the database is closed")),
+        }
+    }
+
+    /// Waits for the work that is under way and gives up the lock of the folder.
+    fn let_go(&self) {
+        let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _catalog = self.catalog();
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     /// Links everything into a new folder.
     fn snapshot(&self, to: &Path) -> io::Result<()> {
         self.cut_all()?;
@@ -340,8 +366,20 @@ impl Inner {
             ));
         }
         fs.create_dir(&target.partitions())?;
+        let linked = self.link_into(&target);
+        if linked.is_err() {
+            // Links that nobody will use would keep the space of files that are long gone.
+            let names = fs.list(&target.partitions()).unwrap_or_default();
+            names.iter().for_each(|name| drop(fs.remove(&target.partitions().join(name))));
+        }
+        linked
+    }
+
+    fn link_into(&self, target: &Folder) -> io::Result<()> {
+        let fs = &*self.fs;
         // Held to the end, so that no file is unlinked before it is linked.
         let catalog = self.catalog();
+        self.check_held()?;
         for p in catalog.live() {
             let number = p.meta.number;
             fs.hard_link(&self.folder.partition(number), &target.partition(number))?;
@@ -350,7 +388,7 @@ impl Inner {
             }
         }
         fs.sync_dir(&target.partitions())?;
-        super::manifest::write(fs, &target, catalog.manifest())
+        super::manifest::write(fs, target, catalog.manifest())
     }
 
     fn stats(&self) -> StorageStats {

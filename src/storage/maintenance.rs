@@ -15,6 +15,7 @@ use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -50,7 +51,7 @@ impl Workers {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
                 let mut wait = TICK;
                 while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
-                    wait = match job(&inner) {
+                    wait = match guarded(job, &inner) {
                         Ok(()) => TICK,
                         Err(e) if is_interrupted(&e) => TICK,
                         Err(error) => {
@@ -64,6 +65,13 @@ impl Workers {
         }
         Ok(workers)
     }
+}
+
+/// Does a job. One that panics is tried again as if it had failed: without its thread, WAL and
+/// partitions would grow for ever.
+fn guarded(job: Job, inner: &Inner) -> io::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| job(inner)))
+        .unwrap_or_else(|_| Err(io::Error::other("the background work panicked")))
 }
 
 fn is_interrupted(e: &io::Error) -> bool {
@@ -102,6 +110,7 @@ impl Inner {
     /// Cuts the frozen generation, if a cut failed before; else the active one.
     fn cut(&self) -> io::Result<()> {
         let _one_at_a_time = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_held()?;
         let started = Instant::now();
         let outcome = self.cut_locked();
         self.counters.worked(started.elapsed());
@@ -140,6 +149,7 @@ impl Inner {
             self.abandon(first_number..first_number + windows.len() as u64);
             return Err(error);
         }
+        self.abandon(0..0);
         tracing::info!(
             generation = generation.number(),
             series = series.len(),
@@ -154,6 +164,7 @@ impl Inner {
     pub fn merge_while(&self, plan: fn(&[LivePartition], i64) -> Option<Merge>) -> io::Result<()> {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            self.check_held()?;
             let next = plan(&self.catalog().manifest().partitions, self.now().wall_ms);
             let Some(merge) = next else { return Ok(()) };
             let started = Instant::now();
@@ -193,6 +204,7 @@ impl Inner {
             Ok(merged) => {
                 tracing::info!(inputs = inputs.len(), output = number, "partitions were merged");
                 self.remove_files(&inputs, &merged);
+                self.abandon(0..0);
                 Ok(())
             }
             Err(error) => {
@@ -221,15 +233,22 @@ impl Inner {
     }
 
     /// Removes the files of work that failed, so that a full disk does not fill with them; but not
-    /// if the MANIFEST on disk names them, as it may when only its last sync failed.
+    /// while the MANIFEST on disk names them, as it may when only its last sync failed. Those go
+    /// after the next commit.
     fn abandon(&self, numbers: Range<u64>) {
-        let read = self.fs.read(&self.folder.manifest());
-        let Ok(Ok(manifest)) = read.map(|bytes| Manifest::decode(&bytes)) else { return };
-        if numbers.clone().any(|number| manifest.partitions.iter().any(|p| p.number == number)) {
+        let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
+        abandoned.extend(numbers);
+        if abandoned.is_empty() {
             return;
         }
-        // A file that was never written is not there to be removed.
-        numbers.for_each(|number| drop(self.fs.remove(&self.folder.partition(number))));
+        let read = self.fs.read(&self.folder.manifest());
+        let Ok(Ok(manifest)) = read.map(|bytes| Manifest::decode(&bytes)) else { return };
+        abandoned.retain(|&number| {
+            let is_named = manifest.partitions.iter().any(|p| p.number == number);
+            // A file that was never written is not there to be removed.
+            let is_gone = |e: io::Error| e.kind() == io::ErrorKind::NotFound;
+            is_named || !self.fs.remove(&self.folder.partition(number)).map_or_else(is_gone, |()| true)
+        });
     }
 
     /// Drops the partitions that lie before the border of retention as a whole.
@@ -243,6 +262,7 @@ impl Inner {
             return Ok(());
         }
         let mut catalog = self.catalog();
+        self.check_held()?;
         let expired: Vec<Live> =
             catalog.live().iter().filter(|p| p.meta.max_ms < border_ms).cloned().collect();
         if expired.is_empty() {

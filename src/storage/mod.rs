@@ -11,6 +11,8 @@ mod cutter;
 mod deletion;
 pub mod engine;
 pub mod error;
+#[cfg(test)]
+mod faults;
 mod folder;
 mod fs;
 mod head;

@@ -40,8 +40,9 @@ impl<'a> FileWriter<'a> {
         if fs.exists(&temporary)? {
             fs.remove(&temporary)?;
         }
+        let mut started =
+            FileWriter { fs, path: path.to_owned(), temporary: Some(temporary.clone()), writer: None };
         let file = fs.create(&temporary)?;
-        let mut started = FileWriter { fs, path: path.to_owned(), temporary: Some(temporary), writer: None };
         let sink = BufWriter::with_capacity(BUFFER_BYTES, Sink(file));
         started.writer = Some(PartitionWriter::new(sink, options).map_err(|e| started.error(e))?);
         Ok(started)

@@ -1,0 +1,442 @@
+//! What storage does when the file system fails: a file system that fails on purpose, and tests
+//! that let every operation of a piece of work fail once.
+//!
+//! After each failure the same must hold: readers see what was acknowledged; a crash right then
+//! loses none of it; and the work succeeds when it is tried again.
+
+use super::engine::Storage;
+use super::error::UnavailableCause;
+use super::fs::{Fs, Lock, RealFs, WriteFile};
+use super::options::{Maintenance, Options, WalFsync};
+use super::series_set::{Columns, SeriesSet};
+use super::{Batch, Matcher, TimeRange, Timestamp};
+use bytes::Bytes;
+use larum_storage_format::Labels;
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// The operations that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    CreateDir,
+    List,
+    SyncDir,
+    Create,
+    Read,
+    Map,
+    Exists,
+    Rename,
+    HardLink,
+    Remove,
+    Append,
+    WriteAt,
+    Sync,
+    Truncate,
+    Preallocate,
+}
+
+/// Which operation fails, and how.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    /// What has to be failing: given an operation and the name of a file.
+    hits: fn(Op, &str) -> bool,
+    /// So many hits pass before.
+    skip: usize,
+    /// So many fail.
+    times: usize,
+    kind: ErrorKind,
+    /// Whether the failing operation does its work before it fails.
+    works: bool,
+}
+
+/// The file system of the machine, with at most one fault. Nothing is synced: no test cuts the power.
+#[derive(Debug, Clone, Default)]
+struct FaultyFs {
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+impl FaultyFs {
+    fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = Some(fault);
+    }
+
+    /// Takes the fault away, and tells whether it was met.
+    fn heal(&self) -> bool {
+        self.fault.lock().unwrap().take().is_none_or(|fault| fault.times == 0)
+    }
+
+    fn run<T>(&self, op: Op, path: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let failing = {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let mut fault = self.fault.lock().unwrap();
+            match &mut *fault {
+                Some(fault) if (fault.hits)(op, &name) && fault.skip > 0 => {
+                    fault.skip -= 1;
+                    None
+                }
+                Some(fault) if (fault.hits)(op, &name) && fault.times > 0 => {
+                    fault.times -= 1;
+                    Some(*fault)
+                }
+                _ => None,
+            }
+        };
+        let Some(fault) = failing else { return work() };
+        if fault.works {
+            work()?;
+        }
+        Err(io::Error::new(fault.kind, format!("{op:?} of {} fails on purpose", path.display())))
+    }
+}
+
+impl Fs for FaultyFs {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.run(Op::CreateDir, dir, || RealFs.create_dir(dir))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.run(Op::List, dir, || RealFs.list(dir))
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.run(Op::SyncDir, dir, || Ok(()))
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let file = self.run(Op::Create, path, || RealFs.create(path))?;
+        Ok(Box::new(FaultyFile { file, path: path.to_owned(), fs: self.clone() }))
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.run(Op::Read, path, || RealFs.read(path))
+    }
+    fn map(&self, path: &Path) -> io::Result<Bytes> {
+        self.run(Op::Map, path, || RealFs.map(path))
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.run(Op::Exists, path, || RealFs.exists(path))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.run(Op::Rename, to, || RealFs.rename(from, to))
+    }
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.run(Op::HardLink, to, || RealFs.hard_link(from, to))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.run(Op::Remove, path, || RealFs.remove(path))
+    }
+    fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>> {
+        RealFs.lock(path, content)
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Box<dyn WriteFile>,
+    path: PathBuf,
+    fs: FaultyFs,
+}
+
+impl WriteFile for FaultyFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        // A write that fails leaves its first half.
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        self.file.append(first)?;
+        self.fs.run(Op::Append, &self.path, || self.file.append(second))
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.fs.run(Op::WriteAt, &self.path, || self.file.write_at(bytes, offset))
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.fs.run(Op::Sync, &self.path, || Ok(()))
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.fs.run(Op::Truncate, &self.path, || self.file.truncate(len))
+    }
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.fs.run(Op::Preallocate, &self.path, || self.file.preallocate(len))
+    }
+}
+
+const START: i64 = 20_000 * 86_400_000;
+const HOUR: i64 = 3_600_000;
+
+type Samples = BTreeMap<(String, i64), u64>;
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    fs: FaultyFs,
+    storage: Storage,
+    /// What was acknowledged and not deleted.
+    expected: Samples,
+}
+
+fn open(fs: &FaultyFs, path: &Path) -> Storage {
+    let options = Options {
+        clock: Arc::new(|| Timestamp::from_millis(START)),
+        maintenance: Maintenance::Stepped,
+        wal_fsync: WalFsync::Always,
+        ..Options::default()
+    };
+    Storage::open_on(Arc::new(fs.clone()), path, options).unwrap()
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = FaultyFs::default();
+        let storage = open(&fs, &dir.path().join("data"));
+        Fixture { dir, fs, storage, expected: Samples::new() }
+    }
+
+    fn try_append(&mut self, job: &str, times: &[i64]) -> Result<(), UnavailableCause> {
+        let labels = Labels::from_pairs([("__name__", "m"), ("job", job)]).unwrap();
+        let mut batch = Batch::new();
+        times.iter().for_each(|&t| batch.push(&labels, Timestamp::from_millis(START + t), t as f64));
+        let appended = self.storage.append(&batch).map_err(|e| e.cause)?;
+        assert_eq!(appended.accepted, times.len());
+        self.expected.extend(times.iter().map(|&t| ((job.to_owned(), START + t), (t as f64).to_bits())));
+        Ok(())
+    }
+
+    fn append(&mut self, job: &str, times: &[i64]) {
+        self.try_append(job, times).unwrap();
+    }
+
+    /// What a start would find if the process ended now.
+    fn after_a_crash(&self) -> Samples {
+        let to = tempfile::tempdir().unwrap();
+        copy_folder(&self.dir.path().join("data"), to.path());
+        read(&open(&FaultyFs::default(), to.path()))
+    }
+
+    fn check(&self, when: &str) {
+        assert_eq!(read(&self.storage), self.expected, "{when}");
+        assert_eq!(self.after_a_crash(), self.expected, "after a crash, {when}");
+    }
+
+    fn files(&self) -> Vec<String> {
+        RealFs.list(&self.dir.path().join("data/partitions")).unwrap()
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+fn read(storage: &Storage) -> Samples {
+    let view = storage.view();
+    let set = view.selection(&[], TimeRange::ALL);
+    let mut columns = Columns::default();
+    let mut all = Samples::new();
+    for i in 0..set.len() {
+        let job = set.labels(i).get("job").unwrap().to_owned();
+        let samples = set.load(i, &mut columns).unwrap();
+        let pairs = samples.timestamps.iter().zip(&samples.floats);
+        all.extend(pairs.map(|(&t, v)| ((job.clone(), t), v.to_bits())));
+    }
+    all
+}
+
+fn of_wal(op: Op, wanted: Op, name: &str) -> bool {
+    op == wanted && name.ends_with(".wal")
+}
+
+fn once(hits: fn(Op, &str) -> bool, kind: ErrorKind) -> Fault {
+    Fault { hits, skip: 0, times: 1, kind, works: false }
+}
+
+#[test]
+fn a_full_disk_refuses_a_batch_and_loses_none_before_or_after_it() {
+    let full: [fn(Op, &str) -> bool; 3] = [
+        |op, name| of_wal(op, Op::Append, name),
+        |op, name| of_wal(op, Op::Preallocate, name),
+        |op, name| of_wal(op, Op::Create, name),
+    ];
+    for (case, hits) in full.into_iter().enumerate() {
+        let mut fixture = Fixture::new();
+        fixture.append("a", &[0, 1]);
+        if case > 0 {
+            // The next frame begins a segment.
+            fixture.storage.flush().unwrap();
+        }
+        fixture.fs.set(Fault { times: 2, ..once(hits, ErrorKind::StorageFull) });
+        for _ in 0..2 {
+            let refused = fixture.try_append("new", &[2]).unwrap_err();
+            assert!(matches!(refused, UnavailableCause::DiskFull(_)), "{refused}");
+            fixture.check("while the disk is full");
+        }
+        assert!(fixture.fs.heal());
+        fixture.append("new", &[3]);
+        fixture.append("a", &[4]);
+        fixture.check("when there is space again");
+    }
+}
+
+#[test]
+fn a_segment_that_could_not_be_removed_is_not_in_the_way() {
+    let mut fixture = Fixture::new();
+    let hits = |op, name: &str| of_wal(op, Op::Append, name) || of_wal(op, Op::Remove, name);
+    fixture.fs.set(Fault { times: 2, ..once(hits, ErrorKind::StorageFull) });
+    fixture.try_append("a", &[0]).unwrap_err();
+    assert!(fixture.fs.heal());
+    fixture.append("a", &[1]);
+    fixture.check("after the segment was begun under another name");
+}
+
+#[test]
+fn a_failed_sync_of_the_wal_refuses_all_that_follows_until_the_next_start() {
+    let failures: [fn(Op, &str) -> bool; 2] = [
+        |op, name| of_wal(op, Op::Sync, name),
+        |op, name| of_wal(op, Op::Append, name) || of_wal(op, Op::Truncate, name),
+    ];
+    for hits in failures {
+        let mut fixture = Fixture::new();
+        fixture.append("a", &[0, 1]);
+        fixture.fs.set(Fault { times: 2, ..once(hits, ErrorKind::Other) });
+        fixture.try_append("a", &[2]).unwrap_err();
+        fixture.fs.heal();
+        for _ in 0..3 {
+            let refused = fixture.try_append("a", &[3]).unwrap_err();
+            assert!(matches!(refused, UnavailableCause::Wal(_)), "{refused}");
+        }
+        let has_all = |found: Samples| fixture.expected.iter().all(|(at, v)| found.get(at) == Some(v));
+        assert!(has_all(read(&fixture.storage)), "reads go on");
+        assert!(has_all(fixture.after_a_crash()));
+        assert!(fixture.storage.stats().wal_failures > 0);
+        assert!(fixture.storage.close().is_err(), "who closes is told");
+        let again = open(&fixture.fs, &fixture.dir.path().join("data"));
+        assert!(has_all(read(&again)));
+        fixture.storage = again;
+        fixture.append("a", &[2, 3]);
+        fixture.check("after a start");
+    }
+}
+
+/// Lets each operation of `work` fail once, in several ways, and checks what is left.
+fn fail_everywhere(
+    prepare: impl Fn(&mut Fixture),
+    work: impl Fn(&Fixture) -> io::Result<()>,
+    check: impl Fn(&Fixture, &str),
+    finish: impl Fn(&mut Fixture),
+) {
+    for (kind, works) in [(ErrorKind::StorageFull, false), (ErrorKind::Other, true)] {
+        let mut failures = 0;
+        for skip in 0.. {
+            let mut fixture = Fixture::new();
+            prepare(&mut fixture);
+            fixture.fs.set(Fault { skip, works, ..once(|_, _| true, kind) });
+            let outcome = work(&fixture);
+            if !fixture.fs.heal() {
+                outcome.unwrap();
+                break;
+            }
+            failures += usize::from(outcome.is_err());
+            let when = format!("operation {skip} failed ({kind}, {works}): {outcome:?}");
+            check(&fixture, &when);
+            // What follows must find a sound folder.
+            fixture.append("later", &[skip as i64 + 100]);
+            if outcome.is_err() {
+                work(&fixture).unwrap_or_else(|e| panic!("{when}, and again: {e}"));
+            }
+            finish(&mut fixture);
+            fixture.check(&when);
+        }
+        assert!(failures > 5, "{failures} failures");
+    }
+}
+
+fn two_windows(fixture: &mut Fixture) {
+    fixture.append("a", &[-3 * HOUR, -1, 0, 1]);
+    fixture.append("b", &[0, 1]);
+}
+
+#[test]
+fn a_cut_that_fails_anywhere_is_tried_again() {
+    fail_everywhere(
+        two_windows,
+        |fixture| fixture.storage.flush(),
+        |fixture, when| fixture.check(when),
+        |fixture| {
+            fixture.storage.flush().unwrap();
+            let (live, files) = (fixture.storage.stats().partitions, fixture.files());
+            assert_eq!(live, files.len() as u64, "{files:?}");
+        },
+    );
+}
+
+#[test]
+fn a_merge_that_fails_anywhere_is_tried_again() {
+    fail_everywhere(
+        |fixture| {
+            two_windows(fixture);
+            fixture.storage.flush().unwrap();
+            fixture.append("a", &[2, 0]);
+            fixture.storage.flush().unwrap();
+            fixture.storage.delete(&[vec![Matcher::equal("job", "b")]], TimeRange::ALL).unwrap();
+            fixture.expected.retain(|(job, _), _| job != "b");
+        },
+        |fixture| fixture.storage.compact(),
+        |fixture, when| fixture.check(when),
+        |_| {},
+    );
+}
+
+#[test]
+fn a_deletion_that_fails_deletes_nothing_until_it_is_tried_again() {
+    let delete = |fixture: &Fixture| {
+        let set = vec![Matcher::equal("job", "a")];
+        fixture.storage.delete(&[set], TimeRange::new(START, START)).map(drop)
+    };
+    fail_everywhere(
+        |fixture| {
+            two_windows(fixture);
+            fixture.storage.flush().unwrap();
+            fixture.append("a", &[5]);
+            delete(fixture).unwrap();
+            fixture.append("a", &[0]);
+        },
+        delete,
+        |fixture, when| {
+            let mut without = fixture.expected.clone();
+            without.remove(&("a".to_owned(), START));
+            // If all but the last sync was done, a start may find it deleted.
+            let found = [read(&fixture.storage), fixture.after_a_crash()];
+            assert!(found.iter().all(|found| *found == fixture.expected || *found == without), "{when}");
+        },
+        |fixture| {
+            fixture.expected.remove(&("a".to_owned(), START));
+        },
+    );
+}
+
+#[test]
+fn a_snapshot_that_fails_leaves_no_links() {
+    let mut skip = 0;
+    loop {
+        let mut fixture = Fixture::new();
+        two_windows(&mut fixture);
+        fixture.storage.flush().unwrap();
+        let files = fixture.files().len();
+        let to = fixture.dir.path().join("copy");
+        fixture.fs.set(Fault { skip, ..once(|_, _| true, ErrorKind::Other) });
+        let outcome = fixture.storage.snapshot(&to);
+        let met = fixture.fs.heal();
+        let linked = RealFs.list(&to.join("partitions")).unwrap_or_default().len();
+        assert_eq!(linked, if outcome.is_ok() { files } else { 0 }, "{outcome:?}");
+        if outcome.is_ok() {
+            assert_eq!(read(&open(&fixture.fs, &to)), fixture.expected);
+        }
+        if !met {
+            break;
+        }
+        skip += 1;
+    }
+    assert!(skip > 5);
+}
