@@ -1,7 +1,7 @@
 //! Any bytes decode to a chunk of so many samples or to an error; any floats come back bit by bit.
 #![no_main]
 
-use larum_storage_format::chunk::{ChunkValues, Packing, MAX_CHUNK_SAMPLES, decode_chunk, encode_chunk};
+use larum_storage_format::chunk::{ChunkValues, MAX_CHUNK_SAMPLES, Packing, decode_chunk, encode_chunk};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -17,7 +17,13 @@ fuzz_target!(|input: &[u8]| {
         words.iter().take(MAX_CHUNK_SAMPLES).map(|word| f64::from_le_bytes(*word)).collect();
     let timestamps: Vec<i64> = (0..values.len() as i64).collect();
     let mut encoded = Vec::new();
-    encode_chunk(&timestamps, ChunkValues::Floats(&values), &[], Packing::KEPT, &mut encoded);
+    encode_chunk(
+        &timestamps,
+        ChunkValues::Floats(&values),
+        &[],
+        Packing { huffman_saving_percent: 0, huffman_from: 0 },
+        &mut encoded,
+    );
     let decoded = decode_chunk(&encoded, &timestamps).expect("what was encoded decodes");
     let same = decoded.floats.iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits());
     assert!(same && decoded.floats.len() == values.len());

@@ -38,13 +38,16 @@ pub struct Packing {
     /// Class-Huffman is used for residuals that it makes at least so many per cent shorter; at 100,
     /// never. It decodes at half the speed.
     pub huffman_saving_percent: u8,
+    /// Streams of fewer integers do without: making the decoder's table takes as long as decoding
+    /// them in packed blocks.
+    pub huffman_from: usize,
 }
 
 impl Packing {
     /// Without class-Huffman: for what is read most, or written anew within a day.
-    pub const FAST: Packing = Packing { huffman_saving_percent: 100 };
+    pub const FAST: Packing = Packing { huffman_saving_percent: 100, huffman_from: usize::MAX };
     /// For what is kept.
-    pub const KEPT: Packing = Packing { huffman_saving_percent: 5 };
+    pub const KEPT: Packing = Packing { huffman_saving_percent: 5, huffman_from: 200 };
 }
 
 /// Appends the stream of `values`; nothing at all if there are none.
@@ -211,7 +214,7 @@ fn encode_huffman(
     body: &mut Vec<u8>,
 ) -> Option<bool> {
     let most = bytes * 100usize.saturating_sub(packing.huffman_saving_percent.into()) / 100;
-    if most == 0 {
+    if most == 0 || residuals.values.len() < packing.huffman_from {
         return None;
     }
     let mut all = Vec::with_capacity(residuals.len());
@@ -502,7 +505,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALWAYS_IF_SHORTER: Packing = Packing { huffman_saving_percent: 0 };
+    const ALWAYS_IF_SHORTER: Packing = Packing { huffman_saving_percent: 0, huffman_from: 0 };
 
     /// Length without class-Huffman.
     fn round_trip(values: &[i64]) -> usize {
@@ -568,7 +571,7 @@ mod tests {
         let small = packed_and_read(&values, Packing::KEPT);
         assert!(small * 100 < fast * 75, "{small} bytes, {fast} without");
         let saved = 100 - (small * 100 / fast) as u8;
-        let more = Packing { huffman_saving_percent: saved + 2 };
+        let more = Packing { huffman_saving_percent: saved + 2, ..Packing::KEPT };
         assert_eq!(packed_and_read(&values, more), fast);
     }
 
