@@ -55,7 +55,7 @@ fn read_everything(file: &[u8]) {
 fn intact() -> Vec<u8> {
     let seed = IdentitySeed(1);
     let timestamps: Arc<[i64]> = (0..200).map(|i| 15_000 * i + i % 3).collect();
-    let mut series: Vec<(SeriesId, Labels, Samples)> = (0..4usize)
+    let mut series: Vec<(SeriesId, Labels, Samples)> = (0..6usize)
         .map(|s| {
             let instance = s.to_string();
             let labels =
@@ -63,7 +63,12 @@ fn intact() -> Vec<u8> {
             let mut samples = Samples {
                 timestamps: timestamps.clone(),
                 floats: (0..200)
-                    .map(|i| (i * s) as f64 / 10.0 + if s == 3 { (i as f64).sin() } else { 0.0 })
+                    .map(|i| match s {
+                        3 => (i as f64).sin(),
+                        // One is an alias of the other.
+                        4 | 5 => (i * i % 17 + s) as f64,
+                        _ => (i * s) as f64 / 10.0,
+                    })
                     .collect(),
                 start_timestamps: if s == 1 { vec![7; 200] } else { Vec::new() },
                 ..Samples::default()

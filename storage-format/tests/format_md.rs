@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Name, what the crate writes for it, and a check that it reads the same back.
 type Example = (&'static str, fn() -> Vec<u8>, fn(&[u8]));
 
-const EXAMPLES: [Example; 15] = [
+const EXAMPLES: [Example; 16] = [
     ("varint", varint, |bytes| assert_eq!(Cursor::new(bytes).uvarint("varint"), Ok(300))),
     (
         "labels",
@@ -39,6 +39,7 @@ const EXAMPLES: [Example; 15] = [
         let decoded = decode_chunk(bytes, &[1, 2]).unwrap();
         assert!(decoded.histograms.iter().zip(histograms()).all(|(a, b)| a.same_bits(&b)));
     }),
+    ("chunk-alias", aliased, |bytes| assert_eq!(bytes.len(), 15 + 6)),
     ("partition", partition, read_partition),
     ("manifest", || manifest().encode(), |bytes| assert_eq!(Manifest::decode(bytes), Ok(manifest()))),
     (
@@ -208,6 +209,10 @@ fn histogram_chunk() -> Vec<u8> {
 const SEED: IdentitySeed = IdentitySeed(0x1122_3344_5566_7788);
 
 fn partition() -> Vec<u8> {
+    partition_of(&[(labels(), &COLUMN, &DECIMALS)])
+}
+
+fn partition_of(series: &[(Labels, &[i64], &[f64])]) -> Vec<u8> {
     let options = WriterOptions {
         seed: SEED,
         number: 4,
@@ -218,12 +223,34 @@ fn partition() -> Vec<u8> {
         packing: Packing::KEPT,
     };
     let mut writer = PartitionWriter::new(Vec::new(), options).unwrap();
-    let samples = Samples { timestamps: COLUMN.into(), floats: DECIMALS.to_vec(), ..Samples::default() };
-    writer.push(SeriesId::of(&labels(), SEED), &labels(), &samples).unwrap();
+    let mut series: Vec<_> = series.iter().map(|s| (SeriesId::of(&s.0, SEED), s)).collect();
+    series.sort_by_key(|(id, _)| *id);
+    for (id, (labels, timestamps, floats)) in series {
+        let samples =
+            Samples { timestamps: (*timestamps).into(), floats: floats.to_vec(), ..Samples::default() };
+        writer.push(id, labels, &samples).unwrap();
+    }
     let finished = writer.finish().unwrap();
     let mut file = finished.sink;
     file[..finished.header_bytes.len()].copy_from_slice(&finished.header_bytes);
     file
+}
+
+/// DATA of two series in step.
+fn aliased() -> Vec<u8> {
+    let steps = [0, 9, 4, 11, 2, 13, 6, 15, 8, 1, 10, 3, 12, 5, 14, 7, 9];
+    let timestamps: Vec<i64> = (0..steps.len() as i64).map(|i| 15_000 * i).collect();
+    let values = [1000, 500_000].map(|first| steps.map(|step| f64::from(first + step)));
+    let up = |job: &str| Labels::from_pairs([("__name__", "up"), ("job", job)]).unwrap();
+    let file = partition_of(&[(up("a"), &timestamps, &values[0]), (up("b"), &timestamps, &values[1])]);
+    let partition = Partition::open(&file[..]).unwrap();
+    for (job, values) in [("a", values[0]), ("b", values[1])] {
+        let ordinal = partition.find(SeriesId::of(&up(job), SEED)).unwrap();
+        let chunk = partition.chunks(ordinal).unwrap().next().unwrap().unwrap();
+        assert_eq!(partition.decode(&chunk, &timestamps).unwrap().floats, values);
+    }
+    let header_len = u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;
+    file[header_len..][..partition.data_len() as usize].to_vec()
 }
 
 fn read_partition(bytes: &[u8]) {

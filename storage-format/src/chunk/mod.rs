@@ -14,7 +14,7 @@
 //! | 4 | EXT | a second byte names the codec: 1, native histograms ([`histogram`]) |
 //! | 5 | ST | start timestamps; another chunk head follows ([`start`]) |
 //! | 6 | STATS | reserved for statistics of the chunk that follows |
-//! | 7 | ALIAS | reserved for a reference to another chunk |
+//! | 7 | ALIAS | another chunk of the partition, but for the first integer (`partition::alias`) |
 
 mod decimal;
 pub mod float;
@@ -122,13 +122,19 @@ pub fn decode_chunk(bytes: &[u8], timestamps: &[i64]) -> Result<DecodedChunk, De
         KIND_EXT => histogram::decode(&mut cursor, n, &mut decoded.histograms)?,
         KIND_ST => return Err(cursor.corrupt(WHAT, "start timestamps twice")),
         KIND_STATS => return Err(cursor.error(WHAT, DecodeErrorKind::Reserved("kind 6 (STATS)"))),
-        KIND_ALIAS => return Err(cursor.error(WHAT, DecodeErrorKind::Reserved("kind 7 (ALIAS)"))),
+        KIND_ALIAS => return Err(cursor.corrupt(WHAT, "an alias of an alias, or outside of a partition")),
         _ => float::decode_from(&mut cursor, n, &mut decoded.floats)?,
     }
-    if cursor.remaining() > PADDING_MAX || cursor.rest().iter().any(|&b| b != 0) {
-        return Err(cursor.corrupt(WHAT, "bytes are left over"));
-    }
+    finish(&cursor)?;
     Ok(decoded)
+}
+
+/// Nothing but padding follows.
+pub(crate) fn finish(cursor: &Cursor<'_>) -> Result<(), DecodeError> {
+    if cursor.remaining() > PADDING_MAX || cursor.rest().iter().any(|&b| b != 0) {
+        return Err(cursor.corrupt("chunk", "bytes are left over"));
+    }
+    Ok(())
 }
 
 /// The kind of the chunk that starts at the cursor.

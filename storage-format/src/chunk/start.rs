@@ -92,7 +92,7 @@ mod tests {
     fn start_timestamps_stand_once_and_reserved_kinds_are_named() {
         let twice = [5, 2, 5, 2, 8, 0];
         assert!(decode_chunk(&twice, &[1]).unwrap_err().to_string().contains("twice"));
-        for (kind, name) in [(6, "STATS"), (7, "ALIAS")] {
+        for (kind, name) in [(6, "STATS"), (7, "alias")] {
             assert!(decode_chunk(&[kind, 0, 0], &[1]).unwrap_err().to_string().contains(name));
         }
     }

@@ -15,6 +15,7 @@
 //! | POSTINGS | for each name and value the series that have it | [`postings`] |
 //! | CRC | a checksum per 16 KiB of everything above | [`extents`] |
 
+mod alias;
 pub mod directory;
 pub mod extents;
 pub mod header;

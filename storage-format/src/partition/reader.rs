@@ -4,6 +4,7 @@
 //! everything from the bytes it owns (a mapped file, say), and verifies an extent of chunks when
 //! one of them is first decoded.
 
+use super::alias::Alias;
 use super::directory::Directory;
 use super::extents::Extents;
 use super::header::{PartitionHeader, Section};
@@ -15,6 +16,7 @@ use crate::cursor::{DecodeError, DecodeErrorKind};
 use crate::labels::Labels;
 use crate::series_id::SeriesId;
 use crate::timestamps::{TimestampReader, TimestampSlice};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A partition file whose header is intact and whose length is right; nothing else was looked at.
@@ -218,7 +220,13 @@ impl<B: AsRef<[u8]>> Partition<B> {
     pub fn decode(&self, chunk: &Chunk, timestamps: &[i64]) -> Result<DecodedChunk, DecodeError> {
         let file = self.bytes.as_ref();
         self.extents.verify_data(file, chunk.range.clone())?;
-        decode_chunk(&file[chunk.range.clone()], timestamps)
+        let mut bytes = Cow::Borrowed(&file[chunk.range.clone()]);
+        if let Some(alias) = Alias::read(&bytes, chunk.range.start)? {
+            let owner = alias.owner(self.header.section(Section::Data).start as usize)?;
+            self.extents.verify_data(file, owner.clone())?;
+            bytes = Cow::Owned(alias.resolve(&file[owner])?);
+        }
+        decode_chunk(&bytes, timestamps)
             .map_err(|error| DecodeError { offset: error.offset + chunk.range.start, ..error })
     }
 

@@ -189,6 +189,31 @@ fn floats_and_histograms_of_one_series_get_chunks_of_their_own() {
     assert_eq!(partition.column_count(), 3);
 }
 
+/// Two counters of each of three targets, which move in step.
+fn in_step() -> Vec<Series> {
+    let timestamps: Arc<[i64]> = (0..100).map(|i| 15_000 * i).collect();
+    let counter = |name: &str, target: usize| {
+        let instance = target.to_string();
+        let first = if name == "received" { 7.0 } else { -1e9 };
+        let steps = move |i: usize| (i * i * (target + 1) % 23) as f64;
+        one(&[("__name__", name), ("instance", &instance)], floats(&timestamps, |i| first + steps(i)))
+    };
+    (0..3).flat_map(|target| [counter("received", target), counter("sent", target)]).collect()
+}
+
+#[test]
+fn columns_in_step_are_stored_once() {
+    let series = in_step();
+    let wide = WriterOptions { expected_data_bytes: 1 << 40, ..options() };
+    for options in [options(), wide] {
+        let partition = check(write(series.clone(), options), &series);
+        let lens: Vec<usize> =
+            (0..6).map(|o| partition.chunks(o).unwrap().next().unwrap().unwrap().byte_len()).collect();
+        let aliases = lens.iter().filter(|&&len| len <= 16).count();
+        assert_eq!(aliases, 3, "{lens:?}");
+    }
+}
+
 #[test]
 fn long_runs_are_split_at_the_same_times_for_all_series() {
     let timestamps: Arc<[i64]> = (0..9000).map(|i| 800 * i).collect();
@@ -340,19 +365,21 @@ fn reseal(file: &mut [u8]) {
 fn damage_behind_right_checksums_gives_errors_or_values_never_panics() {
     let file = write(two_targets()[..6].to_vec(), options());
     assert_eq!(read_everything(&Partition::open(&file[..]).unwrap()), 6 * 480);
-    let mut opened = 0;
-    for at in 0..file.len() {
-        for change in [1, 0x80, 0xff] {
-            let mut changed = file.clone();
-            changed[at] ^= change;
-            reseal(&mut changed);
-            if let Ok(partition) = Partition::open(&changed[..]) {
-                opened += 1;
-                read_everything(&partition);
+    for file in [file, write(in_step(), options())] {
+        let mut opened = 0;
+        for at in 0..file.len() {
+            for change in [1, 0x80, 0xff] {
+                let mut changed = file.clone();
+                changed[at] ^= change;
+                reseal(&mut changed);
+                if let Ok(partition) = Partition::open(&changed[..]) {
+                    opened += 1;
+                    read_everything(&partition);
+                }
             }
         }
+        assert!(opened > file.len(), "only {opened} files got past the checksums");
     }
-    assert!(opened > file.len(), "only {opened} files got past the checksums");
 }
 
 #[test]

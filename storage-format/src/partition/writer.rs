@@ -3,6 +3,7 @@
 //! Chunks leave for the sink at once; what stays in memory until the end is the index: identities,
 //! labels as symbol numbers, a directory entry per chunk, and the encoded timestamp columns.
 
+use super::alias::AliasWriter;
 use super::directory;
 use super::extents::ExtentWriter;
 use super::header::{Origin, PartitionHeader, Section};
@@ -76,6 +77,7 @@ pub struct PartitionWriter<W> {
     extents: ExtentWriter,
     timestamps: TimestampWriter,
     directory: Vec<directory::Entry>,
+    aliases: AliasWriter,
     ids: Vec<SeriesId>,
     symbols: SymbolWriter,
     /// Provisional symbols of all series, one after the other.
@@ -118,6 +120,7 @@ impl<W: Write> PartitionWriter<W> {
             extents: ExtentWriter::default(),
             timestamps: TimestampWriter::default(),
             directory: Vec::new(),
+            aliases: AliasWriter::default(),
             ids: Vec::new(),
             symbols: SymbolWriter::default(),
             pairs: Vec::new(),
@@ -209,6 +212,7 @@ impl<W: Write> PartitionWriter<W> {
         let mut chunk = std::mem::take(&mut self.scratch);
         chunk.clear();
         encode_chunk(timestamps, values, &piece.start_timestamps, self.options.packing, &mut chunk);
+        self.aliases.shorten(timestamps.len(), self.position - self.data_start, &mut chunk);
         chunk.resize(chunk.len().next_multiple_of(unit as usize), 0);
         self.write(&chunk)?;
         self.scratch = chunk;
