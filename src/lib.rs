@@ -5,6 +5,11 @@
 #[cfg(not(all(target_pointer_width = "64", target_endian = "little", unix)))]
 compile_error!("Larum needs a 64-bit little-endian Unix (Linux or macOS on x86-64 or aarch64)");
 
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 pub mod db;
 pub mod ingest;
 pub mod notify;
