@@ -6,6 +6,7 @@ use crate::promql::duration::parse_duration;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,10 +51,26 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// Reads the YAML file at `path` into a `T`. An empty file gives what an empty mapping would.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|e| FileError::of_file(path, e))?;
-    parse(path, &text)
+/// The largest file that is read: some hundred thousand rules.
+const MAX_FILE_BYTES: u64 = 32 << 20;
+
+/// The text of the file at `path`.
+pub fn read_text(path: &Path) -> Result<String, FileError> {
+    let io_error = |e: std::io::Error| FileError::of_file(path, e);
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(io_error)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io_error)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let limit = MAX_FILE_BYTES >> 20;
+        return Err(FileError::of_file(
+            path,
+            format!("larger than {limit} MiB; split it into several files"),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        FileError::of_file(path, format!("not UTF-8: byte {at} of the file begins no character"))
+    })
 }
 
 /// Reads YAML text that came from the file at `path`.

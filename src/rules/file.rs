@@ -6,15 +6,11 @@ use super::group::{Group, Rule};
 use super::recording::RecordingRule;
 use super::twin::{self, GroupTwin, RuleTwin, Texts};
 use crate::promql::{self, Expr};
-use crate::yaml::{FileError, PromDuration, Spanned};
+use crate::yaml::{self, FileError, PromDuration, Spanned};
 use larum_storage_format::labels::METRIC_NAME;
 use std::collections::HashSet;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-
-/// The largest rule file that is read: some hundred thousand rules.
-const MAX_FILE_BYTES: u64 = 32 << 20;
 
 /// A file and its text, for exact positions.
 #[derive(Clone, Copy)]
@@ -34,21 +30,7 @@ pub struct Loaded {
 
 /// Reads the rule file at `path`.
 pub fn load(path: &Path) -> Result<Loaded, FileError> {
-    let io_error = |e: std::io::Error| FileError::of_file(path, e);
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(io_error)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io_error)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        let limit = MAX_FILE_BYTES >> 20;
-        return Err(FileError::of_file(
-            path,
-            format!("larger than {limit} MiB; split it into several files"),
-        ));
-    }
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        FileError::of_file(path, format!("not UTF-8: byte {at} of the file begins no character"))
-    })?;
+    let text = yaml::read_text(path)?;
     parse(path, &text)
 }
 

@@ -207,7 +207,7 @@ fn files_that_cannot_be_read_are_named() {
             .ends_with("not UTF-8: byte 8 of the file begins no character")
     );
     let huge = folder.path().join("huge.yml");
-    std::fs::File::create(&huge).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+    std::fs::File::create(&huge).unwrap().set_len((32 << 20) + 1).unwrap();
     assert!(super::load(&huge).unwrap_err().to_string().contains("larger than 32 MiB"));
 }
 
