@@ -72,10 +72,14 @@ impl Default for Config {
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Config {
-    /// Reads and checks the file at `path`. Relative paths in it count from its folder.
+    /// Reads and checks the file at `path`. Relative paths in it count from its folder. The names of
+    /// rule files are absolute: alerts are kept under them, from whatever folder the server starts.
     pub fn load(path: &Path) -> Result<Config, FileError> {
-        let text = std::fs::read_to_string(path).map_err(|e| FileError::of_file(path, e))?;
-        Config::parse(path, &text, |name| std::env::var(name).ok())
+        let text = yaml::read_text(path)?;
+        let mut config = Config::parse(path, &text, |name| std::env::var(name).ok())?;
+        let folder = std::env::current_dir().map_err(|e| FileError::of_file(path, e))?;
+        config.rule_files.iter_mut().for_each(|file| *file = absolute(&folder, file));
+        Ok(config)
     }
 
     /// Checks the text of the file at `path`; `env` gives the variables for external labels.
@@ -305,6 +309,16 @@ impl Checks<'_> {
         }
         Labels::from_pairs(pairs).map_err(|e| FileError::of_file(self.path, format!("external_labels: {e}")))
     }
+}
+
+/// `path` as seen from `folder`, which is absolute and free of symbolic links, so that each `..` at
+/// the start leads to its parent.
+fn absolute(folder: &Path, path: &Path) -> PathBuf {
+    let (mut folder, mut rest) = (folder, path);
+    while let Ok(above) = rest.strip_prefix("..") {
+        (folder, rest) = (folder.parent().unwrap_or(folder), above);
+    }
+    folder.join(rest).components().collect()
 }
 
 /// Replaces `$NAME` and `${NAME}` by the variables of the environment (empty if unset), `$$` by `$`.

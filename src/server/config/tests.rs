@@ -82,3 +82,18 @@ fn the_configuration_that_users_have_loads_as_it_is() {
     assert_eq!(config.alertmanagers[0].url, "http://alertmanager:9093/api/v2/alerts");
     assert_eq!(config.scrape_jobs, ["zerotrace-agent", "zerotrace-enrichment", "zerotrace-api"]);
 }
+
+#[test]
+fn rule_files_have_the_same_name_from_whatever_folder_they_are_loaded() {
+    let seen = |folder: &str, path: &str| absolute(Path::new(folder), Path::new(path));
+    for (folder, path) in [
+        ("/etc/larum", "a.yml"),
+        ("/etc/larum", "./a.yml"),
+        ("/etc", "larum/a.yml"),
+        ("/var/lib", "../../etc/larum/a.yml"),
+        ("/", "../etc/larum/a.yml"),
+        ("/tmp", "/etc/larum/a.yml"),
+    ] {
+        assert_eq!(seen(folder, path).to_str(), Some("/etc/larum/a.yml"), "{path} in {folder}");
+    }
+}
