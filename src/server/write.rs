@@ -138,6 +138,11 @@ pub async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
             let why = format!("the body is longer than {limit} bytes (--ingest.max-body-bytes)\n");
             return text(StatusCode::BAD_REQUEST, why);
         }
+        // A slow network passes; a 400 would cost the sender these samples.
+        Err(BodyError::TooSlow(timeout)) => {
+            let why = format!("the body did not arrive within {timeout:?} (--web.read-timeout)");
+            return unavailable(&app, &why, 5);
+        }
         // Nobody reads this answer.
         Err(BodyError::Broken(what)) => return text(StatusCode::BAD_REQUEST, what + "\n"),
     }
@@ -284,6 +289,7 @@ fn truncate(text: &mut String, bytes: usize) {
 mod tests {
     use super::*;
     use crate::storage::Timestamp;
+    use axum::body::Body;
     use larum_storage_format::Labels;
 
     #[test]
@@ -319,5 +325,103 @@ mod tests {
         assert!(text.ends_with("..., timestamp 7\n"), "{text}");
         appended.refused[1].reason = Refusal::NoMetricName;
         assert!(refusal_text(&batch, &appended).len() <= 1024);
+    }
+
+    /// A server with the given flags, whose data is not open yet.
+    fn starting(flags: &[&str]) -> Arc<App> {
+        let args = super::super::args::Args::read(std::iter::once(&"larum").chain(flags)).unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        Arc::new(App::new(args, &[], super::super::config::Config::default(), runtime))
+    }
+
+    fn open(app: &App, folder: &std::path::Path) -> crate::Db {
+        let db = crate::Db::open(folder, crate::Options::default()).unwrap();
+        app.open(db.clone(), crate::rules::RuleManager::new(&db, Vec::new()).unwrap());
+        db
+    }
+
+    /// Status, `Retry-After` and text of the answer to a write of `body`.
+    async fn answer(app: &Arc<App>, body: Body) -> (u16, Option<u32>, String) {
+        let request = Request::post("/api/v1/write").body(body).unwrap();
+        let response = write(State(app.clone()), request).await;
+        let retry_after = response.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after.map(|v| v.to_str().unwrap().parse().unwrap());
+        let status = response.status().as_u16();
+        let text = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+        (status, retry_after, String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    /// A request with one sample of now, or of the beginning of time.
+    fn one_sample(t_ms: i64) -> Body {
+        let mut request = vec![0x0a, 0, 0x0a, 14, 0x0a, 8];
+        request.extend_from_slice(b"__name__");
+        request.extend_from_slice(b"\x12\x02up\x12");
+        let mut sample = vec![0x09];
+        sample.extend_from_slice(&1f64.to_le_bytes());
+        sample.push(0x10);
+        let mut rest = t_ms as u64;
+        while rest >= 0x80 {
+            sample.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        sample.push(rest as u8);
+        request.push(sample.len() as u8);
+        request.extend(sample);
+        request[1] = (request.len() - 2) as u8;
+        Body::from(snap::raw::Encoder::new().compress_vec(&request).unwrap())
+    }
+
+    fn now() -> Body {
+        one_sample(Timestamp::now().as_millis())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_passes_is_told_to_come_again_and_is_then_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let app = starting(&[]);
+        let starting = answer(&app, now()).await;
+        assert_eq!(starting, (503, Some(1), "the server is starting\n".to_owned()));
+        let db = open(&app, &folder.path().join("data"));
+        assert_eq!(answer(&app, now()).await, (204, None, String::new()));
+
+        // Whatever else is wrong with a batch: what passes comes first.
+        db.close().unwrap();
+        for t_ms in [Timestamp::now().as_millis(), i64::MIN] {
+            let (status, retry_after, text) = answer(&app, one_sample(t_ms)).await;
+            assert_eq!((status, retry_after.is_some_and(|s| (1..=5).contains(&s))), (503, true), "{text}");
+        }
+        app.stop();
+        let stopping = answer(&app, now()).await;
+        assert_eq!(stopping, (503, Some(5), "the server is shutting down\n".to_owned()));
+        assert_eq!(app.writes.counts.unavailable.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_body_that_does_not_arrive_is_told_to_come_again() {
+        /// The body of a client that stalls.
+        struct Stalled;
+        impl HttpBody for Stalled {
+            type Data = axum::body::Bytes;
+            type Error = std::convert::Infallible;
+            fn poll_frame(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+                std::task::Poll::Pending
+            }
+        }
+        let app = starting(&["--web.read-timeout=20ms"]);
+        let (status, retry_after, text) = answer(&app, Body::new(Stalled)).await;
+        assert_eq!((status, retry_after), (503, Some(5)), "{text}");
+        assert!(text.contains("--web.read-timeout"), "{text}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn writes_wait_for_memory_and_are_then_told_to_come_again() {
+        let app = starting(&["--ingest.max-inflight-bytes=4096"]);
+        let _others = app.writes.reserve(2048).await.unwrap();
+        let _more = app.writes.reserve(2048).await.unwrap();
+        let full = answer(&app, now()).await;
+        assert_eq!(full, (503, Some(1), "too many writes at a time\n".to_owned()));
     }
 }

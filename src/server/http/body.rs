@@ -10,7 +10,9 @@ use tokio::time::timeout_at;
 pub enum BodyError {
     /// It is longer than allowed.
     TooLarge,
-    /// The connection broke, or the body took too long to arrive.
+    /// It took too long to arrive.
+    TooSlow(Duration),
+    /// The connection broke.
     Broken(String),
 }
 
@@ -29,7 +31,7 @@ pub async fn read(
     let mut discarded = 0;
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
-            Err(_) => return Err(BodyError::Broken(format!("it did not arrive within {timeout:?}"))),
+            Err(_) => return Err(BodyError::TooSlow(timeout)),
             Ok(None) => break,
             Ok(Some(Err(error))) => return Err(BodyError::Broken(error.to_string())),
             Ok(Some(Ok(frame))) => frame,

@@ -1,6 +1,6 @@
 //! Parameters of a request: those of a form in the body, then those of the URL.
 
-use super::super::error::ApiError;
+use super::super::error::{ApiError, ErrorKind};
 use super::body::{self, BodyError};
 use crate::promql::duration::{DurationError, parse_duration};
 use crate::storage::Timestamp;
@@ -27,6 +27,9 @@ impl Params {
             let mut form = Vec::new();
             body::read(body, &mut form, MAX_FORM_BYTES, timeout).await.map_err(|e| match e {
                 BodyError::TooLarge => ApiError::bad_data(format!("the form exceeds {MAX_FORM_BYTES} bytes")),
+                BodyError::TooSlow(timeout) => {
+                    ApiError::new(ErrorKind::Timeout, format!("the form did not arrive within {timeout:?}"))
+                }
                 BodyError::Broken(what) => ApiError::bad_data(format!("error parsing form values: {what}")),
             })?;
             params.add(&form)?;
