@@ -6,6 +6,8 @@
 use crate::promql::duration::parse_duration;
 use crate::storage::options::WalFsync;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -302,6 +304,16 @@ impl Args {
         Ok(args)
     }
 
+    /// Those of `names` that look like environment variables of this program and are none.
+    pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
+        let command = Args::command();
+        let known: HashSet<&OsStr> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
+        let ours = |name: &String| name.starts_with("LARUM_") && !known.contains(OsStr::new(name));
+        let mut unknown: Vec<String> = names.into_iter().filter(ours).collect();
+        unknown.sort();
+        unknown
+    }
+
     /// Whether a feature was switched on.
     pub fn has_feature(&self, name: &str) -> bool {
         self.enable_feature.iter().any(|feature| feature == name)
@@ -384,6 +396,12 @@ mod tests {
             let expected = format!("LARUM_{}", long.to_uppercase().replace(['.', '-'], "_"));
             assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(expected.as_str()));
         }
+    }
+
+    #[test]
+    fn a_misspelt_environment_variable_is_found() {
+        let names = ["PATH", "LARUM_LOG_LEVEL", "LARUM_WEB_LISTEN_ADRESS"].map(str::to_owned);
+        assert_eq!(Args::unknown_variables(names), ["LARUM_WEB_LISTEN_ADRESS"]);
     }
 
     #[test]

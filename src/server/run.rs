@@ -224,10 +224,16 @@ fn is_empty(path: &Path) -> bool {
     std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Says which flags have no effect.
+/// Says which flags and environment variables have no effect.
 fn warn_about_flags(args: &Args) {
     const KNOWN: [&str; 2] = ["promql-delayed-name-removal", "use-start-timestamps"];
     for feature in args.enable_feature.iter().filter(|f| !KNOWN.contains(&f.as_str()) && !f.is_empty()) {
         tracing::warn!("--enable-feature={feature} has no effect");
+    }
+    // No errors: container platforms set variables by the names of services.
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let unknown = Args::unknown_variables(variables);
+    if !unknown.is_empty() {
+        tracing::warn!("no flag belongs to the environment variables {}", unknown.join(", "));
     }
 }
