@@ -473,3 +473,38 @@ fn the_files_and_flags_of_users_work_as_they_are() {
     assert_eq!(rules["data"]["groups"][0]["rules"].as_array().map(Vec::len), Some(7));
     assert!(larum.process.log().contains("not scraped yet"), "{}", larum.process.log());
 }
+
+#[test]
+fn idle_connections_make_room_and_a_request_in_flight_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &["--web.max-connections=4"]);
+    let connect = || TcpStream::connect(("127.0.0.1", larum.port)).expect("the kernel accepts");
+    let form = "query=1";
+    let head = format!(
+        "POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\n\r\n",
+        form.len()
+    );
+    let mut in_flight = connect();
+    in_flight.set_read_timeout(Some(PATIENCE)).unwrap();
+    in_flight.write_all(head.as_bytes()).unwrap();
+    let mut go_on = [0; 25];
+    in_flight.read_exact(&mut go_on).expect("the server waits for the body");
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    // Silent ones, one that sends its head byte by byte, and one that was served and stays.
+    let mut idle: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
+    idle[0].write_all(b"GET /metrics HTTP/1.1\r\nHos").unwrap();
+    let mut served = connect();
+    served.write_all(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    served.set_read_timeout(Some(PATIENCE)).unwrap();
+    served.read_exact(&mut [0; 12]).expect("it is served");
+    for _ in 0..20 {
+        assert_eq!(get(&format!("{}/-/ready", larum.url)).map(|r| r.status), Some(200));
+    }
+    in_flight.write_all(form.as_bytes()).unwrap();
+    let mut answer = String::new();
+    in_flight.read_to_string(&mut answer).expect("it was not closed");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    drop(idle);
+}

@@ -1,18 +1,24 @@
-//! Connections: accepted up to a limit, served, and ended in good order.
+//! Connections: accepted up to a limit, served, and ended in good order. Where the limit is reached,
+//! those that ask for nothing make room, the one that was idle the longest first.
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 /// How long a request's head may take to arrive, and a connection may wait for its next request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection that was asked to make room is waited for before another is asked.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Binds `address`: `host:port`, `[ipv6]:port`, or `:port` for all interfaces.
 pub fn bind(address: &str) -> io::Result<StdListener> {
@@ -34,13 +40,69 @@ pub fn bind(address: &str) -> io::Result<StdListener> {
 pub struct Connections {
     slots: Arc<Semaphore>,
     max: u32,
-    idle: Duration,
+    idle_timeout: Duration,
+    idle: Arc<IdleConnections>,
+}
+
+/// The connections without a request in flight, by the order in which they became idle.
+#[derive(Default)]
+struct IdleConnections {
+    state: Mutex<IdleState>,
+    added: Notify,
+}
+
+#[derive(Default)]
+struct IdleState {
+    next: u64,
+    close: BTreeMap<u64, Arc<Notify>>,
+}
+
+impl IdleConnections {
+    fn lock(&self) -> MutexGuard<'_, IdleState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up a connection, which is told by `close` to make room.
+    fn enter(self: &Arc<Self>, close: &Arc<Notify>) -> Idle {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        state.close.insert(number, close.clone());
+        drop(state);
+        self.added.notify_waiters();
+        Idle { all: self.clone(), number }
+    }
+
+    /// Tells the one that was idle the longest to close, once there is one.
+    async fn close_oldest(&self) {
+        loop {
+            let added = self.added.notified();
+            tokio::pin!(added);
+            added.as_mut().enable();
+            if let Some((_, close)) = self.lock().close.pop_first() {
+                return close.notify_one();
+            }
+            added.await;
+        }
+    }
+}
+
+/// Keeps a connection among the idle ones.
+struct Idle {
+    all: Arc<IdleConnections>,
+    number: u64,
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.all.lock().close.remove(&self.number);
+    }
 }
 
 impl Connections {
-    /// At most `max` connections; one that sends no request for `idle` is closed.
-    pub fn new(max: u32, idle: Duration) -> Connections {
-        Connections { slots: Arc::new(Semaphore::new(max as usize)), max, idle }
+    /// At most `max` connections; one that sends no request for `idle_timeout` is closed.
+    pub fn new(max: u32, idle_timeout: Duration) -> Connections {
+        Connections { slots: Arc::new(Semaphore::new(max as usize)), max, idle_timeout, idle: Arc::default() }
     }
 
     /// How many connections are open.
@@ -56,12 +118,6 @@ impl Connections {
             Err(error) => return tracing::error!("cannot listen: {error}"),
         };
         loop {
-            // Beyond the limit, connections wait in the kernel's queue.
-            let slot = tokio::select! {
-                slot = self.slots.clone().acquire_owned() => slot,
-                () = stopped(&mut stop) => return,
-            };
-            let Ok(slot) = slot else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stopped(&mut stop) => return,
@@ -76,24 +132,35 @@ impl Connections {
                 }
             };
             let _ = stream.set_nodelay(true);
-            let service = TowerToHyperService::new(router.clone());
-            let mut stop = stop.clone();
-            let idle = self.idle;
+            let slot = tokio::select! {
+                slot = self.slot() => slot,
+                () = stopped(&mut stop) => return,
+            };
+            let Some(slot) = slot else { return };
+            let (stop, timeout) = (stop.clone(), self.idle_timeout.min(HEAD_TIMEOUT));
+            let connection = serve_one(stream, router.clone(), stop, timeout, self.idle.clone());
             tokio::spawn(async move {
-                let mut builder = http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(idle.min(HEAD_TIMEOUT));
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
-                tokio::pin!(connection);
-                tokio::select! {
-                    // A client that goes away is no news.
-                    _ = connection.as_mut() => {}
-                    () = stopped(&mut stop) => {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = connection.await;
-                    }
-                }
+                connection.await;
                 drop(slot);
             });
+        }
+    }
+
+    /// The place of one more connection; where all are taken, an idle one has to leave. Beyond that,
+    /// connections wait in the kernel's queue. `None` when there are no more places for good.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            return Some(slot);
+        }
+        let mut acquire = std::pin::pin!(self.slots.clone().acquire_owned());
+        loop {
+            tokio::select! {
+                slot = acquire.as_mut() => return slot.ok(),
+                () = self.idle.close_oldest() => {}
+            }
+            if let Ok(slot) = tokio::time::timeout(CLOSE_TIMEOUT, acquire.as_mut()).await {
+                return slot.ok();
+            }
         }
     }
 
@@ -101,6 +168,50 @@ impl Connections {
     pub async fn closed(&self, within: Duration) -> bool {
         tokio::time::timeout(within, self.slots.acquire_many(self.max)).await.is_ok()
     }
+}
+
+/// Serves one connection to its end.
+async fn serve_one(
+    stream: TcpStream,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+    head_timeout: Duration,
+    all_idle: Arc<IdleConnections>,
+) {
+    let close = Arc::new(Notify::new());
+    // Idle until the first request.
+    let idle = Mutex::new(Some(all_idle.enter(&close)));
+    let set_idle = |now: Option<Idle>| *idle.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    let asked = AtomicBool::new(false);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        set_idle(None);
+        asked.store(true, Ordering::Relaxed);
+        let answer = router.call(request);
+        async {
+            let answer = answer.await;
+            set_idle(Some(all_idle.enter(&close)));
+            answer
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(head_timeout);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        // A client that goes away is no news.
+        _ = connection.as_mut() => return,
+        () = stopped(&mut stop) => {}
+        () = close.notified() => {
+            // Whoever never asked for anything may be sending a head byte by byte.
+            if !asked.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+    // What is being answered is answered.
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }
 
 /// Waits until it is time to stop.
