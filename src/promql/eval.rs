@@ -426,7 +426,7 @@ impl<'a> Evaluator<'a> {
 
     fn stream(&self, node: &Node<'_>, steps: &Steps, sink: Sink<'_>) -> Result<(), EvalError> {
         match &node.kind {
-            Kind::Selector(selector) => selector::each(self, selector, steps, sink),
+            Kind::Selector(selector) => selector::each(self, selector, node.pos, steps, sink),
             Kind::Negate(inner) => self.each_series(inner, steps, &mut |series| {
                 series.row.map(|_, v| -v);
                 for (_, histogram) in &mut series.row.histograms {

@@ -9,6 +9,7 @@ pub mod ast;
 mod binary;
 pub mod duration;
 pub mod eval;
+mod extended;
 pub mod functions;
 mod histogram;
 mod histogram_text;

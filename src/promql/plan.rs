@@ -6,6 +6,7 @@ use super::ast::{
     RangeExtension, UnaryOp, ValueType, VectorSelector,
 };
 use super::eval::EvalError;
+use super::extended;
 use super::functions::Kernel;
 use super::steps::Steps;
 use crate::storage::Matcher;
@@ -177,6 +178,11 @@ impl Planner {
             return Ok((Kind::Number(value(&self.steps)), ValueType::Scalar, true));
         }
         let args: Vec<Node<'a>> = call.args.iter().map(|arg| self.node(arg)).collect::<Result<_, _>>()?;
+        for arg in &args {
+            if let Kind::Matrix { selector: Selector { extension: Some(extension), .. }, .. } = &arg.kind {
+                extended::check_function(*extension, call.function.name)?;
+            }
+        }
         // A date function without an argument takes the time of the step.
         let timeless = match call.function.kernel {
             Kernel::Date(_) => !args.is_empty(),

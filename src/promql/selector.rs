@@ -1,6 +1,8 @@
 //! Selectors of instant vectors: for each step the newest sample that is not too old.
 
+use super::ast::{Pos, RangeExtension};
 use super::eval::{EvalError, Evaluator, Sink};
+use super::extended;
 use super::plan::{Place, Selector};
 use super::row::{Bits, Presence, Row, SeriesRow, any_stale};
 use super::steps::Steps;
@@ -77,11 +79,6 @@ impl<'e, 'a> Selection<'e, 'a> {
         selector: &Selector<'_>,
         range: TimeRange,
     ) -> Result<Selection<'e, 'a>, EvalError> {
-        if selector.extension.is_some() {
-            return Err(EvalError::Execution(
-                "the anchored and smoothed modifiers are not supported yet".to_owned(),
-            ));
-        }
         let set = evaluator.source.select(selector.matchers, range)?;
         Ok(Selection { evaluator, set, columns: Columns::default(), next: 0 })
     }
@@ -163,24 +160,45 @@ impl Lookup {
     }
 }
 
-/// Gives the series that `selector` selects to `sink`.
+/// Gives the series that `selector`, which stands at `pos`, selects to `sink`.
 pub(crate) fn each(
     evaluator: &Evaluator<'_>,
     selector: &Selector<'_>,
+    pos: Pos,
     steps: &Steps,
     sink: Sink<'_>,
 ) -> Result<(), EvalError> {
+    match selector.extension {
+        Some(RangeExtension::Smoothed) => {
+            return extended::each_smoothed(evaluator, selector, pos, steps, sink);
+        }
+        Some(extension) => return Err(extended::refused(extension, "an instant vector")),
+        None => {}
+    }
     each_seen(evaluator, selector, steps, |lookup, _, samples, row| lookup.fill(samples, row), sink)
 }
 
-/// Gives the series that `selector` selects to `sink`, with the times of their samples in seconds
-/// as values.
-pub(crate) fn each_timestamp(
+/// Which time of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// When it was taken.
+    Sampled,
+    /// Since when it counts; 0 if that is unknown.
+    Start,
+}
+
+/// Gives the series that `selector` selects to `sink`, with a time of their samples in seconds as
+/// values.
+pub(crate) fn each_time(
     evaluator: &Evaluator<'_>,
     selector: &Selector<'_>,
+    time: Time,
     steps: &Steps,
     sink: Sink<'_>,
 ) -> Result<(), EvalError> {
+    if let Some(extension) = selector.extension {
+        return Err(extended::refused(extension, "the times of samples"));
+    }
     let fill = |lookup: &Lookup, count: usize, samples: &Samples, row: &mut Row| {
         lookup.fill(samples, row);
         let mut bits = Bits::none(count);
@@ -188,7 +206,12 @@ pub(crate) fn each_timestamp(
         row.present = Presence::from_bits(&bits, count);
         row.histograms.clear();
         for (value, &index) in row.floats.iter_mut().zip(&lookup.index) {
-            *value = samples.timestamps[index as usize] as f64 / 1000.0;
+            let index = index as usize;
+            let t_ms = match time {
+                Time::Sampled => samples.timestamps[index],
+                Time::Start => samples.start_timestamp(index).unwrap_or(0),
+            };
+            *value = t_ms as f64 / 1000.0;
         }
     };
     each_seen(evaluator, selector, steps, fill, sink)

@@ -3,15 +3,16 @@
 //! Where the windows begin and end depends only on the timestamps, so it is worked out once per
 //! column of timestamps and used for all series that share it.
 
-use super::ast::{Call, Pos, ValueType};
+use super::ast::{Call, Pos, RangeExtension, ValueType};
 use super::eval::{EvalError, Evaluator, Sink};
+use super::extended::{self, Reach};
 use super::functions::over_time::Sums;
 use super::functions::{Kernel, WindowKernel, rate};
 use super::merge;
 use super::number::{Form, write_float};
 use super::plan::{Kind, Node, Place};
 use super::row::{Bits, Presence, Row, SeriesRow, any_stale};
-use super::selector::{PerColumn, Selection, time_range};
+use super::selector::{PerColumn, Selection};
 use super::steps::Steps;
 use super::subquery;
 use super::value::{FloatPoint, HistogramPoint, Series};
@@ -103,13 +104,19 @@ impl Remarks<'_, '_> {
         }
     }
 
+    /// A sample that claims to count from before the last one.
+    pub(crate) fn overlap(&self) {
+        let text = "sample has start time that overlaps with previous sample timestamp for metric";
+        self.warn_of(text);
+    }
+
     /// A quantile outside of 0 to 1.
     pub(crate) fn quantile(&mut self, q: f64) {
         self.evaluator.warn(bad_quantile(q), self.pos);
     }
 
     /// A rate of what does not look like a counter.
-    fn counter(&mut self) {
+    pub(crate) fn counter(&mut self) {
         const SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
         let name = self.labels.metric_name().unwrap_or("");
         if !name.is_empty() && !SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
@@ -204,7 +211,7 @@ pub(crate) struct RangeSeries {
 }
 
 impl RangeSeries {
-    fn from_samples(labels: Labels, samples: Samples, starts: bool) -> RangeSeries {
+    pub(crate) fn from_samples(labels: Labels, samples: Samples, starts: bool) -> RangeSeries {
         let Samples { timestamps, floats, histograms, mut start_timestamps } = samples;
         if !starts {
             start_timestamps.clear();
@@ -263,6 +270,14 @@ fn shape(node: &Node<'_>) -> (Place, i64) {
     }
 }
 
+/// The modifier of a range vector.
+fn extension(node: &Node<'_>) -> Option<RangeExtension> {
+    match &node.kind {
+        Kind::Matrix { selector, .. } => selector.extension,
+        _ => None,
+    }
+}
+
 /// Gives the series of a range vector to `f` one by one, with all samples of all windows.
 fn each_series(
     evaluator: &Evaluator<'_>,
@@ -272,7 +287,8 @@ fn each_series(
 ) -> Result<(), EvalError> {
     match &node.kind {
         Kind::Matrix { selector, range_ms } => {
-            let range = time_range(&selector.place, *range_ms, steps);
+            let (place, lookback_ms) = (&selector.place, evaluator.lookback_ms);
+            let range = extended::samples_range(selector.extension, place, *range_ms, lookback_ms, steps);
             let mut selection = Selection::new(evaluator, selector, range)?;
             while let Some((index, samples)) = selection.next()? {
                 let held = samples.len() as u64;
@@ -346,6 +362,7 @@ pub(crate) fn over_windows(
         scalar_rows.push(evaluator.operand(scalar, steps)?.scalar());
     }
     let (place, range_ms) = shape(node);
+    let anchored = extension(node).is_some();
     let count = steps.count();
     let mut borders = PerColumn::new(count);
     let mut output = output(count);
@@ -359,14 +376,20 @@ pub(crate) fn over_windows(
         let mut remarks = remarks(evaluator, &series.labels, args[0].pos);
         let mut bits = Bits::none(count);
         reset(&mut output.row, count);
+        let reach = |t_ms: i64| {
+            Reach::new(RangeExtension::Anchored, place.time(t_ms), range_ms, evaluator.lookback_ms)
+        };
         let summed = work.sums.is_some_and(|sums| {
             histograms.is_none()
                 && sums.fill(&series.floats, &floats, &mut prefix, &mut output.row.floats, &mut bits)
         });
         let windows = if summed { 0 } else { count };
         for (step, t_ms) in steps.iter().enumerate().take(windows) {
-            let range = floats.range(step);
-            let histogram_range = histograms.as_ref().map_or(0..0, |b| b.range(step));
+            let (range, histogram_range) = if anchored {
+                reach(t_ms).anchored(&series)
+            } else {
+                (floats.range(step), histograms.as_ref().map_or(0..0, |b| b.range(step)))
+            };
             if range.is_empty() && histogram_range.is_empty() {
                 continue;
             }
@@ -404,11 +427,11 @@ fn rates(
     let mut shared = PerColumn::new(count);
     let mut output = output(count);
     let mut events = Vec::new();
+    if let Some(extension) = extension(node) {
+        let rates = extended::Rates { kind, extension, place, range_ms, pos: node.pos, steps };
+        return each_series(evaluator, node, steps, &mut |series| rates.of_series(evaluator, series, sink));
+    }
     each_series(evaluator, node, steps, &mut |series| {
-        if kind.is_counter() {
-            refuse_starts(&series.starts_ms, "rate and increase")?;
-            refuse_starts(&series.histogram_starts_ms, "rate and increase")?;
-        }
         let make = || rate::Shared::new(kind, &series.times_ms, &place, range_ms, steps);
         let shared = shared.get(&series.times_ms, make);
         let mut remarks = remarks(evaluator, &series.labels, node.pos);
@@ -416,14 +439,14 @@ fn rates(
         rate::find_resets(kind, &series, &mut events);
         shared.fill(&series.floats, &events, &mut output.row.floats);
         output.row.present = shared.present();
-        if !series.histograms.is_empty() {
+        if !series.histograms.is_empty() || kind.is_counter() && series.starts_ms.iter().any(|s| *s != 0) {
             let floats = Borders::new(&series.times_ms, &place, range_ms, steps);
             let histograms = Borders::new(&series.histogram_times_ms, &place, range_ms, steps);
             let windows = steps.iter().enumerate().map(|(step, t_ms)| {
                 let window = window(&series, floats.range(step), histograms.range(step), t_ms, &[]);
                 (window, place.time(t_ms))
             });
-            rate::with_histograms(kind, windows, range_ms, &mut output.row, &mut remarks);
+            rate::by_window(kind, windows, range_ms, &mut output.row, &mut remarks);
         }
         let floats = output.row.present.count(count);
         if kind.is_counter() && floats > 0 {
@@ -433,14 +456,6 @@ fn rates(
         output.drop_name = true;
         if floats + output.row.histograms.len() > 0 { sink(&mut output) } else { Ok(()) }
     })
-}
-
-/// An error where start timestamps would change the answer: none is better than a wrong one.
-pub(crate) fn refuse_starts(starts_ms: &[i64], function: &str) -> Result<(), EvalError> {
-    if starts_ms.iter().all(|start_ms| *start_ms == 0) {
-        return Ok(());
-    }
-    Err(EvalError::Execution(format!("{function} does not support start timestamps yet")))
 }
 
 fn window<'w>(
@@ -462,16 +477,18 @@ fn window<'w>(
     }
 }
 
-fn remarks<'r, 'a>(evaluator: &'r Evaluator<'a>, labels: &'r Labels, pos: Pos) -> Remarks<'r, 'a> {
+/// Takes what there is to say about a series with these labels.
+pub(crate) fn remarks<'r, 'a>(evaluator: &'r Evaluator<'a>, labels: &'r Labels, pos: Pos) -> Remarks<'r, 'a> {
     Remarks { evaluator, labels, pos, mixed: false, ignored: false }
 }
 
-fn output(count: usize) -> SeriesRow {
+/// A series to be filled in.
+pub(crate) fn output(count: usize) -> SeriesRow {
     SeriesRow { labels: Labels::empty(), drop_name: false, row: Row::full(vec![0.0; count]) }
 }
 
 /// Makes a row ready for `count` values, also if the sink took its buffers.
-fn reset(row: &mut Row, count: usize) {
+pub(crate) fn reset(row: &mut Row, count: usize) {
     row.floats.resize(count, 0.0);
     row.histograms.clear();
 }
@@ -483,6 +500,9 @@ pub(crate) fn matrix(
     steps: &Steps,
 ) -> Result<Vec<Series>, EvalError> {
     let (place, range_ms) = shape(node);
+    if let Some(extension) = extension(node) {
+        return Err(extended::refused(extension, "a range vector that no function takes"));
+    }
     let mut matrix: Vec<Series> = Vec::new();
     let mut known = std::collections::HashSet::new();
     each_series(evaluator, node, steps, &mut |series| {

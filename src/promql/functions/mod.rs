@@ -215,7 +215,7 @@ pub static FUNCTIONS: [Function; 90] = [
     stable("sort_desc", &[Vector], 0, Vector, Kernel::Whole(labels::sort_desc)),
     stable("sqrt", &[Vector], 0, Vector, Kernel::Float(f64::sqrt)),
     experimental("start", &[], 0, Scalar, Kernel::Query(time::start)),
-    experimental("start_timestamp", &[Vector], 0, Vector, Kernel::Missing),
+    experimental("start_timestamp", &[Vector], 0, Vector, Kernel::Node(vector::start_timestamp)),
     stable("stddev_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::stddev)),
     stable("stdvar_over_time", &[Matrix], 0, Vector, Kernel::Window(over_time::stdvar)),
     experimental("step", &[], 0, Scalar, Kernel::Query(time::step)),

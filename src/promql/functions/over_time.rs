@@ -4,7 +4,8 @@ use super::super::eval::EvalError;
 use super::super::histogram::{self, HistogramSum, Incompatible};
 use super::super::kahan::{self, Mean, Sum};
 use super::super::row::Bits;
-use super::super::window::{Borders, Remarks, Window, refuse_starts};
+use super::super::window::{Borders, Remarks, Window};
+use super::rate::began_again;
 use larum_storage_format::Value;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -287,7 +288,7 @@ pub(super) fn changes(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
         let changed = |pair: &&[f64]| pair[0] != pair[1] && !(pair[0].is_nan() && pair[1].is_nan());
         return float(window.floats.windows(2).filter(changed).count() as f64);
     }
-    count_pairs(window, |before, after| match (before, after) {
+    count_pairs(window, |before, after| match (&before.value, &after.value) {
         (Value::Float(a), Value::Float(b)) => a != b && !(a.is_nan() && b.is_nan()),
         (Value::Histogram(a), Value::Histogram(b)) => !histogram::equal(a, b),
         _ => true,
@@ -296,48 +297,55 @@ pub(super) fn changes(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
 
 /// `resets(m)`
 pub(super) fn resets(window: &Window<'_>, _: &mut Remarks<'_, '_>) -> Outcome {
-    refuse_starts(window.starts_ms, "resets")?;
-    refuse_starts(window.histogram_starts_ms, "resets")?;
-    if window.histograms.is_empty() {
+    if window.histograms.is_empty() && window.starts_ms.is_empty() {
         return float(window.floats.windows(2).filter(|pair| pair[1] < pair[0]).count() as f64);
     }
-    count_pairs(window, |before, after| match (before, after) {
-        (Value::Float(a), Value::Float(b)) => b < a,
-        (Value::Histogram(a), Value::Histogram(b)) => histogram::is_reset(b, a),
-        _ => true,
+    count_pairs(window, |before, after| {
+        began_again((before.start_ms, before.t_ms), (after.start_ms, after.t_ms))
+            || match (&before.value, &after.value) {
+                (Value::Float(a), Value::Float(b)) => b < a,
+                (Value::Histogram(a), Value::Histogram(b)) => histogram::is_reset(b, a),
+                _ => true,
+            }
     })
 }
 
+/// One sample of a window.
+struct Point {
+    t_ms: i64,
+    /// Since when it counts; 0 if that is unknown.
+    start_ms: i64,
+    value: Value,
+}
+
 /// Counts the pairs of neighbours, floats and histograms in order of time, for which `f` is true.
-fn count_pairs(window: &Window<'_>, f: impl Fn(&Value, &Value) -> bool) -> Outcome {
+fn count_pairs(window: &Window<'_>, f: impl Fn(&Point, &Point) -> bool) -> Outcome {
     let (mut at_float, mut at_histogram) = (0, 0);
     let mut count = 0;
-    let mut before: Option<Value> = None;
+    let mut before: Option<Point> = None;
     loop {
-        let float_ms = window.times_ms.get(at_float);
-        let histogram_ms = window.histogram_times_ms.get(at_histogram);
-        let value = match (float_ms, histogram_ms) {
+        let float_ms = window.times_ms.get(at_float).copied();
+        let histogram_ms = window.histogram_times_ms.get(at_histogram).copied();
+        let point = match (float_ms, histogram_ms) {
             (None, None) => return float(f64::from(count)),
-            (Some(float_ms), Some(histogram_ms)) if float_ms > histogram_ms => None,
-            (Some(_), _) => Some(Value::Float(window.floats[at_float])),
-            (None, Some(_)) => None,
-        };
-        let value = match value {
-            Some(value) => {
+            (Some(t_ms), other) if other.is_none_or(|other| t_ms <= other) => {
+                let start_ms = window.starts_ms.get(at_float).copied().unwrap_or(0);
                 at_float += 1;
-                value
+                Point { t_ms, start_ms, value: Value::Float(window.floats[at_float - 1]) }
             }
-            None => {
+            (_, t_ms) => {
+                let start_ms = window.histogram_starts_ms.get(at_histogram).copied().unwrap_or(0);
+                let value = Value::Histogram(window.histograms[at_histogram].clone());
                 at_histogram += 1;
-                Value::Histogram(window.histograms[at_histogram - 1].clone())
+                Point { t_ms: t_ms.unwrap_or_default(), start_ms, value }
             }
         };
         if let Some(before) = &before
-            && f(before, &value)
+            && f(before, &point)
         {
             count += 1;
         }
-        before = Some(value);
+        before = Some(point);
     }
 }
 

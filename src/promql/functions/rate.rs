@@ -10,7 +10,7 @@ use crate::promql::histogram::{self, Combined, Incompatible};
 use crate::promql::plan::Place;
 use crate::promql::row::{Bits, Presence, Row};
 use crate::promql::steps::Steps;
-use crate::promql::window::{Borders, RangeSeries, Remarks, Window, refuse_starts};
+use crate::promql::window::{Borders, RangeSeries, Remarks, Window};
 use larum_storage_format::{CounterResetHint, Histogram, Value};
 use std::sync::Arc;
 
@@ -181,26 +181,40 @@ pub(crate) fn find_resets(kind: Kind, series: &RangeSeries, resets: &mut Vec<u32
             }
         }
     } else {
-        let began =
-            |i: &usize| values[*i] < values[*i - 1] || began_again(&series.starts_ms, &series.times_ms, *i);
+        let began = |i: &usize| {
+            values[*i] < values[*i - 1] || began_again_at(&series.starts_ms, &series.times_ms, *i)
+        };
         resets.extend((1..values.len()).filter(began).map(|i| i as u32));
     }
 }
 
-/// Whether start timestamps say that the counter began again between the samples `i - 1` and `i`
-/// (Prometheus 3.14, `isStartTimestampReset`).
-fn began_again(starts_ms: &[i64], times_ms: &[i64], i: usize) -> bool {
-    let (start_ms, before_ms) = (starts_ms[i], times_ms[i - 1]);
-    if start_ms == 0 || start_ms > times_ms[i] || start_ms < before_ms {
+/// Whether start timestamps say that a counter began again between two samples, each given as its
+/// start and its time (Prometheus 3.14, `isStartTimestampReset`).
+pub(super) fn began_again(before: (i64, i64), after: (i64, i64)) -> bool {
+    let (start_ms, t_ms) = after;
+    // A start at or after the sample itself tells nothing: so does who knows no start.
+    if start_ms == 0 || start_ms >= t_ms || start_ms < before.1 {
         return false;
     }
     // A start at the very time of the sample before: deltas do so, but also a counter of unknown
-    // start, whose first sample then has none.
-    start_ms > before_ms || starts_ms[i - 1] != 0
+    // start, whose first sample then has no start that makes sense.
+    start_ms > before.1 || before.0 != 0 && before.0 < before.1
 }
 
-/// Corrects `row` where windows hold histograms.
-pub(crate) fn with_histograms<'w>(
+/// Whether start timestamps, if they are used, say that a counter began again before sample `i`.
+fn began_again_at(starts_ms: &[i64], times_ms: &[i64], i: usize) -> bool {
+    !starts_ms.is_empty() && began_again((starts_ms[i - 1], times_ms[i - 1]), (starts_ms[i], times_ms[i]))
+}
+
+/// Whether the time that sample `i` counts overlaps with the sample before, of which it does not
+/// know.
+fn overlaps(starts_ms: &[i64], times_ms: &[i64], i: usize) -> bool {
+    let (start_ms, before_ms) = (starts_ms[i], times_ms[i - 1]);
+    start_ms != 0 && start_ms < before_ms && start_ms != starts_ms[i - 1]
+}
+
+/// Corrects `row` where windows hold histograms, or samples of which the start is known.
+pub(crate) fn by_window<'w>(
     kind: Kind,
     windows: impl Iterator<Item = (Window<'w>, i64)>,
     range_ms: i64,
@@ -211,10 +225,18 @@ pub(crate) fn with_histograms<'w>(
     let mut bits = Bits::none(count);
     row.present.for_each(count, |i| bits.set(i));
     for (step, (window, end_ms)) in windows.enumerate() {
+        let ends = (end_ms.saturating_sub(range_ms), end_ms);
         match (window.floats.len(), window.histograms.len()) {
-            (_, 0) | (0, 1) => {}
+            (0, 0) => {}
+            (_, 0) if window.starts_ms.is_empty() || !kind.is_counter() => {}
+            (_, 0) => match float_rate(kind, &window, ends, remarks) {
+                Some(rate) => {
+                    row.floats[step] = rate;
+                    bits.set(step);
+                }
+                None => bits.unset(step),
+            },
             (0, _) => {
-                let ends = (end_ms.saturating_sub(range_ms), end_ms);
                 if let Some(rate) = histogram_rate(kind, &window, ends, remarks) {
                     row.histograms.push((step as u32, Arc::new(rate)));
                 }
@@ -228,32 +250,102 @@ pub(crate) fn with_histograms<'w>(
     row.present = Presence::from_bits(&bits, count);
 }
 
-/// The rate of a window of at least two histograms; none if their buckets do not go together.
+/// How the increase seen in a window is extended to its borders.
+struct Extension {
+    factor: f64,
+    /// Whether the counter began within the window, so that the first sample is part of the
+    /// increase.
+    from_start: bool,
+}
+
+impl Extension {
+    /// For samples at `times_ms`, of which the first has the value `first` and after which the
+    /// counter went up by `delta`. `None` if there are too few.
+    fn new(
+        kind: Kind,
+        (times_ms, starts_ms): (&[i64], &[i64]),
+        ends: (i64, i64),
+        first: f64,
+        delta: f64,
+    ) -> Option<Extension> {
+        let divisor = if kind == Kind::Rate { (ends.1 - ends.0) as f64 / 1000.0 } else { 1.0 };
+        let (first_ms, last_ms) = (*times_ms.first()?, *times_ms.last()?);
+        let samples = times_ms.len() as u32;
+        let start_ms = starts_ms.first().copied().unwrap_or(0);
+        if kind.is_counter() && start_ms != 0 && start_ms > ends.0 && start_ms < first_ms {
+            let sampled = (last_ms - start_ms) as f64 / 1000.0;
+            // A single sample does not tell how far apart samples are.
+            let to_end = match samples {
+                1 => 0.0,
+                _ => Extent::new(ends, first_ms, last_ms, samples, divisor).to_end,
+            };
+            return Some(Extension { factor: (sampled + to_end) / sampled / divisor, from_start: true });
+        }
+        if samples < 2 {
+            return None;
+        }
+        let extent = Extent::new(ends, first_ms, last_ms, samples, divisor);
+        let factor = match kind {
+            Kind::Delta => extent.factor,
+            Kind::Rate | Kind::Increase => extent.counter_factor(first, delta, divisor),
+        };
+        Some(Extension { factor, from_start: false })
+    }
+}
+
+/// The rate of a window of floats of which starts are known.
+fn float_rate(
+    kind: Kind,
+    window: &Window<'_>,
+    ends: (i64, i64),
+    remarks: &mut Remarks<'_, '_>,
+) -> Option<f64> {
+    let (values, times_ms, starts_ms) = (window.floats, window.times_ms, window.starts_ms);
+    let first = *values.first()?;
+    let mut delta = values[values.len() - 1] - first;
+    for i in 1..values.len() {
+        if overlaps(starts_ms, times_ms, i) {
+            remarks.overlap();
+        }
+        if values[i] < values[i - 1] || began_again_at(starts_ms, times_ms, i) {
+            delta += values[i - 1];
+        }
+    }
+    let extension = Extension::new(kind, (times_ms, starts_ms), ends, first, delta)?;
+    if extension.from_start {
+        delta += first;
+    }
+    Some(delta * extension.factor)
+}
+
+/// The rate of a window of histograms; none if their buckets do not go together.
 fn histogram_rate(
     kind: Kind,
     window: &Window<'_>,
     ends: (i64, i64),
-    remarks: &Remarks<'_, '_>,
+    remarks: &mut Remarks<'_, '_>,
 ) -> Option<Histogram> {
-    let delta = histogram_delta(kind, window.histograms, remarks)?;
-    let (first, times_ms) = (&window.histograms[0], window.histogram_times_ms);
-    let divisor = if kind == Kind::Rate { (ends.1 - ends.0) as f64 / 1000.0 } else { 1.0 };
-    let last_ms = *times_ms.last()?;
-    let extent = Extent::new(ends, times_ms[0], last_ms, times_ms.len() as u32, divisor);
-    let factor = match kind {
-        Kind::Delta => extent.factor,
-        Kind::Rate | Kind::Increase => extent.counter_factor(first.count, delta.count, divisor),
+    let first = window.histograms.first()?;
+    let mut delta = None;
+    if window.histograms.len() > 1 {
+        delta = Some(histogram_delta(kind, window, remarks)?);
+    }
+    let times = (window.histogram_times_ms, window.histogram_starts_ms);
+    let count = delta.as_ref().map_or(0.0, |delta| delta.count);
+    let extension = Extension::new(kind, times, ends, first.count, count)?;
+    let delta = match (delta, extension.from_start) {
+        (Some(delta), true) => take(histogram::add(&delta, first), "addition", remarks)?,
+        (Some(delta), false) => delta,
+        (None, _) => Histogram::clone(first),
     };
     let counter_reset_hint = CounterResetHint::Gauge;
-    Some(Histogram { counter_reset_hint, ..histogram::scaled(&delta, factor) })
+    Some(Histogram { counter_reset_hint, ..histogram::scaled(&delta, extension.factor) })
 }
 
 /// The last histogram minus the first, plus those that were lost to counter resets.
-fn histogram_delta(
-    kind: Kind,
-    histograms: &[Arc<Histogram>],
-    remarks: &Remarks<'_, '_>,
-) -> Option<Histogram> {
+fn histogram_delta(kind: Kind, window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Option<Histogram> {
+    let (histograms, times_ms) = (window.histograms, window.histogram_times_ms);
+    let starts_ms = window.histogram_starts_ms;
     let [first, second, ..] = histograms else { return None };
     let last = &histograms[histograms.len() - 1];
     let is_gauge = |h: &Histogram| h.counter_reset_hint == CounterResetHint::Gauge;
@@ -262,7 +354,7 @@ fn histogram_delta(
         if histograms.iter().any(|h| is_gauge(h)) {
             remarks.warn_of("this native histogram metric is not a counter:");
         }
-        if histogram::is_reset(second, first) {
+        if began_again_at(starts_ms, times_ms, 1) || histogram::is_reset(second, first) {
             // Nothing of the first one is looked at, so its layout does not matter either.
             before = Arc::new(Histogram {
                 schema: second.schema,
@@ -283,8 +375,11 @@ fn histogram_delta(
     let difference = histogram::sub(&histogram::to_schema(last, schema), &before);
     let mut delta = take(difference, "subtraction", remarks)?;
     if kind.is_counter() {
-        for histogram in &histograms[1..] {
-            if histogram::is_reset(histogram, &before) {
+        for (i, histogram) in histograms.iter().enumerate().skip(1) {
+            if !starts_ms.is_empty() && overlaps(starts_ms, times_ms, i) {
+                remarks.overlap();
+            }
+            if began_again_at(starts_ms, times_ms, i) || histogram::is_reset(histogram, &before) {
                 delta = take(histogram::add(&delta, &before), "addition", remarks)?;
             }
             before = histogram.clone();
@@ -310,8 +405,6 @@ fn take(
 
 /// `irate(m)`: the per-second rate between the last two samples.
 pub(crate) fn irate(window: &Window<'_>, remarks: &mut Remarks<'_, '_>) -> Result<Option<Value>, EvalError> {
-    refuse_starts(window.starts_ms, "irate")?;
-    refuse_starts(window.histogram_starts_ms, "irate")?;
     last_two(window, remarks, true)
 }
 
@@ -345,9 +438,7 @@ fn last_two(
     if interval_ms == 0 {
         return Ok(None);
     }
-    let reset = per_second
-        && (value < before
-            || !window.starts_ms.is_empty() && began_again(window.starts_ms, window.times_ms, last));
+    let reset = per_second && (value < before || began_again_at(window.starts_ms, window.times_ms, last));
     let delta = if reset { value } else { value - before };
     let value = if per_second { delta / (interval_ms as f64 / 1000.0) } else { delta };
     Ok(Some(Value::Float(value)))
@@ -363,7 +454,8 @@ fn last_two_histograms(window: &Window<'_>, remarks: &Remarks<'_, '_>, per_secon
     if !per_second && gauges < 2 {
         remarks.warn_of("this native histogram metric is not a gauge:");
     }
-    let mut delta = if per_second && histogram::is_reset(h, before) {
+    let began = || began_again_at(window.histogram_starts_ms, window.histogram_times_ms, last);
+    let mut delta = if per_second && (began() || histogram::is_reset(h, before)) {
         histogram::compacted(h)
     } else {
         take(histogram::sub(h, before), "subtraction", remarks)?

@@ -5,7 +5,8 @@ use super::super::ast::{Expr, ExprKind};
 use super::super::eval::{EvalError, Operand, Site};
 use super::super::plan::Kind;
 use super::super::row::{Bits, Presence, Row, SeriesRow};
-use super::super::{merge, selector, window};
+use super::super::selector::{self, Time};
+use super::super::{merge, window};
 use super::over_time;
 use crate::storage::{MatchOp, Matcher};
 use larum_storage_format::labels::METRIC_NAME;
@@ -89,6 +90,21 @@ fn known_labels(arg: &Expr) -> Labels {
     builder.build()
 }
 
+/// `start_timestamp(v)`: since when the sample counts, 0 if that is unknown. Nothing unless `v` is a
+/// selector, as only samples know.
+pub(super) fn start_timestamp(site: &Site<'_, '_>) -> Outcome {
+    let Kind::Selector(selector) = &site.args[0].kind else { return Ok(Operand::Vector(Vec::new())) };
+    let eager = !site.evaluator.options.delayed_name_removal;
+    let mut vector = Vec::new();
+    selector::each_time(site.evaluator, selector, Time::Start, &site.steps, &mut |series| {
+        site.evaluator.budget.hold(series.row.len() as u64)?;
+        let labels = if eager { merge::without_name(&series.labels) } else { series.labels.clone() };
+        vector.push(SeriesRow { labels, drop_name: true, row: series.row.clone() });
+        Ok(())
+    })?;
+    Ok(Operand::Vector(if eager { merge::merge(vector)? } else { vector }))
+}
+
 /// `timestamp(v)`: when the sample was taken if `v` is a selector, else the time of the step.
 pub(super) fn timestamp(site: &Site<'_, '_>) -> Outcome {
     let eager = !site.evaluator.options.delayed_name_removal;
@@ -101,7 +117,7 @@ pub(super) fn timestamp(site: &Site<'_, '_>) -> Outcome {
     };
     match &site.args[0].kind {
         Kind::Selector(selector) => {
-            selector::each_timestamp(site.evaluator, selector, &site.steps, &mut take)?;
+            selector::each_time(site.evaluator, selector, Time::Sampled, &site.steps, &mut take)?;
         }
         _ => site.evaluator.each_series(&site.args[0], &site.steps, &mut |series| {
             let mut bits = Bits::none(series.row.len());
