@@ -546,3 +546,66 @@ fn samples_at_the_ends_of_time_are_cut_merged_and_deleted() {
     storage.compact().unwrap();
     assert_eq!(read(&storage, "a"), []);
 }
+
+#[test]
+fn samples_at_the_ends_of_time_are_kept_or_refused() {
+    let fixture = Fixture::new();
+    let open = || {
+        let max_ahead = Duration::from_secs(u64::MAX);
+        Storage::open(&fixture.path(), Options { max_ahead, ..fixture.options() }).unwrap()
+    };
+    let storage = open();
+    let times = [i64::MIN, i64::MIN + 1, i64::MIN + DAY, -1, 0, START, i64::MAX - DAY, i64::MAX - 1];
+    let expected: Vec<(i64, f64)> = times.iter().enumerate().map(|(i, &t)| (t, i as f64)).collect();
+    append(&storage, "a", &expected);
+    let mut batch = Batch::new();
+    batch.push(&labels("m", "a"), Timestamp::from_millis(i64::MAX), 1.0);
+    assert_eq!(storage.append(&batch).unwrap().refused.len(), 1, "no window holds the last millisecond");
+    assert_eq!(read(&storage, "a"), expected);
+    let copy = Fixture::new();
+    copy_folder(&fixture.path(), &copy.path());
+    assert_eq!(read(&copy.open(), "a"), expected, "from the WAL");
+    storage.flush().unwrap();
+    assert_eq!(read(&storage, "a"), expected);
+    storage.maintain().unwrap();
+    storage.compact().unwrap();
+    storage.close().unwrap();
+    let storage = open();
+    assert_eq!(read(&storage, "a"), expected);
+    assert_eq!(read_range(&storage, "a", TimeRange::new(i64::MIN, i64::MIN)), expected[..1]);
+    storage.delete(&[vec![]], TimeRange::new(i64::MIN, 0)).unwrap();
+    storage.compact().unwrap();
+    assert_eq!(read(&storage, "a"), expected[5..]);
+}
+
+#[test]
+fn a_stale_histogram_of_any_shape_comes_back_and_costs_nothing_else() {
+    use larum_storage_format::{STALE_NAN, Span};
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let odd = Histogram {
+        is_integer: true,
+        schema: i32::MIN,
+        sum: STALE_NAN,
+        count: f64::NAN,
+        positive_spans: vec![Span { offset: i32::MIN, length: u32::MAX }],
+        negative_buckets: vec![-1.5, f64::INFINITY],
+        custom_values: vec![f64::NAN],
+        ..Histogram::default()
+    };
+    let odd = Arc::new(odd);
+    let mut batch = Batch::new();
+    batch.push_histogram(&labels("m", "h"), Timestamp::from_millis(START), odd.clone());
+    batch.push(&labels("m", "a"), Timestamp::from_millis(START), 1.0);
+    assert_eq!(storage.append(&batch).unwrap().accepted, 2);
+    let copy = Fixture::new();
+    copy_folder(&fixture.path(), &copy.path());
+    storage.flush().unwrap();
+    for storage in [&copy.open(), &storage] {
+        assert_eq!(read(storage, "a"), [(START, 1.0)]);
+        let view = storage.view();
+        let set = view.select(&[Matcher::equal("job", "h")], TimeRange::ALL).unwrap();
+        let samples = set.load(0, &mut Columns::default()).unwrap();
+        assert!(samples.histograms[0].1.same_bits(&odd), "{samples:?}");
+    }
+}

@@ -411,3 +411,36 @@ impl Inner {
 fn overlapping(catalog: &Catalog) -> usize {
     compaction::most_overlapping(&catalog.manifest().partitions)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::time::Timestamp;
+    use larum_storage_format::Labels;
+
+    #[test]
+    fn work_that_waited_while_the_storage_was_closed_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let open =
+            || Storage::open(&path, Options { maintenance: Maintenance::Stepped, ..Options::default() });
+        let storage = open().unwrap();
+        let labels = Labels::from_pairs([("__name__", "m")]).unwrap();
+        for _ in 0..2 {
+            let mut batch = Batch::new();
+            batch.push(&labels, Timestamp::now(), 1.0);
+            storage.append(&batch).unwrap();
+            storage.flush().unwrap();
+        }
+        storage.close().unwrap();
+        let _another = open().unwrap();
+        // As if it had asked check_open() before.
+        let inner = &storage.inner;
+        assert!(inner.merge_while(compaction::plan_all).is_err());
+        assert!(deletion::delete(inner, &[vec![]], TimeRange::ALL).is_err());
+        let copy = dir.path().join("copy");
+        assert!(inner.snapshot(&copy).is_err());
+        assert_eq!(inner.fs.list(&Folder::new(&copy).partitions()).unwrap(), Vec::<String>::new());
+        assert_eq!(inner.catalog().live().len(), 2);
+    }
+}
