@@ -3,8 +3,8 @@
 use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
 use crate::state::{State, StateError};
 use crate::storage::{
-    AppendError, Appended, Batch, Deleted, Matcher, OpenError, Options, Pending, Storage, StorageStats,
-    TimeRange, Timestamp, View,
+    AppendError, Appended, Batch, Deleted, HeadStatus, Matcher, OpenError, Options, Pending, Storage,
+    StorageStats, TimeRange, Timestamp, View,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -139,6 +139,11 @@ impl Db {
     /// Figures about the storage, for metrics and status pages.
     pub fn stats(&self) -> StorageStats {
         self.inner.storage.stats()
+    }
+
+    /// What the series in memory are made of, with at most `limit` entries a list.
+    pub fn status(&self, limit: usize) -> HeadStatus {
+        self.inner.storage.status(limit)
     }
 
     /// The store of small facts.

@@ -128,7 +128,7 @@ impl Stage {
             let view = self.storage.view();
             let min_ms = (acknowledged - random.below(2 * HOUR as u64) as i64).max(START + STEP);
             let range = TimeRange::new(min_ms, i64::MAX);
-            let set = view.select(&[Matcher::equal("job", &writer.to_string())], range).unwrap();
+            let set = view.select(&[Matcher::equal("job", writer.to_string())], range).unwrap();
             let mut columns = Columns::default();
             let mut found = BTreeMap::new();
             for i in 0..set.len() {

@@ -21,7 +21,7 @@ use super::options::{Maintenance, Options};
 use super::part::Part;
 use super::querier::{Layer, View};
 use super::retention::{Now, Retention};
-use super::stats::{Counters, StorageStats};
+use super::stats::{Counters, HeadStatus, StorageStats};
 use super::time::TimeRange;
 use super::wal::Pending;
 use std::io;
@@ -232,6 +232,12 @@ impl Storage {
     /// Figures about the engine.
     pub fn stats(&self) -> StorageStats {
         self.inner.stats()
+    }
+
+    /// What the series of the head are made of, with at most `limit` entries a list. Reads the
+    /// index in memory, no sample and no file.
+    pub fn status(&self, limit: usize) -> HeadStatus {
+        self.inner.head.status(limit)
     }
 
     /// Cuts everything, so that the next start replays nothing, and closes. Appends and work on the

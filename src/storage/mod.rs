@@ -40,6 +40,6 @@ pub use matcher::{MatchOp, Matcher};
 pub use options::Options;
 pub use querier::View;
 pub use series_set::{SeriesSet, Source};
-pub use stats::StorageStats;
+pub use stats::{HeadStatus, StorageStats};
 pub use time::{TimeRange, Timestamp};
 pub use wal::Pending;

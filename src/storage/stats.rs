@@ -60,6 +60,25 @@ pub struct StorageStats {
     pub retention_paused: bool,
 }
 
+/// What the series of the head are made of, for status pages. Each list holds what has most,
+/// descending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeadStatus {
+    /// How many series there are.
+    pub series: u64,
+    /// How many different labels (name and value) they have.
+    pub label_pairs: u64,
+    /// Series of each metric name.
+    pub series_by_metric: Vec<(String, u64)>,
+    /// Values of each label name.
+    pub values_by_name: Vec<(String, u64)>,
+    /// Bytes of the values of each label name. A value is kept once, however many series have it.
+    pub value_bytes_by_name: Vec<(String, u64)>,
+    /// Series with each label, which is written `name=value`.
+    pub series_by_pair: Vec<(String, u64)>,
+}
+
 impl StorageStats {
     /// Takes over what the head counts.
     pub(crate) fn add_head(&mut self, head: &HeadStats) {

@@ -110,40 +110,23 @@ pub async fn tsdb(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     let limit = params.limit()?.unwrap_or(10).min(10_000);
     let deadline = std::time::Instant::now() + app.args.query_timeout;
     let data = super::on_query_thread(&app, deadline, move |_, db, _| {
-        let stats = db.stats();
-        let view = db.view();
-        let all = crate::storage::TimeRange::ALL;
-        let mut by_metric: BTreeMap<String, u64> = BTreeMap::new();
-        let mut by_pair: BTreeMap<String, u64> = BTreeMap::new();
-        let mut values: BTreeMap<String, u64> = BTreeMap::new();
-        for labels in view.series(&[], all)? {
-            *by_metric.entry(labels.metric_name().unwrap_or("").to_owned()).or_default() += 1;
-            for (name, value) in &labels {
-                let count = by_pair.entry(format!("{name}={value}")).or_default();
-                *values.entry(name.to_owned()).or_default() += u64::from(*count == 0);
-                *count += 1;
-            }
-        }
-        let pairs = by_pair.len();
-        let head_range = stats.head_range_ms.unwrap_or((0, 0));
-        let top = |counts: BTreeMap<String, u64>| {
-            let mut counts: Vec<(String, u64)> = counts.into_iter().collect();
-            counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-            let entry = |(name, value)| json!({ "name": name, "value": value });
-            counts.into_iter().take(limit).map(entry).collect::<Vec<_>>()
+        let (stats, status) = (db.stats(), db.status(limit));
+        let (min_ms, max_ms) = stats.head_range_ms.unwrap_or((0, 0));
+        let list = |entries: Vec<(String, u64)>| -> Vec<Value> {
+            entries.into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect()
         };
         Ok(json!({
             "headStats": {
-                "numSeries": stats.head_series,
-                "numLabelPairs": pairs,
+                "numSeries": status.series,
+                "numLabelPairs": status.label_pairs,
                 "chunkCount": 0,
-                "minTime": head_range.0,
-                "maxTime": head_range.1,
+                "minTime": min_ms,
+                "maxTime": max_ms,
             },
-            "seriesCountByMetricName": top(by_metric),
-            "labelValueCountByLabelName": top(values),
-            "memoryInBytesByLabelName": [],
-            "seriesCountByLabelValuePair": top(by_pair),
+            "seriesCountByMetricName": list(status.series_by_metric),
+            "labelValueCountByLabelName": list(status.values_by_name),
+            "memoryInBytesByLabelName": list(status.value_bytes_by_name),
+            "seriesCountByLabelValuePair": list(status.series_by_pair),
         }))
     });
     let data = data.await?;

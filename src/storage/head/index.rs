@@ -4,6 +4,8 @@
 //! place only after the next switch of generations: until then the old generation may still have
 //! samples there.
 
+mod status;
+
 use super::lookup::grow_by_an_eighth;
 use super::ref_table::RefTable;
 use super::scrape_groups::{Home, ScrapeGroups, Together};

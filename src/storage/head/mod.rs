@@ -26,6 +26,7 @@ pub(crate) use generation::Generation;
 use super::error::OpenError;
 use super::fs::Fs;
 use super::options::{Limits, WalFsync};
+use super::stats::HeadStatus;
 use super::time::Timestamp;
 use super::wal::{Wal, WalStats, replay};
 use append::Scratch;
@@ -248,6 +249,11 @@ impl Head {
     /// How many series are in memory.
     pub fn series_count(&self) -> u64 {
         self.index().len()
+    }
+
+    /// What the series in memory are made of.
+    pub fn status(&self, limit: usize) -> HeadStatus {
+        self.index().status(limit)
     }
 
     /// Figures about the head.
