@@ -61,9 +61,10 @@ pub(crate) fn plan(live: &[LivePartition], now_ms: i64) -> Option<Merge> {
 }
 
 /// The next merge when everything is to be merged and deletions are to be applied: as [`plan`], but
-/// any two partitions in a window are enough, and one with tombstones is written anew.
-pub(crate) fn plan_all(live: &[LivePartition], now_ms: i64) -> Option<Merge> {
-    let days = by_window(live, DAY_MS).into_iter().filter(|(day, _)| day.end <= now_ms);
+/// any two partitions in a window are enough, a day need not be over, and a partition with
+/// tombstones is written anew.
+pub(crate) fn plan_all(live: &[LivePartition], _now_ms: i64) -> Option<Merge> {
+    let days = by_window(live, DAY_MS).into_iter();
     let windows = days.chain(by_window(live, WINDOW_MS));
     let merge =
         windows.filter(|(_, group)| group.len() > 1).find_map(|(window, group)| closed(live, group, window));
@@ -202,12 +203,11 @@ mod tests {
     fn merging_all_ends_with_nothing_left_to_merge_and_no_tombstones() {
         let mut live = vec![part(1, 10, window(0)), part(2, 10, window(0)), part(3, 10, window(1))];
         live[2].tombstones = Some(1);
-        assert_eq!(plan_all(&live, DAY).map(|merge| merge.inputs), Some(vec![1, 2]));
-        let live = vec![part(2, 10, window(0)), live.remove(2)];
-        assert_eq!(plan_all(&live, DAY).map(|merge| merge.inputs), Some(vec![3]));
-        let live = vec![part(2, 10, window(0)), part(3, 10, window(1))];
-        assert_eq!(plan_all(&live, DAY), None);
-        assert_eq!(plan_all(&live, DAY + DAY_MS).map(|merge| merge.inputs), Some(vec![2, 3]));
+        let all = plan_all(&live, DAY).unwrap();
+        assert_eq!(all, Merge { inputs: vec![1, 2, 3], window_ms: DAY..DAY + DAY_MS });
+        assert_eq!(plan_all(&live[2..], DAY).map(|merge| merge.inputs), Some(vec![3]));
+        live[2].tombstones = None;
+        assert_eq!(plan_all(&live[2..], DAY), None);
     }
 
     proptest! {
