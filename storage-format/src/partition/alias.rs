@@ -6,6 +6,7 @@
 
 use crate::chunk::{KIND_ALIAS, KIND_DEC};
 use crate::cursor::{Cursor, DecodeError};
+use crate::series_id::IdentitySeed;
 use crate::varint::{put_uvarint, zigzag};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -20,26 +21,30 @@ const WHAT: &str = "alias";
 /// What is left when the first integer is taken out of a DEC chunk without exceptions: the heads of
 /// chunk and stream, and what follows the integer.
 fn without_first(chunk: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (heads, mut rest) = match chunk {
-        // A parameter below 16 says: no exceptions.
-        [head, _, ..] if head & 0b1000_0111 == KIND_DEC => chunk.split_at(2),
-        _ => return None,
-    };
-    let mut cursor = Cursor::new(rest);
+    let (heads, stream) = chunk.split_at_checked(2)?;
+    // A parameter below 16 says: no exceptions.
+    if heads[0] & 0b1000_0111 != KIND_DEC {
+        return None;
+    }
+    let mut cursor = Cursor::new(stream);
     cursor.uvarint(WHAT).ok()?;
-    rest = cursor.rest();
-    Some((heads, rest))
+    Some((heads, cursor.rest()))
 }
 
 /// Finds chunks that can be aliases.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct AliasWriter {
+    seed: IdentitySeed,
     /// Where a chunk of this content starts, from the start of DATA, and how long it is. Content is
-    /// known by a hash of 128 bits, as a series is by its identity.
+    /// known by a seeded hash of 128 bits, as a series is by its identity.
     seen: HashMap<u128, (u64, usize)>,
 }
 
 impl AliasWriter {
+    pub(crate) fn new(seed: IdentitySeed) -> AliasWriter {
+        AliasWriter { seed, seen: HashMap::new() }
+    }
+
     /// Replaces `chunk`, of `n` samples and about to be written at `offset` in DATA, by an alias if
     /// that is shorter.
     pub(crate) fn shorten(&mut self, n: usize, offset: u64, chunk: &mut Vec<u8>) {
@@ -47,7 +52,7 @@ impl AliasWriter {
             return;
         }
         let Some((heads, rest)) = without_first(chunk) else { return };
-        let mut hash = Xxh3::new();
+        let mut hash = Xxh3::with_seed(self.seed.0);
         hash.update(&(n as u64).to_le_bytes());
         hash.update(heads);
         hash.update(rest);
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_differs_in_its_first_value_becomes_an_alias() {
-        let mut writer = AliasWriter::default();
+        let mut writer = AliasWriter::new(IdentitySeed(1));
         let (owner, far) = (chunk(&values(3.0)), values(-1234567.5));
         let mut kept = owner.clone();
         writer.shorten(50, 70, &mut kept);
@@ -154,7 +159,7 @@ mod tests {
         with_stale[7] = crate::STALE_NAN;
         let noise: Vec<f64> = (0..50).map(|i| f64::from(i).sin()).collect();
         for values in [&values(3.0)[..49], &with_stale, &noise, &[2.5; 50]] {
-            let mut writer = AliasWriter::default();
+            let mut writer = AliasWriter::new(IdentitySeed(1));
             writer.shorten(50, 0, &mut chunk(&self::values(3.0)));
             let mut once = chunk(values);
             writer.shorten(values.len(), 1000, &mut once);

@@ -112,6 +112,7 @@ impl<W: Write> PartitionWriter<W> {
         sink.write_all(&vec![0; header_len])?;
         Ok(PartitionWriter {
             sink,
+            aliases: AliasWriter::new(options.seed),
             // A factor of two is left for an estimate that was too low.
             wide_offsets: options.expected_data_bytes > u64::from(u32::MAX / 2),
             options,
@@ -120,7 +121,6 @@ impl<W: Write> PartitionWriter<W> {
             extents: ExtentWriter::default(),
             timestamps: TimestampWriter::default(),
             directory: Vec::new(),
-            aliases: AliasWriter::default(),
             ids: Vec::new(),
             symbols: SymbolWriter::default(),
             pairs: Vec::new(),
