@@ -91,6 +91,7 @@ impl Inner {
     /// Cuts if the WAL is long enough, a border of windows passed, or a cut failed before.
     pub fn cut_if_due(&self) -> io::Result<()> {
         let now_ms = self.now().wall_ms;
+        self.head.tidy(Timestamp::from_millis(now_ms));
         let due = self.head.frozen().is_some()
             || self.head.wal_bytes() > self.options.wal_bytes
                 && self.head.wal_bytes() > self.wal_bound_bytes()

@@ -358,6 +358,31 @@ mod tests {
     }
 
     proptest! {
+        /// A query loads series one by one while rows come in: an origin it met before must still
+        /// mean the same timestamps.
+        #[test]
+        fn columns_stay_right_while_the_group_grows(
+            steps in proptest::collection::vec((0u16..4, 0i64..3, 0i64..40, any::<bool>()), 0..200),
+        ) {
+            let mut group = Group::default();
+            let mut columns = Columns::default();
+            let mut now = 0;
+            for (column, ahead, back, reads) in steps {
+                now += ahead;
+                if reads {
+                    let range = TimeRange::new(now - back, i64::MAX);
+                    let shared = group.load(column, range, ORIGIN, &mut columns);
+                    let alone = group.load(column, range, ORIGIN, &mut Columns::default());
+                    prop_assert_eq!(
+                        shared.map(|run| (run.timestamps, run.floats)),
+                        alone.map(|run| (run.timestamps, run.floats))
+                    );
+                } else {
+                    group.put_floats(|_| column, &[now], &[now as f64]);
+                }
+            }
+        }
+
         /// Floats in any order of time: the last write wins, a stale marker loses to any value.
         #[test]
         fn what_was_put_last_is_read(

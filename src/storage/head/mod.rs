@@ -36,7 +36,7 @@ use lookup::{Lookup, RawHasher};
 use restore::Restore;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// A series leaves memory when it was silent for so long.
@@ -94,6 +94,8 @@ pub(crate) struct Head {
     frozen: Mutex<Option<Arc<Generation>>>,
     /// Generations that were released; some view may still read them.
     released: Mutex<Vec<Weak<Generation>>>,
+    /// Whether silent series are still to be removed after the last release.
+    untidy: AtomicBool,
     scratch: Mutex<Vec<Scratch>>,
     counters: Counters,
 }
@@ -122,6 +124,7 @@ impl Head {
             wal,
             frozen: Mutex::default(),
             released: Mutex::default(),
+            untidy: AtomicBool::new(false),
             scratch: Mutex::default(),
             counters: Counters::default(),
         };
@@ -207,8 +210,18 @@ impl Head {
             gate.number()
         };
         let removed = self.wal.remove_before(first_needed);
-        self.forget_silent(now);
+        self.untidy.store(true, Relaxed);
+        self.tidy(now);
         removed
+    }
+
+    /// Removes silent series if the last release could not, because somebody read what it released.
+    /// To be called now and then: where somebody always reads, the next release could not either,
+    /// and the series would never leave.
+    pub fn tidy(&self, now: Timestamp) {
+        if self.untidy.load(Relaxed) && self.forget_silent(now) {
+            self.untidy.store(false, Relaxed);
+        }
     }
 
     fn note_seen(&self, generation: &Generation) {
@@ -218,7 +231,8 @@ impl Head {
     }
 
     /// Removes silent series, unless a view still reads a generation that may have samples of them.
-    fn forget_silent(&self, now: Timestamp) {
+    /// Tells whether it is done.
+    fn forget_silent(&self, now: Timestamp) -> bool {
         let border_ms = now.as_millis().saturating_sub(SILENT_MS);
         let mut from = 0;
         loop {
@@ -227,12 +241,12 @@ impl Head {
                 let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
                 released.retain(|generation| generation.strong_count() > 0);
                 if !released.is_empty() || self.frozen_slot().is_some() {
-                    return;
+                    return false;
                 }
             }
             let mut index = self.index_mut();
             let mut silent = index.silent_since(border_ms, from, LEAVING_AT_ONCE);
-            let Some(&last) = silent.last() else { return };
+            let Some(&last) = silent.last() else { return true };
             silent.retain(|&series| !gate.has_written(series));
             self.lookup_mut().remove(&silent);
             index.remove(&silent);

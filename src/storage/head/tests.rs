@@ -218,6 +218,22 @@ fn a_switch_freezes_and_a_release_deletes_the_wal_and_forgets_silent_series() {
 }
 
 #[test]
+fn silent_series_leave_later_if_somebody_reads_at_the_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = open(dir.path());
+    append_floats(&head, &[(0, 10, 1.0)]);
+    let reader = head.active();
+    head.switch().unwrap();
+    let later = Timestamp::from_millis(3 * 3_600_000);
+    head.release(later).unwrap();
+    head.tidy(later);
+    assert_eq!((head.series_count(), floats(&reader).len()), (1, 1));
+    drop(reader);
+    head.tidy(later);
+    assert_eq!(head.series_count(), 0);
+}
+
+#[test]
 fn a_restart_after_a_kill_finds_all_that_was_written_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let head = open(dir.path());

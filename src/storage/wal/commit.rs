@@ -270,3 +270,48 @@ fn finish(appended: Appended, outcome: Result<(), String>) -> Result<Appended, A
         Err(why) => Err(super::wal_failed(why)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// A file that is synced when it is told.
+    #[derive(Debug)]
+    struct Slow(Mutex<Receiver<()>>);
+
+    impl WriteFile for Slow {
+        fn append(&self, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.0.lock().unwrap().recv().map_err(io::Error::other)
+        }
+        fn truncate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn preallocate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_callback_that_panics_does_not_end_the_syncs() {
+        let commit = Commit::start(WalFsync::Always).unwrap();
+        let (sync, told) = channel();
+        let file: Arc<dyn WriteFile> = Arc::new(Slow(Mutex::new(told)));
+        let append = || {
+            let appended = Appended { accepted: 1, refused: Vec::new() };
+            Pending::new(appended, Some(commit.written(&file)))
+        };
+        append().on_durable(|_| panic!("on purpose"));
+        sync.send(()).unwrap();
+        let next = append();
+        sync.send(()).unwrap();
+        assert_eq!(next.wait().unwrap().accepted, 1);
+        commit.close().unwrap();
+    }
+}
