@@ -392,16 +392,21 @@ impl<'a> Evaluator<'a> {
             self.options.delayed_name_removal
                 || selector.matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal)
         };
+        // What streams and is no selector has one name at most.
+        let one_name_or_none = |arg: &Node<'_>| match &arg.kind {
+            Kind::Selector(selector) => one_name(selector),
+            _ => self.streams(arg),
+        };
         match &node.kind {
             Kind::Selector(_) => true,
             Kind::Call { call, args } => match call.function.kernel {
                 Kernel::Window(_) | Kernel::Sums { .. } | Kernel::KeepName(_) | Kernel::Rate(_) => args
                     .iter()
                     .any(|arg| matches!(&arg.kind, Kind::Matrix { selector, .. } if one_name(selector))),
-                Kernel::Float(_) | Kernel::Date(_) => args.first().is_some_and(|arg| self.streams(arg)),
+                Kernel::Float(_) | Kernel::Date(_) => args.first().is_some_and(one_name_or_none),
                 _ => false,
             },
-            Kind::Negate(inner) => self.streams(inner),
+            Kind::Negate(inner) => one_name_or_none(inner),
             _ => false,
         }
     }
