@@ -4,7 +4,8 @@
 //! to be done is decided in `cut`, `compaction` and `retention`; the doing is in `maintenance`.
 //!
 //! Locks, in the order in which they are taken: `cutting` or `merging` (one cut, one merge at a
-//! time, held while files are written), then `catalog` (held for a commit), then the short ones.
+//! time, held while files are written; closing takes both, `merging` first), then `catalog` (held
+//! for a commit), then the short ones.
 
 use super::batch::{Appended, Batch};
 use super::catalog::Catalog;

@@ -5,7 +5,7 @@
 //! ([`super::wal`]); the samples go into the rows of their scrape groups ([`group`]), which belong
 //! to a [`Generation`].
 //!
-//! Locks are taken in this order: gate, index, lookup; then those of a generation.
+//! Locks are taken in this order: gate, released, frozen, index, lookup; then those of a generation.
 
 mod append;
 mod block;
