@@ -32,6 +32,8 @@ pub enum ExprKind {
     },
     /// `"text"`
     String(String),
+    /// `"\xff"`: a text that is not UTF-8, as Go quotes it. It has no value here.
+    NotUtf8(String),
     /// `up{job="api"} offset 5m @ end()`
     VectorSelector(VectorSelector),
     /// `up[5m]`
@@ -70,7 +72,7 @@ impl Expr {
         loop {
             match &expr.kind {
                 ExprKind::Number { .. } => return ValueType::Scalar,
-                ExprKind::String(_) => return ValueType::String,
+                ExprKind::String(_) | ExprKind::NotUtf8(_) => return ValueType::String,
                 ExprKind::VectorSelector(_) | ExprKind::Aggregate(_) => return ValueType::Vector,
                 ExprKind::MatrixSelector(_) | ExprKind::Subquery(_) => return ValueType::Matrix,
                 ExprKind::Call(call) => return call.function.returns,

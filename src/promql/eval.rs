@@ -356,9 +356,6 @@ impl<'a> Evaluator<'a> {
             }
             Kernel::Node(f) => f(&Site { evaluator: self, call, pos: node.pos, args, steps: *steps }),
             Kernel::Query(f) => Ok(Operand::Scalar(vec![f(steps); steps.count()])),
-            Kernel::Missing => {
-                Err(EvalError::Execution(format!("function {} is not supported yet", call.function.name)))
-            }
         }
     }
 

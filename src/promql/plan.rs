@@ -2,14 +2,15 @@
 //! marked whose value is the same at every step, so that they are evaluated once.
 
 use super::ast::{
-    Aggregate, At, Binary, Call, DurationExpr, DurationKind, DurationOp, Expr, ExprKind, Modifiers, Pos,
-    RangeExtension, UnaryOp, ValueType, VectorSelector,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, DurationExpr, DurationKind, DurationOp, Expr,
+    ExprKind, Modifiers, Pos, RangeExtension, UnaryOp, ValueType, VectorSelector,
 };
 use super::eval::EvalError;
 use super::extended;
 use super::functions::Kernel;
 use super::steps::Steps;
 use crate::storage::Matcher;
+use std::cell::Cell;
 
 /// A node of the plan.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(crate) struct Selector<'a> {
     pub(crate) place: Place,
     /// `anchored` or `smoothed`.
     pub(crate) extension: Option<RangeExtension>,
+    /// Whether nothing but count and sum of histograms is of interest.
+    pub(crate) statistics: bool,
 }
 
 /// `expr[range:step]`
@@ -84,7 +87,7 @@ pub(crate) fn plan<'a>(
     steps: &Steps,
     default_subquery_step_ms: i64,
 ) -> Result<Node<'a>, EvalError> {
-    Planner { steps: *steps, default_subquery_step_ms }.node(expr)
+    Planner { steps: *steps, default_subquery_step_ms, statistics: Cell::new(false) }.node(expr)
 }
 
 /// How deeply `expr` is nested.
@@ -93,6 +96,7 @@ pub(crate) fn depth(expr: &Expr) -> usize {
     1 + match &expr.kind {
         ExprKind::Number { .. }
         | ExprKind::String(_)
+        | ExprKind::NotUtf8(_)
         | ExprKind::VectorSelector(_)
         | ExprKind::MatrixSelector(_) => 0,
         ExprKind::Subquery(subquery) => depth(&subquery.expr),
@@ -108,9 +112,21 @@ pub(crate) fn depth(expr: &Expr) -> usize {
 struct Planner {
     steps: Steps,
     default_subquery_step_ms: i64,
+    /// Whether what is planned now stands in a function that looks at nothing but count and sum of
+    /// histograms.
+    statistics: Cell<bool>,
 }
 
 impl Planner {
+    /// Plans with `statistics` set, or as before if it is `None`.
+    fn with_statistics<T>(&self, statistics: Option<bool>, plan: impl FnOnce(&Planner) -> T) -> T {
+        let outside = self.statistics.get();
+        self.statistics.set(statistics.unwrap_or(outside));
+        let planned = plan(self);
+        self.statistics.set(outside);
+        planned
+    }
+
     fn node<'a>(&self, mut expr: &'a Expr) -> Result<Node<'a>, EvalError> {
         while let ExprKind::Paren(inner) | ExprKind::Unary(UnaryOp::Plus, inner) = &expr.kind {
             expr = inner;
@@ -118,6 +134,9 @@ impl Planner {
         let (kind, value_type, invariant) = match &expr.kind {
             ExprKind::Number { value, .. } => (Kind::Number(*value), ValueType::Scalar, true),
             ExprKind::String(text) => (Kind::Text(text), ValueType::String, true),
+            ExprKind::NotUtf8(literal) => {
+                return Err(EvalError::Execution(format!("the text {literal} is not valid UTF-8")));
+            }
             ExprKind::VectorSelector(selector) => {
                 let selector = self.selector(selector)?;
                 let invariant = selector.place.at_ms.is_some();
@@ -134,8 +153,9 @@ impl Planner {
                     Some(step) => self.positive_ms(step)?,
                     None => self.default_subquery_step_ms.max(1),
                 };
+                // What a subquery yields is looked through for resets once more, with all buckets.
                 let planned = Subquery {
-                    expr: self.node(&subquery.expr)?,
+                    expr: self.with_statistics(Some(false), |planner| planner.node(&subquery.expr))?,
                     range_ms: self.positive_ms(&subquery.range)?,
                     step_ms,
                     place: self.place(&subquery.modifiers)?,
@@ -145,6 +165,11 @@ impl Planner {
             }
             ExprKind::Call(call) => self.call(call)?,
             ExprKind::Aggregate(aggregate) => {
+                if let (AggregateOp::CountValues, Some(ExprKind::NotUtf8(name))) =
+                    (aggregate.op, aggregate.param.as_deref().map(|param| &param.kind))
+                {
+                    return Err(EvalError::Execution(format!("invalid label name {name}")));
+                }
                 let param = aggregate.param.as_deref().map(|p| self.node(p)).transpose()?;
                 let expr = self.node(&aggregate.expr)?;
                 let invariant = expr.invariant && param.as_ref().is_none_or(|p| p.invariant);
@@ -160,7 +185,14 @@ impl Planner {
                 }
             }
             ExprKind::Binary(binary) => {
-                let (lhs, rhs) = (self.node(&binary.lhs)?, self.node(&binary.rhs)?);
+                // These look into the buckets.
+                let looks = matches!(
+                    binary.op,
+                    BinaryOp::TrimUpper | BinaryOp::TrimLower | BinaryOp::Eq | BinaryOp::Ne
+                );
+                let (lhs, rhs) = self.with_statistics(looks.then_some(false), |planner| {
+                    Ok::<_, EvalError>((planner.node(&binary.lhs)?, planner.node(&binary.rhs)?))
+                })?;
                 let invariant = lhs.invariant && rhs.invariant;
                 let value_type = match (lhs.value_type, rhs.value_type) {
                     (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
@@ -177,7 +209,14 @@ impl Planner {
         if let Kernel::Query(value) = call.function.kernel {
             return Ok((Kind::Number(value(&self.steps)), ValueType::Scalar, true));
         }
-        let args: Vec<Node<'a>> = call.args.iter().map(|arg| self.node(arg)).collect::<Result<_, _>>()?;
+        let statistics = match call.function.name {
+            "histogram_count" | "histogram_sum" | "histogram_avg" => Some(true),
+            name if name.starts_with("histogram_") => Some(false),
+            _ => None,
+        };
+        let args: Vec<Node<'a>> = self.with_statistics(statistics, |planner| {
+            call.args.iter().map(|arg| planner.node(arg)).collect::<Result<_, _>>()
+        })?;
         for arg in &args {
             if let Kind::Matrix { selector: Selector { extension: Some(extension), .. }, .. } = &arg.kind {
                 extended::check_function(*extension, call.function.name)?;
@@ -194,7 +233,12 @@ impl Planner {
 
     fn selector<'a>(&self, selector: &'a VectorSelector) -> Result<Selector<'a>, EvalError> {
         let place = self.place(&selector.modifiers)?;
-        Ok(Selector { matchers: &selector.matchers, place, extension: selector.extension })
+        Ok(Selector {
+            matchers: &selector.matchers,
+            place,
+            extension: selector.extension,
+            statistics: self.statistics.get(),
+        })
     }
 
     fn place(&self, modifiers: &Modifiers) -> Result<Place, EvalError> {

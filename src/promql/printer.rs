@@ -54,6 +54,7 @@ fn write_expr<'a>(f: &mut fmt::Formatter<'_>, expr: &'a Expr, stack: &mut Vec<Re
         ExprKind::Number { value, units: true } => write_seconds(f, *value),
         ExprKind::Number { value, units: false } => write_float(f, *value, Form::Fixed, None),
         ExprKind::String(text) => write_quoted(f, text),
+        ExprKind::NotUtf8(literal) => f.write_str(literal),
         ExprKind::VectorSelector(selector) => {
             write_selector(f, selector)?;
             write_at(f, &selector.modifiers)?;

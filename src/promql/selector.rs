@@ -2,13 +2,13 @@
 
 use super::ast::{Pos, RangeExtension};
 use super::eval::{EvalError, Evaluator, Sink};
-use super::extended;
 use super::plan::{Place, Selector};
 use super::row::{Bits, Presence, Row, SeriesRow, any_stale};
 use super::steps::Steps;
+use super::{extended, histogram};
 use crate::storage::series_set::Columns;
 use crate::storage::{SeriesSet, TimeRange};
-use larum_storage_format::{Labels, Samples, is_stale};
+use larum_storage_format::{Histogram, Labels, Samples, is_stale};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,6 +70,7 @@ pub(crate) struct Selection<'e, 'a> {
     set: Box<dyn SeriesSet + 'e>,
     columns: Columns,
     next: usize,
+    statistics: bool,
 }
 
 impl<'e, 'a> Selection<'e, 'a> {
@@ -80,7 +81,13 @@ impl<'e, 'a> Selection<'e, 'a> {
         range: TimeRange,
     ) -> Result<Selection<'e, 'a>, EvalError> {
         let set = evaluator.source.select(selector.matchers, range)?;
-        Ok(Selection { evaluator, set, columns: Columns::default(), next: 0 })
+        Ok(Selection {
+            evaluator,
+            set,
+            columns: Columns::default(),
+            next: 0,
+            statistics: selector.statistics,
+        })
     }
 
     /// The next series that has samples: its position and its samples.
@@ -89,11 +96,14 @@ impl<'e, 'a> Selection<'e, 'a> {
             let index = self.next;
             self.next += 1;
             self.evaluator.alive()?;
-            let samples = self.set.load(index, &mut self.columns)?;
+            let mut samples = self.set.load(index, &mut self.columns)?;
             if samples.is_empty() {
                 continue;
             }
             self.evaluator.budget.count_read(samples.len() as u64);
+            if self.statistics {
+                reduce_to_statistics(&mut samples.histograms);
+            }
             return Ok(Some((index, samples)));
         }
         self.set.warnings().into_iter().for_each(|text| self.evaluator.storage_warning(text));
@@ -103,6 +113,16 @@ impl<'e, 'a> Selection<'e, 'a> {
     /// The labels of the series at `index`.
     pub(crate) fn labels(&self, index: usize) -> Labels {
         self.set.labels(index)
+    }
+}
+
+/// Takes the buckets off histograms, once they have told where counters began again.
+fn reduce_to_statistics(histograms: &mut [(u32, Arc<Histogram>)]) {
+    let mut before: Option<(u32, Arc<Histogram>)> = None;
+    for (at, h) in histograms {
+        let neighbour = before.as_ref().filter(|(other, h)| other + 1 == *at && !is_stale(h.sum));
+        let statistics = histogram::statistics(h, neighbour.map(|(_, h)| &**h));
+        before = Some((*at, std::mem::replace(h, Arc::new(statistics))));
     }
 }
 
@@ -183,6 +203,8 @@ pub(crate) fn each(
 pub(crate) enum Time {
     /// When it was taken.
     Sampled,
+    /// When it was taken, if it is a float; histograms stay what they are.
+    SampledFloats,
     /// Since when it counts; 0 if that is unknown.
     Start,
 }
@@ -201,14 +223,16 @@ pub(crate) fn each_time(
     }
     let fill = |lookup: &Lookup, count: usize, samples: &Samples, row: &mut Row| {
         lookup.fill(samples, row);
-        let mut bits = Bits::none(count);
-        bits.add_row(row);
-        row.present = Presence::from_bits(&bits, count);
-        row.histograms.clear();
+        if time != Time::SampledFloats {
+            let mut bits = Bits::none(count);
+            bits.add_row(row);
+            row.present = Presence::from_bits(&bits, count);
+            row.histograms.clear();
+        }
         for (value, &index) in row.floats.iter_mut().zip(&lookup.index) {
             let index = index as usize;
             let t_ms = match time {
-                Time::Sampled => samples.timestamps[index],
+                Time::Sampled | Time::SampledFloats => samples.timestamps[index],
                 Time::Start => samples.start_timestamp(index).unwrap_or(0),
             };
             *value = t_ms as f64 / 1000.0;

@@ -1,6 +1,7 @@
 //! The functions of PromQL: one static table, a row for each.
 
 mod histogram;
+mod info;
 mod labels;
 mod math;
 pub(crate) mod over_time;
@@ -39,8 +40,6 @@ pub(crate) enum Kernel {
     Whole(fn(&Site<'_, '_>, Vec<Operand>) -> Result<Operand, EvalError>),
     /// Works on its unevaluated argument: `timestamp(v)`, `absent_over_time(m)`.
     Node(fn(&Site<'_, '_>) -> Result<Operand, EvalError>),
-    /// Not done yet.
-    Missing,
 }
 
 /// See [`Kernel::Window`].
@@ -169,7 +168,7 @@ pub static FUNCTIONS: [Function; 90] = [
     stable("hour", &[Vector], 1, Vector, Kernel::Date(time::hour)),
     stable("idelta", &[Matrix], 0, Vector, Kernel::Window(rate::idelta)),
     stable("increase", &[Matrix], 0, Vector, Kernel::Rate(rate::Kind::Increase)),
-    experimental("info", &[Vector, Vector], 1, Vector, Kernel::Missing),
+    experimental("info", &[Vector, Vector], 1, Vector, Kernel::Node(info::info)),
     stable("irate", &[Matrix], 0, Vector, Kernel::Window(rate::irate)),
     stable("label_join", &[Vector, String, String, String], -1, Vector, Kernel::Whole(labels::label_join)),
     stable(

@@ -5,8 +5,8 @@ pub(crate) mod estimate;
 
 use super::kahan::{Mean, Sum};
 use super::window::short;
-use larum_storage_format::Histogram;
 use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Span};
+use larum_storage_format::{Histogram, is_stale};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -348,6 +348,43 @@ pub(crate) fn is_reset(h: &Histogram, before: &Histogram) -> bool {
         CounterResetHint::NotCounterReset => return false,
         CounterResetHint::Unknown | CounterResetHint::Gauge => {}
     }
+    fell(h, before)
+}
+
+/// What `h`, the sample after `before`, says of counter resets when it comes out of storage, in
+/// which each reset begins a new chunk (Prometheus, `counterResetHint` of chunks): the first of a
+/// chunk says nothing, those that follow that there was none.
+pub(crate) fn stored_hint(h: &Histogram, before: Option<&Histogram>) -> CounterResetHint {
+    use CounterResetHint::{CounterReset, Gauge, NotCounterReset, Unknown};
+    match (h.counter_reset_hint, before) {
+        (Gauge, _) => Gauge,
+        (CounterReset, _) | (_, None) => Unknown,
+        (_, Some(before)) if before.counter_reset_hint == Gauge || is_stale(before.sum) => Unknown,
+        (_, Some(before)) => {
+            let chunk_ends = h.schema != before.schema
+                || h.zero_threshold != before.zero_threshold
+                || h.custom_values != before.custom_values
+                || fell(h, before);
+            if chunk_ends { Unknown } else { NotCounterReset }
+        }
+    }
+}
+
+/// The histogram without its buckets, and with a hint that says whether it is a reset since
+/// `before`: all that `histogram_count`, `histogram_sum` and `histogram_avg` need to know.
+pub(crate) fn statistics(h: &Histogram, before: Option<&Histogram>) -> Histogram {
+    let counter_reset_hint = match (h.counter_reset_hint, before) {
+        (CounterResetHint::Unknown, Some(before)) if fell(h, before) => CounterResetHint::CounterReset,
+        (CounterResetHint::Unknown, Some(_)) => CounterResetHint::NotCounterReset,
+        (hint, _) => hint,
+    };
+    let custom_values = h.custom_values.clone();
+    let (schema, count, sum) = (h.schema, h.count, h.sum);
+    Histogram { counter_reset_hint, schema, count, sum, custom_values, ..Histogram::default() }
+}
+
+/// Whether some count is lower than in the histogram before, as far as their buckets tell.
+fn fell(h: &Histogram, before: &Histogram) -> bool {
     let finer = !is_custom(h) && (h.schema > before.schema || h.zero_threshold < before.zero_threshold);
     if h.count < before.count || finer {
         return true;

@@ -1,6 +1,6 @@
 //! String literals: where they end, and what they say.
 
-use super::token::{TokenKind, quote_char};
+use super::token::{TokenKind, quote, quote_char};
 use super::{Lexer, ParseError};
 
 impl Lexer<'_> {
@@ -56,12 +56,31 @@ fn code_point(c: char) -> String {
     format!("U+{:04X} {}", c as u32, quote_char(Some(c)))
 }
 
-/// What a string token says: the text between the quotes, its escapes replaced. `None` if escaped
-/// bytes are not UTF-8, which Prometheus allows but no label can hold.
-pub(crate) fn unquote(token: &str) -> Option<String> {
+/// What a string token says: the text between the quotes, its escapes replaced. If escaped bytes
+/// are not UTF-8, which Prometheus allows but no label can hold, the error is the text as Go quotes
+/// it.
+pub(crate) fn unquote(token: &str) -> Result<String, String> {
+    // The token went through the lexer, so nothing is wrong with its quotes and escapes.
+    let bytes = unquoted_bytes(token).unwrap_or_default();
+    String::from_utf8(bytes).map_err(|error| quote_bytes(error.as_bytes()))
+}
+
+/// `"a\xffz"`, as Go's `%q`.
+fn quote_bytes(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        let valid = quote(chunk.valid());
+        out.push_str(&valid[1..valid.len() - 1]);
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    out.push('"');
+    out
+}
+
+fn unquoted_bytes(token: &str) -> Option<Vec<u8>> {
     let inner = token.get(1..token.len().checked_sub(1)?)?;
     if token.starts_with('`') || !inner.contains('\\') {
-        return Some(inner.to_owned());
+        return Some(inner.as_bytes().to_vec());
     }
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner.as_bytes();
@@ -107,5 +126,5 @@ pub(crate) fn unquote(token: &str) -> Option<String> {
             out.push(u8::try_from(code).ok()?);
         }
     }
-    String::from_utf8(out).ok()
+    Some(out)
 }

@@ -10,7 +10,7 @@ use super::build::Node;
 use super::{MAX_DEPTH, Parser, Result, merged};
 use crate::promql::ast::{AggregateOp, BinaryOp, Expr, ExprKind, Pos, UnaryOp};
 use crate::promql::functions::{Function, lookup};
-use crate::promql::lexer::{Keyword, Token, TokenKind, quote};
+use crate::promql::lexer::{Keyword, Token, TokenKind, quote, unquote};
 
 /// Something that waits for an operand.
 enum Frame {
@@ -130,9 +130,10 @@ impl Parser<'_> {
                 Ok(Read::Operand(leaf(ExprKind::Number { value, units: true }, token.pos)))
             }
             TokenKind::String => {
-                let text = self.unquoted(token)?;
+                let literal = self.text_of(token);
+                let kind = unquote(literal).map_or_else(ExprKind::NotUtf8, ExprKind::String);
                 self.advance()?;
-                Ok(Read::Operand(leaf(ExprKind::String(text), token.pos)))
+                Ok(Read::Operand(leaf(kind, token.pos)))
             }
             TokenKind::LeftBrace => self.selector_operand(None),
             TokenKind::RightParen => match stack.last() {

@@ -141,7 +141,7 @@ impl<'a> Parser<'a> {
     /// What a string token says.
     fn unquoted(&self, token: Token) -> Result<String> {
         let text = self.text_of(token);
-        unquote(text).ok_or_else(|| {
+        unquote(text).map_err(|_| {
             let quoted = super::lexer::quote(text);
             self.error_at(token.pos, format!("error unquoting string {quoted}: the text is not UTF-8"))
         })

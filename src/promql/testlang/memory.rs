@@ -1,10 +1,12 @@
 //! Samples in memory, for scripts: a [`Source`] without a data folder.
 
+use crate::promql::histogram::stored_hint;
 use crate::promql::parse::series::SequenceValue;
 use crate::storage::series_set::Columns;
 use crate::storage::{Matcher, ReadError, SeriesSet, Source, TimeRange};
 use larum_storage_format::{Labels, Sample, Samples, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The samples of one series by their time.
 type Series = BTreeMap<i64, Sample>;
@@ -21,12 +23,24 @@ impl Memory {
         self.series.clear();
     }
 
-    /// Adds a sample; it replaces one at the same time.
-    pub fn insert(&mut self, labels: &Labels, sample: Sample) {
+    /// Adds a sample; it replaces one at the same time. What it says of counter resets becomes what
+    /// it would say after it has been stored.
+    pub fn insert(&mut self, labels: &Labels, mut sample: Sample) {
         let series = match self.series.get_mut(labels) {
             Some(series) => series,
             None => self.series.entry(labels.clone()).or_default(),
         };
+        if let Value::Histogram(h) = &mut sample.value {
+            let before = series.range(..sample.timestamp_ms).next_back().map(|(_, before)| &before.value);
+            let before = match before {
+                Some(Value::Histogram(before)) => Some(&**before),
+                _ => None,
+            };
+            let hint = stored_hint(h, before);
+            if hint != h.counter_reset_hint {
+                Arc::make_mut(h).counter_reset_hint = hint;
+            }
+        }
         series.insert(sample.timestamp_ms, sample);
     }
 
