@@ -8,7 +8,7 @@ use super::steps::Steps;
 use super::{extended, histogram};
 use crate::storage::series_set::Columns;
 use crate::storage::{SeriesSet, TimeRange};
-use larum_storage_format::{Histogram, Labels, Samples, is_stale};
+use larum_storage_format::{CounterResetHint, Histogram, Labels, Samples, is_stale};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -101,6 +101,7 @@ impl<'e, 'a> Selection<'e, 'a> {
                 continue;
             }
             self.evaluator.budget.count_read(samples.len() as u64);
+            distrust_hints(&mut samples.histograms);
             if self.statistics {
                 reduce_to_statistics(&mut samples.histograms);
             }
@@ -113,6 +114,20 @@ impl<'e, 'a> Selection<'e, 'a> {
     /// The labels of the series at `index`.
     pub(crate) fn labels(&self, index: usize) -> Labels {
         self.set.labels(index)
+    }
+}
+
+/// Takes back that there was no counter reset where counts fell. Who said so may have seen samples
+/// that were lost or deleted since, or that stand elsewhere now that several runs are merged.
+fn distrust_hints(histograms: &mut [(u32, Arc<Histogram>)]) {
+    for i in 1..histograms.len() {
+        let (before, rest) = histograms.split_at_mut(i);
+        let ((before_at, before), (at, h)) = (&before[i - 1], &mut rest[0]);
+        let neighbours = before_at + 1 == *at && !is_stale(before.sum) && !is_stale(h.sum);
+        let promised = h.counter_reset_hint == CounterResetHint::NotCounterReset;
+        if promised && neighbours && histogram::fell(h, before) {
+            Arc::make_mut(h).counter_reset_hint = CounterResetHint::Unknown;
+        }
     }
 }
 
@@ -266,4 +281,22 @@ fn each_seen(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_of_no_reset_is_checked() {
+        let sample = |at: u32, count: f64| {
+            let counter_reset_hint = CounterResetHint::NotCounterReset;
+            (at, Arc::new(Histogram { counter_reset_hint, count, ..Histogram::default() }))
+        };
+        // The third fell; the fourth has no histogram right before it.
+        let mut histograms = [sample(0, 3.0), sample(1, 4.0), sample(2, 1.0), sample(4, 0.5)];
+        distrust_hints(&mut histograms);
+        let kept = histograms.map(|(_, h)| h.counter_reset_hint == CounterResetHint::NotCounterReset);
+        assert_eq!(kept, [true, true, false, true]);
+    }
 }

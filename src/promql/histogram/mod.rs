@@ -384,7 +384,7 @@ pub(crate) fn statistics(h: &Histogram, before: Option<&Histogram>) -> Histogram
 }
 
 /// Whether some count is lower than in the histogram before, as far as their buckets tell.
-fn fell(h: &Histogram, before: &Histogram) -> bool {
+pub(crate) fn fell(h: &Histogram, before: &Histogram) -> bool {
     let finer = !is_custom(h) && (h.schema > before.schema || h.zero_threshold < before.zero_threshold);
     if h.count < before.count || finer {
         return true;
@@ -479,6 +479,22 @@ mod tests {
         assert!(is_reset(&histogram("schema:0 count:4 buckets:[0 4]"), &before));
         assert!(is_reset(&histogram("schema:0 count:2 buckets:[1 1]"), &before));
         assert!(is_reset(&histogram("schema:1 count:4 buckets:[1 3]"), &before));
+    }
+
+    #[test]
+    fn storage_tells_of_no_reset_only_within_a_chunk() {
+        use CounterResetHint::{Gauge, NotCounterReset, Unknown};
+        let first = histogram("schema:0 count:3 buckets:[1 2]");
+        assert_eq!(stored_hint(&first, None), Unknown);
+        for (text, hint) in [
+            ("schema:0 count:4 buckets:[1 3]", NotCounterReset),
+            ("schema:0 count:4 buckets:[0 4] counter_reset_hint:not_reset", Unknown),
+            ("schema:-1 count:4 buckets:[1 3]", Unknown),
+            ("schema:0 count:4 buckets:[1 3] counter_reset_hint:reset", Unknown),
+            ("schema:0 count:4 buckets:[1 3] counter_reset_hint:gauge", Gauge),
+        ] {
+            assert_eq!(stored_hint(&histogram(text), Some(&first)), hint, "{text}");
+        }
     }
 
     #[test]
