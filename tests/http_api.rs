@@ -388,6 +388,8 @@ fn status_pages_and_metrics_tell_about_the_server() {
     let flag = format!("--config.file={}", dir.path().join("larum.yml").display());
     let larum = Larum::start(dir.path(), &[&flag, "--web.enable-lifecycle"]);
     let page = |path: &str| get(&format!("{}{path}", larum.url)).unwrap();
+    let welcome = page("/");
+    assert!(welcome.status == 200 && welcome.body.contains("api/v1/write"), "{}", welcome.body);
     let shown = page("/api/v1/status/config").body;
     assert!(shown.contains("evaluation_interval") && !shown.contains("hunter2"), "{shown}");
     assert_eq!(page("/api/v1/status/flags").json()["data"]["web.enable-lifecycle"], "true");

@@ -58,6 +58,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/-/ready", get(status::ready))
         .route("/-/reload", post(admin::reload).put(admin::reload))
         .route("/-/quit", post(admin::quit).put(admin::quit))
+        .route("/", get(status::index))
         .route("/version", get(status::version))
         .route("/metrics", get(metrics::page));
     let routes = Router::new().merge(v1).merge(process);
