@@ -70,7 +70,9 @@ impl Labels {
     {
         let mut pairs: Vec<(N, V)> = pairs.into_iter().collect();
         pairs.sort_by(|a, b| a.0.as_ref().as_bytes().cmp(b.0.as_ref().as_bytes()));
-        let mut bytes = Vec::new();
+        // Nearly all lengths are below 128 and take one byte.
+        let lengths = pairs.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 2);
+        let mut bytes = Vec::with_capacity(lengths.sum());
         for (i, (name, value)) in pairs.iter().enumerate() {
             let (name, value) = (name.as_ref(), value.as_ref());
             if name.is_empty() {
