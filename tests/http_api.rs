@@ -202,6 +202,17 @@ fn acknowledged_samples_survive_kill_9_and_a_clean_stop() {
 }
 
 #[test]
+fn two_signals_at_once_are_one_wish_to_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..5 {
+        let larum = Larum::start(dir.path(), &[]);
+        assert_eq!(remote_write(&larum.url, &[(&[("__name__", "kept")], &[(now_ms(), 1.0)])]).status, 204);
+        larum.process.signal("INT");
+        assert_eq!(larum.process.stop(PATIENCE), Some(0), "a clean stop");
+    }
+}
+
+#[test]
 fn answers_to_queries_are_prometheus_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     let larum = Larum::start(dir.path(), &[]);
@@ -419,6 +430,7 @@ fn status_pages_and_metrics_tell_about_the_server() {
     let failed = reload();
     assert_eq!(failed.status, 500);
     assert!(failed.body.contains("larum.yml:1:"), "{}", failed.body);
+    assert!(failed.body.ends_with("\nThe old configuration stays in force.\n"), "{}", failed.body);
     assert!(page("/metrics").body.contains("prometheus_config_last_reload_successful 0\n"));
     assert!(page("/api/v1/status/config").body.contains("evaluation_interval"), "the old one is in force");
     std::fs::write(dir.path().join("larum.yml"), "global: {evaluation_interval: 2s}\n").unwrap();

@@ -14,12 +14,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// How long requests in flight may take when the server stops.
 const REQUESTS_END: Duration = Duration::from_secs(10);
+/// Signals to stop that come closer together than this are one: some senders signal a process and then
+/// its whole group.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
 /// How long alerts that wait may still be sent then.
 const ALERTS_END: Duration = Duration::from_secs(10);
 
@@ -174,10 +177,14 @@ fn spawn_signals(app: &Arc<App>) {
         else {
             return tracing::error!("signals cannot be received");
         };
+        let mut first: Option<Instant> = None;
         loop {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+            }
+            if first.get_or_insert_with(Instant::now).elapsed() < ONE_SIGNAL && of_stop.is_stopping() {
+                continue;
             }
             // Whoever asks twice does not want to wait; acknowledged samples are in the WAL. Before
             // the data is open there is nothing to close.
