@@ -38,7 +38,10 @@ pub fn check(args: &Args) -> Result<Checked, FileError> {
 pub fn reload(app: &App) -> Result<(), FileError> {
     let checked = check(&app.args).inspect_err(|error| {
         app.config_failed();
-        tracing::error!("the configuration was not loaded: {error}");
+        // The lines that follow show the place in the file, which does not suit a log.
+        let error = error.to_string();
+        let error = error.lines().next().unwrap_or_default();
+        tracing::error!("the configuration was not loaded, the old one stays in force: {error}");
     })?;
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let retention = |config: &Config| config.retention.unwrap_or(app.args.retention_time);

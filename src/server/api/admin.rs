@@ -73,7 +73,7 @@ pub async fn reload(State(app): State<Arc<App>>) -> Response {
         Ok(Ok(())) => edge::text(StatusCode::OK, ""),
         Ok(Err(error)) => edge::text(
             StatusCode::INTERNAL_SERVER_ERROR,
-            format!("failed to reload config: {error}; the old configuration stays in force\n"),
+            format!("failed to reload config: {error}\nThe old configuration stays in force.\n"),
         ),
         Err(_) => edge::text(StatusCode::INTERNAL_SERVER_ERROR, "failed to reload config\n"),
     }
