@@ -34,8 +34,8 @@ pub const KNOWN_CHANGES: [(&str, &str); 17] = [
     ),
     ("which date a NaN or an infinity is depends on Go's processor", "dates of numbers are asked"),
     (
-        "powers and averages differ in the last digit, of which a remainder or a reset makes a first one",
-        "remainders, powers, resets and changes are of samples",
+        "powers, averages and deviations differ in the last digit, of which rounding, a remainder or a reset makes a first one",
+        "rounding, remainders, powers, resets and changes are of samples",
     ),
     ("a dot in a regular expression matches a line feed", "there are no line feeds"),
     ("any text is a label's name", "names are letters"),
@@ -63,10 +63,12 @@ pub struct Grammar {
     pub to_s: i64,
 }
 
-const MATH: [&str; 23] = [
-    "abs", "ceil", "floor", "exp", "ln", "log2", "log10", "sqrt", "sgn", "sin", "cos", "asin", "acos",
-    "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "deg", "rad", "round",
+const MATH: [&str; 19] = [
+    "abs", "exp", "ln", "log2", "log10", "sqrt", "sin", "cos", "asin", "acos", "atan", "sinh", "cosh",
+    "tanh", "asinh", "acosh", "atanh", "deg", "rad",
 ];
+/// They make a first digit of the last one, and so are asked of samples only.
+const ROUNDS: [&str; 4] = ["ceil", "floor", "round", "sgn"];
 const DATES: [&str; 8] =
     ["minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_in_month", "month", "year"];
 const OVER_TIME: [&str; 12] = [
@@ -456,7 +458,11 @@ impl Grammar {
             0 => format!("clamp({}, -2, {})", self.vector(depth), self.scalar(1)),
             1 => format!("clamp_min({}, {})", self.vector(depth), self.scalar(1)),
             2 => format!("clamp_max({}, {})", self.vector(depth), self.scalar(1)),
-            3 => format!("round({}, {})", self.vector(depth), self.random.pick(&["5", "0.1", "-3", "0"])),
+            3 if self.random.chance(50) => {
+                let f = self.random.pick(&ROUNDS);
+                format!("{f}({})", self.selector())
+            }
+            3 => format!("round({}, {})", self.selector(), self.random.pick(&["5", "0.1", "-3", "0"])),
             4 => format!("absent({})", self.vector(depth)),
             5 => format!("timestamp({})", self.without_at(depth)),
             6 => {
