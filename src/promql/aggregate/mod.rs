@@ -101,7 +101,7 @@ fn folded(
         evaluator.budget.hold(group.grown())
     })?;
     if ignored {
-        let name = name(aggregate.op);
+        let name = aggregate.op.name();
         evaluator.info(format!("ignored histogram in {name} aggregation"), expr.pos);
     }
     let mut vector = Vector::with_capacity(groups.len());
@@ -128,26 +128,6 @@ fn folded(
         }
     }
     Ok(vector)
-}
-
-/// The name of an aggregation as it is written.
-fn name(op: AggregateOp) -> &'static str {
-    match op {
-        AggregateOp::Sum => "sum",
-        AggregateOp::Avg => "avg",
-        AggregateOp::Min => "min",
-        AggregateOp::Max => "max",
-        AggregateOp::Count => "count",
-        AggregateOp::Group => "group",
-        AggregateOp::Stddev => "stddev",
-        AggregateOp::Stdvar => "stdvar",
-        AggregateOp::Topk => "topk",
-        AggregateOp::Bottomk => "bottomk",
-        AggregateOp::Quantile => "quantile",
-        AggregateOp::CountValues => "count_values",
-        AggregateOp::Limitk => "limitk",
-        AggregateOp::LimitRatio => "limit_ratio",
-    }
 }
 
 /// A parameter that must fit into 64 bits, in upstream's words.

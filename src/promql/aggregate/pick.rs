@@ -8,7 +8,7 @@ use super::super::plan::Node;
 use super::super::row::{Bits, SeriesRow, Vector};
 use super::super::steps::Steps;
 use super::super::window::short;
-use super::{Extremes, name, out_of_bounds};
+use super::{Extremes, out_of_bounds};
 use larum_storage_format::Labels;
 use std::cmp::Ordering;
 use xxhash_rust::xxh64::xxh64;
@@ -51,7 +51,7 @@ pub(super) fn evaluate(
     }
     let ranked = matches!(op, AggregateOp::Topk | AggregateOp::Bottomk);
     if ranked && vector.iter().any(|series| !series.row.histograms.is_empty()) {
-        evaluator.info(format!("ignored histogram in {} aggregation", name(op)), node.pos);
+        evaluator.info(format!("ignored histogram in {} aggregation", op.name()), node.pos);
     }
     let mut grouper = Grouper::new(aggregate.grouping.clone(), aggregate.without);
     let mut groups: Vec<Vec<usize>> = Vec::new();

@@ -47,30 +47,6 @@ pub(crate) fn compare(op: BinaryOp, a: f64, b: f64) -> bool {
     }
 }
 
-/// The operator as it is written.
-fn symbol(op: BinaryOp) -> &'static str {
-    match op {
-        BinaryOp::Add => "+",
-        BinaryOp::Sub => "-",
-        BinaryOp::Mul => "*",
-        BinaryOp::Div => "/",
-        BinaryOp::Mod => "%",
-        BinaryOp::Pow => "^",
-        BinaryOp::Atan2 => "atan2",
-        BinaryOp::Eq => "==",
-        BinaryOp::Ne => "!=",
-        BinaryOp::Gt => ">",
-        BinaryOp::Lt => "<",
-        BinaryOp::Ge => ">=",
-        BinaryOp::Le => "<=",
-        BinaryOp::And => "and",
-        BinaryOp::Or => "or",
-        BinaryOp::Unless => "unless",
-        BinaryOp::TrimUpper => "</",
-        BinaryOp::TrimLower => ">/",
-    }
-}
-
 /// An operator at work on the elements of vectors.
 pub(crate) struct Elements<'e, 'a> {
     pub(crate) evaluator: &'e Evaluator<'a>,
@@ -233,7 +209,7 @@ impl Elements<'_, '_> {
         };
         let Ok(mut combined) = combined else {
             let text =
-                format!("incompatible bucket layout encountered for binary operator {}", symbol(self.op));
+                format!("incompatible bucket layout encountered for binary operator {}", self.op.symbol());
             self.evaluator.warn(text, self.pos);
             return None;
         };
@@ -250,7 +226,7 @@ impl Elements<'_, '_> {
     }
 
     fn incompatible(&self, left: &str, right: &str) {
-        let op = symbol(self.op);
+        let op = self.op.symbol();
         let text = format!(
             "incompatible sample types encountered for binary operator \"{op}\": {left} {op} {right}"
         );
