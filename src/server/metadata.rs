@@ -4,9 +4,9 @@
 //! minute; only what is new is written.
 
 use crate::Db;
-use crate::ingest::remote_write::MetricMetadata;
 use crate::state::Changes;
 use crate::state::buckets::METADATA;
+use larum_storage_format::metadata::MetricMetadata;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,7 +19,7 @@ const MAX_TEXT_BYTES: usize = 4096;
 /// One description of a metric.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
-    /// See [`MetricMetadata::kind`].
+    /// The name of its type, see [`MetricMetadata::metric_type`].
     #[serde(rename = "type")]
     pub kind: String,
     /// What it means.
@@ -57,9 +57,9 @@ impl MetadataStore {
     pub fn put(&self, descriptions: Vec<MetricMetadata>) {
         let mut changes = Changes::default();
         let mut known = self.lock();
-        for MetricMetadata { name, kind, help, unit } in descriptions {
+        for MetricMetadata { name, metric_type, help, unit } in descriptions {
             let fits = !name.is_empty() && name.len() + help.len() + unit.len() <= MAX_TEXT_BYTES;
-            let description = Description { kind: kind.to_owned(), help, unit };
+            let description = Description { kind: metric_type.as_str().to_owned(), help, unit };
             let is_known = known.contains_key(&name);
             if !fits || (!is_known && known.len() >= MAX_METRICS) || known.get(&name) == Some(&description) {
                 continue;
@@ -109,13 +109,14 @@ impl MetadataStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use larum_storage_format::metadata::MetricType;
 
     #[test]
     fn the_newest_description_counts_and_memory_is_bounded() {
         let store = MetadataStore::default();
         let meta = |name: &str, help: &str| MetricMetadata {
             name: name.to_owned(),
-            kind: "gauge",
+            metric_type: MetricType::Gauge,
             help: help.to_owned(),
             unit: String::new(),
         };

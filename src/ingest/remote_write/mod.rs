@@ -9,6 +9,7 @@ mod histogram;
 mod wire;
 
 use crate::storage::Batch;
+use larum_storage_format::metadata::{MetricMetadata, MetricType};
 use larum_storage_format::{Labels, LabelsError};
 use wire::{Fields, WireError};
 
@@ -67,19 +68,6 @@ pub struct Extras {
     pub exemplars: usize,
     /// Metadata of metrics.
     pub metadata: Vec<MetricMetadata>,
-}
-
-/// What a metric is, as its sender describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetricMetadata {
-    /// The metric family's name.
-    pub name: String,
-    /// `counter`, `gauge`, `histogram`, `gaugehistogram`, `summary`, `info`, `stateset` or `unknown`.
-    pub kind: &'static str,
-    /// What it means.
-    pub help: String,
-    /// Its unit, often empty.
-    pub unit: String,
 }
 
 /// A snappy block multiplies its length by at most 64/3: a copy of 64 bytes takes three. A larger
@@ -289,16 +277,14 @@ impl Request<'_> {
 }
 
 fn metadata(message: &[u8], offset: usize) -> Result<MetricMetadata, WireError> {
-    // The enum MetricMetadata.MetricType, as the API spells it.
-    const KINDS: [&str; 8] =
-        ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
     let mut fields = Fields::new(message, offset);
-    let mut out =
-        MetricMetadata { name: String::new(), kind: "unknown", help: String::new(), unit: String::new() };
+    let mut out = MetricMetadata::default();
     while let Some(field) = fields.next()? {
         let text = |number| field.bytes(number).map(|b| String::from_utf8_lossy(b).into_owned());
-        if let Some(kind) = field.varint(1) {
-            out.kind = usize::try_from(kind).ok().and_then(|kind| KINDS.get(kind)).unwrap_or(&"unknown");
+        if let Some(number) = field.varint(1) {
+            // The wire numbers the types as MetricType does.
+            let known = usize::try_from(number).ok().and_then(|n| MetricType::ALL.get(n));
+            out.metric_type = known.copied().unwrap_or_default();
         } else if let Some(name) = text(2) {
             out.name = name;
         } else if let Some(help) = text(4) {

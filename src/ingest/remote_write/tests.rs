@@ -156,7 +156,7 @@ fn metadata_is_kept_and_exemplars_are_counted() {
     assert_eq!(extras.exemplars, 2);
     let expected = MetricMetadata {
         name: "requests_total".to_owned(),
-        kind: "counter",
+        metric_type: MetricType::Counter,
         help: "Requests.".to_owned(),
         unit: String::new(),
     };
