@@ -73,8 +73,7 @@ impl Source for Memory {
         matchers: &[Matcher],
         range: TimeRange,
     ) -> Result<Box<dyn SeriesSet + 'a>, ReadError> {
-        let matches =
-            |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
+        let matches = |labels: &Labels| matchers.iter().all(|m| m.matches_series(labels));
         let indexes = (0..self.series.len()).filter(|i| matches(&self.series[*i].0)).collect();
         Ok(Box::new(Selected { memory: self, indexes, range }))
     }

@@ -1,6 +1,7 @@
 //! Label predicates.
 
 use super::regex::{Regex, RegexError};
+use larum_storage_format::Labels;
 use std::fmt;
 
 /// How a matcher compares.
@@ -63,6 +64,11 @@ impl Matcher {
     /// The compiled pattern of a regex matcher.
     pub fn regex(&self) -> Option<&Regex> {
         self.regex.as_ref()
+    }
+
+    /// Whether a series with these labels passes.
+    pub fn matches_series(&self, labels: &Labels) -> bool {
+        self.matches(labels.get(&self.name).unwrap_or(""))
     }
 
     /// Whether a label of this value (empty if missing) passes.

@@ -193,7 +193,7 @@ mod tests {
         }
 
         fn passes(&self, series: u32, matcher: &Matcher) -> bool {
-            matcher.matches(self.0[series as usize].get(matcher.name()).unwrap_or(""))
+            matcher.matches_series(&self.0[series as usize])
         }
     }
 
@@ -234,7 +234,7 @@ mod tests {
         ) {
             let index = List(series);
             let expected = index.of(|labels| {
-                matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")))
+                matchers.iter().all(|m| m.matches_series(labels))
             });
             prop_assert_eq!(select(&index, &matchers), expected);
         }

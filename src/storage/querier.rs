@@ -283,8 +283,7 @@ mod tests {
         }
 
         fn select(&self, matchers: &[Matcher]) -> Vec<(SeriesId, u32)> {
-            let passes =
-                |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
+            let passes = |labels: &Labels| matchers.iter().all(|m| m.matches_series(labels));
             (0..).zip(&self.series).filter(|(_, s)| passes(&s.1)).map(|(i, s)| (s.0, i)).collect()
         }
 

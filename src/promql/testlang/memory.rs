@@ -73,9 +73,7 @@ impl Source for Memory {
         matchers: &[Matcher],
         range: TimeRange,
     ) -> Result<Box<dyn SeriesSet + 'a>, ReadError> {
-        let matching = |labels: &Labels| {
-            matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or("")))
-        };
+        let matching = |labels: &Labels| matchers.iter().all(|matcher| matcher.matches_series(labels));
         let series = self.series.iter().filter(|(labels, _)| matching(labels)).collect();
         Ok(Box::new(Selection { series, range }))
     }

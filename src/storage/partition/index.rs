@@ -53,7 +53,7 @@ impl Index for Partition<Bytes> {
     }
 
     fn passes(&self, series: u32, matcher: &Matcher) -> bool {
-        self.labels(series).is_ok_and(|labels| matcher.matches(labels.get(matcher.name()).unwrap_or("")))
+        self.labels(series).is_ok_and(|labels| matcher.matches_series(&labels))
     }
 }
 
