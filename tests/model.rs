@@ -1,6 +1,10 @@
 //! Storage against a map: whatever is appended, overwritten, deleted, cut, merged, reopened or cut
 //! off by a crash, a read gives what the map holds.
 
+#[path = "support/folder.rs"]
+mod folder;
+
+use folder::copy_folder;
 use larum::Labels;
 use larum::storage::options::Maintenance;
 use larum::storage::series_set::Columns;
@@ -8,7 +12,7 @@ use larum::storage::{Batch, Matcher, Options, Source, Storage, TimeRange, Timest
 use larum_storage_format::{STALE_NAN, is_stale};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -201,18 +205,6 @@ impl World {
         let set = view.select(&[Matcher::equal("job", "b")], range).unwrap();
         let count: usize = (0..set.len()).map(|i| set.load(i, &mut columns).unwrap().len()).sum();
         assert_eq!(count, self.model.keys().filter(|(s, t)| *s >= 2 && range.contains(*t)).count());
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
     }
 }
 

@@ -101,33 +101,18 @@ fn a_real_prometheus_finds_the_same_data_and_answers_in_larum_after_kill_9() {
 }
 
 fn start_prometheus(program: &Path, dir: &Path, exporter_port: u16, larum_url: &str) -> (Process, String) {
-    let port = free_port();
-    let config = format!(
-        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-         scrape_configs:\n\
-         - {{job_name: node, static_configs: [{{targets: ['127.0.0.1:{exporter_port}']}}]}}\n\
-         - {{job_name: prometheus, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}\n\
-         remote_write:\n\
-         - url: {larum_url}/api/v1/write\n  \
-           queue_config: {{batch_send_deadline: 1s, max_backoff: 1s}}\n"
-    );
-    let path = dir.join("prometheus.yml");
-    std::fs::write(&path, config).expect("the configuration is written");
-    let process = Process::start(
-        "prometheus",
-        Command::new(program)
-            .arg(format!("--config.file={}", path.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--web.console.libraries=/nonexistent")
-            .arg("--web.console.templates=/nonexistent"),
-        dir,
-    );
-    let url = format!("http://127.0.0.1:{port}");
-    wait_until("prometheus is ready", Duration::from_secs(30), || {
-        support::get(&format!("{url}/-/ready")).is_some_and(|r| r.status == 200)
-    });
-    (process, url)
+    let config = |port| {
+        format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+             scrape_configs:\n\
+             - {{job_name: node, static_configs: [{{targets: ['127.0.0.1:{exporter_port}']}}]}}\n\
+             - {{job_name: prometheus, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}\n\
+             remote_write:\n\
+             - url: {larum_url}/api/v1/write\n  \
+               queue_config: {{batch_send_deadline: 1s, max_backoff: 1s}}\n"
+        )
+    };
+    support::start_prometheus(program, dir, config, &[])
 }
 
 /// Every raw sample that Prometheus has up to `t_ms` is in Larum, with the same value.

@@ -1,5 +1,9 @@
 //! Storage from outside: what was appended is read, whatever happened to the folder in between.
 
+#[path = "support/folder.rs"]
+mod folder;
+
+use folder::copy_folder;
 use larum::storage::options::Maintenance;
 use larum::storage::series_set::Columns;
 use larum::storage::{Batch, MatchOp, Matcher, OpenError, Options, Source, Storage, TimeRange, Timestamp};
@@ -154,18 +158,6 @@ fn a_start_after_a_crash_replays_the_wal() {
     let again = copy.open();
     assert!(!again.stats().clean_start);
     assert_eq!(read(&again, "a"), [(START, 1.0), (START + 1, 2.0)]);
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
 }
 
 #[test]

@@ -2,12 +2,15 @@
 //! value tells its series and time, so that a reader knows a wrong one; what is acknowledged is
 //! there from then on; and a start, after a crash or not, finds exactly what each writer left.
 
+#[path = "support/folder.rs"]
+mod folder;
+
+use folder::copy_folder;
 use larum::Labels;
 use larum::storage::options::{Maintenance, WalFsync};
 use larum::storage::series_set::Columns;
 use larum::storage::{Batch, Matcher, Options, Source, Storage, TimeRange, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -188,18 +191,6 @@ fn assert_same(found: &Model, expected: &Model, when: &str) {
         let [found, expected] = [found, expected].map(|model| model.get(key).unwrap_or(&none));
         let differ: Vec<_> = found.symmetric_difference(expected).take(5).collect();
         assert!(differ.is_empty(), "{when}: series {key:?} differs at {differ:?}");
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
     }
 }
 

@@ -4,6 +4,10 @@
 //! After each failure the same must hold: readers see what was acknowledged; a crash right then
 //! loses none of it; and the work succeeds when it is tried again.
 
+#[path = "../../tests/support/folder.rs"]
+mod folder;
+
+use self::folder::copy_folder;
 use super::engine::Storage;
 use super::error::UnavailableCause;
 use super::fs::{Fs, Lock, RealFs, WriteFile};
@@ -215,18 +219,6 @@ impl Fixture {
 
     fn files(&self) -> Vec<String> {
         RealFs.list(&self.dir.path().join("data/partitions")).unwrap()
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
     }
 }
 

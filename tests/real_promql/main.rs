@@ -14,10 +14,7 @@ use grammar::{Grammar, KNOWN_CHANGES, Question};
 use random::Random;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
-use support::{Larum, Process, Response, WriteSeries, free_port, get_with, real_server, wait_until};
+use support::{Larum, Response, WriteSeries, get_with, real_server, start_prometheus};
 
 /// Another seed finds other differences; this one keeps a run comparable with the last.
 const SEED: u64 = 20_261_121;
@@ -45,7 +42,12 @@ fn a_real_prometheus_gives_the_same_answers_to_random_queries() {
     println!("PROMQL_SEED={seed} PROMQL_QUERIES={queries}");
     let dir = tempfile::tempdir().expect("a temporary folder");
     let larum = Larum::start(dir.path(), &["--storage.tsdb.retention.time=100y"]);
-    let (_prometheus, prometheus_url) = start_prometheus(&prometheus, dir.path());
+    let (_prometheus, prometheus_url) = start_prometheus(
+        &prometheus,
+        dir.path(),
+        |_| "global: {}\n".to_owned(),
+        &["--web.enable-remote-write-receiver"],
+    );
 
     let end_ms = END_MS;
     let mut random = Random::new(seed);
@@ -85,28 +87,6 @@ fn a_real_prometheus_gives_the_same_answers_to_random_queries() {
 fn number_from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
-}
-
-fn start_prometheus(program: &Path, dir: &Path) -> (Process, String) {
-    let port = free_port();
-    let config = dir.join("prometheus.yml");
-    std::fs::write(&config, "global: {}\n").expect("the configuration is written");
-    let process = Process::start(
-        "prometheus",
-        Command::new(program)
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--web.enable-remote-write-receiver")
-            .arg("--web.console.libraries=/nonexistent")
-            .arg("--web.console.templates=/nonexistent"),
-        dir,
-    );
-    let url = format!("http://127.0.0.1:{port}");
-    wait_until("prometheus is ready", Duration::from_secs(30), || {
-        support::get(&format!("{url}/-/ready")).is_some_and(|r| r.status == 200)
-    });
-    (process, url)
 }
 
 fn fill(url: &str, series: &[data::Written]) {

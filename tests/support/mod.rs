@@ -114,6 +114,35 @@ impl Larum {
     }
 }
 
+/// Starts a real Prometheus on a free port, with the configuration that `config` makes for that port
+/// and further flags; gives it back with its URL once it is ready.
+pub fn start_prometheus(
+    program: &Path,
+    dir: &Path,
+    config: impl FnOnce(u16) -> String,
+    flags: &[&str],
+) -> (Process, String) {
+    let port = free_port();
+    let path = dir.join("prometheus.yml");
+    std::fs::write(&path, config(port)).expect("the configuration is written");
+    let process = Process::start(
+        "prometheus",
+        Command::new(program)
+            .arg(format!("--config.file={}", path.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--web.console.libraries=/nonexistent")
+            .arg("--web.console.templates=/nonexistent")
+            .args(flags),
+        dir,
+    );
+    let url = format!("http://127.0.0.1:{port}");
+    wait_until("prometheus is ready", Duration::from_secs(30), || {
+        get(&format!("{url}/-/ready")).is_some_and(|r| r.status == 200)
+    });
+    (process, url)
+}
+
 /// A loopback port that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
