@@ -4,6 +4,8 @@
 //!
 //! `cargo bench --bench ingest [ROUNDS]` appends so many samples per series, 240 unless told.
 
+mod support;
+
 use larum::{Batch, Db, Labels, Options, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,10 +75,9 @@ fn main() {
         *(if round == 0 { &mut first } else { &mut others }) += took;
     }
     let nanos = |time: Duration, samples: usize| time.as_nanos() as f64 / samples as f64;
-    println!("new series     {:8.1} ns each ({SERIES})", nanos(first, SERIES));
+    support::row("new series", nanos(first, SERIES) / 1e3, "us");
     let samples = SERIES * (rounds as usize).saturating_sub(1);
     if samples > 0 {
-        let ns = nanos(others, samples);
-        println!("known series   {ns:8.1} ns a sample, {:.2} M samples/s ({samples})", 1e3 / ns);
+        support::row("known series, wal, 1 thread", 1e3 / nanos(others, samples), "Msamples/s");
     }
 }
