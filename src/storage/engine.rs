@@ -92,10 +92,15 @@ impl Storage {
     pub(crate) fn open_on(fs: Arc<dyn Fs>, path: &Path, options: Options) -> Result<Storage, OpenError> {
         let opened = Instant::now();
         let folder = Folder::new(path);
-        let folder::Opened { lock, catalog, damaged } = folder::open(&*fs, &folder)?;
+        let folder::Opened { lock, catalog, damaged } = folder::open(&*fs, &folder, &options.random)?;
         let manifest = catalog.manifest();
-        let head_options =
-            HeadOptions { seed: manifest.seed, limits: options.limits, fsync: options.wal_fsync };
+        let head_options = HeadOptions {
+            seed: manifest.seed,
+            limits: options.limits,
+            fsync: options.wal_fsync,
+            maintenance: options.maintenance,
+            wal_bytes: options.wal_bytes,
+        };
         let head = Head::open(fs.clone(), &folder.wal(), manifest.first_generation, head_options)?;
 
         let replayed = head.active().time_range();
@@ -219,15 +224,17 @@ impl Storage {
         self.inner.snapshot(to)
     }
 
-    /// One round of background work (cut, merge, drop), for [`Maintenance::Stepped`].
+    /// One round of background work (sync, drop, cut, merge), for [`Maintenance::Stepped`].
     ///
     /// # Errors
     /// Those of the file system; the next round tries again.
     pub fn maintain(&self) -> io::Result<()> {
         self.inner.check_open()?;
+        let synced = self.inner.head.sync();
         self.inner.drop_expired()?;
         self.inner.cut_if_due()?;
-        self.inner.merge_while(compaction::plan)
+        self.inner.merge_while(compaction::plan)?;
+        synced
     }
 
     /// Figures about the engine.

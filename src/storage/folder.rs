@@ -11,6 +11,7 @@ use super::catalog::{Catalog, Live};
 use super::error::OpenError;
 use super::fs::{Fs, Lock, TEMPORARY};
 use super::manifest;
+use super::options::Random;
 use super::partition::{Partition, PartitionError};
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use larum_storage_format::partition::PartitionHeader;
@@ -126,7 +127,7 @@ pub(crate) struct Opened {
 }
 
 /// Opens or creates a folder, up to the WAL.
-pub(crate) fn open(fs: &dyn Fs, folder: &Folder) -> Result<Opened, OpenError> {
+pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Opened, OpenError> {
     let root = folder.root();
     fs.create_dir(root).map_err(io_error(root))?;
     refuse_prometheus(fs, folder)?;
@@ -152,7 +153,7 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder) -> Result<Opened, OpenError> {
         }
     }
     let files = Files::of(names);
-    let (mut manifest, mut damaged) = manifest::read_or_rebuild(fs, folder, &files)?;
+    let (mut manifest, mut damaged) = manifest::read_or_rebuild(fs, folder, &files, random)?;
     if let Some(&last) = files.partitions.last() {
         manifest.next_number = manifest.next_number.max(last.saturating_add(1));
     }
@@ -353,6 +354,7 @@ fn is_uncommitted(fs: &dyn Fs, path: &Path, catalog: &Catalog, live: &BTreeMap<u
 mod tests {
     use super::*;
     use crate::storage::fs::{RealFs, replace_file};
+    use crate::storage::options::Options;
 
     #[test]
     fn names_of_files_come_back() {
@@ -373,7 +375,7 @@ mod tests {
             RealFs.create_dir(path.parent().unwrap()).unwrap();
             replace_file(&RealFs, &path, b"theirs").unwrap();
             let before = RealFs.list(dir.path()).unwrap();
-            let refused = open(&RealFs, &Folder::new(dir.path())).err();
+            let refused = open(&RealFs, &Folder::new(dir.path()), &Options::default().random).err();
             assert!(matches!(refused, Some(OpenError::PrometheusData(_))), "{theirs}");
             assert_eq!(RealFs.list(dir.path()).unwrap(), before);
         }
@@ -383,14 +385,15 @@ mod tests {
     fn temporary_files_go_and_unknown_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path());
-        drop(open(&RealFs, &folder).unwrap());
+        let random = Options::default().random;
+        drop(open(&RealFs, &folder, &random).unwrap());
         let left = folder.partitions().join("0000000009.part.tmp");
         let unknown = folder.partitions().join("notes.txt");
         let theirs = dir.path().join("letter.tmp");
         for path in [&left, &unknown, &theirs] {
             RealFs.create(path).unwrap();
         }
-        drop(open(&RealFs, &folder).unwrap());
+        drop(open(&RealFs, &folder, &random).unwrap());
         assert!(!RealFs.exists(&left).unwrap());
         assert!(RealFs.exists(&unknown).unwrap() && RealFs.exists(&theirs).unwrap());
     }

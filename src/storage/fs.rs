@@ -70,7 +70,14 @@ pub(crate) trait WriteFile: fmt::Debug + Send + Sync {
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    _held: Box<dyn fmt::Debug + Send + Sync>,
+}
+
+impl Lock {
+    /// A lock that ends when `held` is dropped.
+    pub fn new(held: impl fmt::Debug + Send + Sync + 'static) -> Lock {
+        Lock { _held: Box::new(held) }
+    }
 }
 
 /// Puts the path into an error of the system, which does not name it.
@@ -152,7 +159,7 @@ impl Fs for RealFs {
             Err(TryLockError::Error(e)) => return Err(at_path(path)(e)),
         }
         file.set_len(0).and_then(|()| file.write_all(content.as_bytes())).map_err(at_path(path))?;
-        Ok(Some(Lock { _file: file }))
+        Ok(Some(Lock::new(file)))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::error::OpenError;
 use super::folder::{Files, Folder, io_error, version_error};
 use super::fs::{Fs, replace_file};
+use super::options::Random;
 use larum_storage_format::IdentitySeed;
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use larum_storage_format::partition::PartitionHeader;
@@ -18,6 +19,7 @@ pub(crate) fn read_or_rebuild(
     fs: &dyn Fs,
     folder: &Folder,
     files: &Files,
+    random: &Random,
 ) -> Result<(Manifest, u64), OpenError> {
     let path = folder.manifest();
     let mut damaged = 0;
@@ -49,9 +51,12 @@ pub(crate) fn read_or_rebuild(
             let tombstones = |partition| newest_tombstones(fs, folder, files, partition);
             rebuild(seed, headers, tombstones)
         }
-        None => {
-            Manifest { seed: new_seed(&path)?, first_generation: 1, next_number: 1, partitions: Vec::new() }
-        }
+        None => Manifest {
+            seed: new_seed(&path, random)?,
+            first_generation: 1,
+            next_number: 1,
+            partitions: Vec::new(),
+        },
     };
     Ok((manifest, damaged))
 }
@@ -61,9 +66,8 @@ pub(crate) fn write(fs: &dyn Fs, folder: &Folder, manifest: &Manifest) -> io::Re
     replace_file(fs, &folder.manifest(), &manifest.encode())
 }
 
-fn new_seed(path: &Path) -> Result<IdentitySeed, OpenError> {
-    let seed = getrandom::u64().map_err(|e| io_error(path)(io::Error::other(e)))?;
-    Ok(IdentitySeed(seed))
+fn new_seed(path: &Path, random: &Random) -> Result<IdentitySeed, OpenError> {
+    random().map(IdentitySeed).map_err(io_error(path))
 }
 
 fn read_headers(fs: &dyn Fs, folder: &Folder, files: &Files) -> Result<Vec<PartitionHeader>, OpenError> {

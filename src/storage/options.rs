@@ -1,6 +1,7 @@
 //! How a database is opened: plain values with documented defaults.
 
 use super::time::Timestamp;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,16 @@ pub struct Options {
     pub maintenance: Maintenance,
     /// Where the present time comes from.
     pub clock: Clock,
+    /// Where the identity seed of a new folder comes from.
+    pub random: Random,
 }
 
 /// The source of the present time. Never the operating system directly, so that tests own time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The source of randomness. A test that brings its own repeats a run exactly; anybody else needs
+/// numbers that nobody can guess.
+pub type Random = Arc<dyn Fn() -> io::Result<u64> + Send + Sync>;
 
 /// When an append counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +45,13 @@ pub enum WalFsync {
     Never,
 }
 
-/// Who does the background work (cutting, merging, dropping).
+/// Who does the background work (cutting, merging, dropping, syncing).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maintenance {
-    /// A thread of the database's own.
+    /// Threads of the database's own.
     Thread,
-    /// Nobody, unless the caller asks for it: for tests.
+    /// Nobody, unless the caller asks for it: for tests. [`WalFsync::Always`] then syncs in the
+    /// caller's thread, [`WalFsync::Interval`] at each round of work that is asked for.
     Stepped,
 }
 
@@ -76,6 +84,7 @@ impl Default for Options {
             max_ahead: Duration::from_secs(10 * 60),
             maintenance: Maintenance::Thread,
             clock: Arc::new(Timestamp::now),
+            random: Arc::new(|| getrandom::u64().map_err(io::Error::other)),
         }
     }
 }

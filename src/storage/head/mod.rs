@@ -25,7 +25,7 @@ pub(crate) use generation::Generation;
 
 use super::error::OpenError;
 use super::fs::Fs;
-use super::options::{Limits, WalFsync};
+use super::options::{Limits, Maintenance, WalFsync};
 use super::stats::HeadStatus;
 use super::time::Timestamp;
 use super::wal::{Wal, WalStats, replay};
@@ -53,6 +53,10 @@ pub(crate) struct HeadOptions {
     pub limits: Limits,
     /// When the WAL is synced.
     pub fsync: WalFsync,
+    /// Who syncs it.
+    pub maintenance: Maintenance,
+    /// How long it gets before it is cut, if there are few series.
+    pub wal_bytes: u64,
 }
 
 /// Figures about a head. They only grow.
@@ -113,7 +117,7 @@ impl Head {
         fs.create_dir(dir).map_err(at_dir)?;
         let segments = replay::Segments::find(fs.as_ref(), dir, first_generation)?;
         let generation = segments.next_generation();
-        let wal = Wal::new(fs.clone(), dir, options.seed, options.fsync, generation).map_err(at_dir)?;
+        let wal = Wal::new(fs.clone(), dir, &options, generation).map_err(at_dir)?;
         let index = Arc::new(RwLock::new(Index::default()));
         let head = Head {
             options,
@@ -282,6 +286,11 @@ impl Head {
             refused_samples: refused_samples.load(Relaxed),
             wal: self.wal.stats(),
         }
+    }
+
+    /// Syncs the WAL, if that is left to the caller ([`Maintenance::Stepped`]).
+    pub fn sync(&self) -> io::Result<()> {
+        self.wal.sync()
     }
 
     /// Syncs the WAL and refuses appends from now on.

@@ -17,6 +17,8 @@ const OPTIONS: HeadOptions = HeadOptions {
     seed: IdentitySeed(42),
     limits: Limits { labels: 8, label_name_bytes: 64, label_value_bytes: 64, series_bytes: 256 },
     fsync: WalFsync::Never,
+    maintenance: Maintenance::Thread,
+    wal_bytes: 128 << 20,
 };
 
 fn open(dir: &Path) -> Head {

@@ -1,12 +1,13 @@
 //! Group commit: one thread syncs, many appends wait for the same sync.
 //!
 //! Frames are counted. The thread takes the count and the files that were written since its last
-//! sync, syncs them, and tells all who wait for a frame up to that count.
+//! sync, syncs them, and tells all who wait for a frame up to that count. Under
+//! [`Maintenance::Stepped`] there is no thread, and the first who waits does the same.
 
 use crate::storage::batch::Appended;
 use crate::storage::error::AppendError;
 use crate::storage::fs::WriteFile;
-use crate::storage::options::WalFsync;
+use crate::storage::options::{Maintenance, WalFsync};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,6 +37,8 @@ struct State {
 
 #[derive(Default)]
 struct Shared {
+    /// Nobody syncs unasked.
+    stepped: bool,
     state: Mutex<State>,
     /// Something was written, or it is time to end.
     work: Condvar,
@@ -70,11 +73,13 @@ pub(crate) struct Ticket {
 }
 
 impl Commit {
-    /// Starts the thread that syncs, if the policy has one.
-    pub fn start(policy: WalFsync) -> io::Result<Commit> {
-        let shared = Arc::new(Shared::default());
+    /// Starts the thread that syncs, if there is to be one.
+    pub fn start(policy: WalFsync, maintenance: Maintenance) -> io::Result<Commit> {
+        let stepped = maintenance == Maintenance::Stepped;
+        let shared = Arc::new(Shared { stepped, ..Shared::default() });
         let thread = match policy {
             WalFsync::Never => None,
+            _ if stepped => None,
             WalFsync::Always | WalFsync::Interval(_) => {
                 let shared = shared.clone();
                 let run = move || sync_until_closed(&shared, policy);
@@ -119,9 +124,16 @@ impl Commit {
         Ticket { shared: self.shared.clone(), frame }
     }
 
+    /// Syncs what was written, unless a thread does.
+    pub fn sync(&self) -> io::Result<()> {
+        self.shared.sync_stepped();
+        self.failure().map_or(Ok(()), |why| Err(io::Error::other(why)))
+    }
+
     /// Syncs what was written and ends the thread.
     pub fn close(&self) -> io::Result<()> {
         self.shared.state().closing = true;
+        self.shared.sync_stepped();
         self.shared.work.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
@@ -156,6 +168,24 @@ fn sync_until_closed(shared: &Shared, policy: WalFsync) {
             };
         }
         let ends = state.closing || state.failure.is_some();
+        shared.sync(state);
+        if ends || shared.state().failure.is_some() {
+            return;
+        }
+    }
+}
+
+impl Shared {
+    /// Syncs what is dirty, if no thread does and no sync failed.
+    fn sync_stepped(&self) {
+        let state = self.state();
+        if self.stepped && state.failure.is_none() {
+            self.sync(state);
+        }
+    }
+
+    /// Syncs what is dirty, and tells all who wait for it.
+    fn sync(&self, mut state: MutexGuard<'_, State>) {
         let files = std::mem::take(&mut state.dirty);
         let written = state.written;
         drop(state);
@@ -163,7 +193,7 @@ fn sync_until_closed(shared: &Shared, policy: WalFsync) {
         let begun = Instant::now();
         let outcome = files.iter().try_for_each(|file| file.sync());
 
-        let mut state = shared.state();
+        let mut state = self.state();
         state.syncs += files.len() as u64;
         state.sync_time += begun.elapsed();
         match outcome {
@@ -178,7 +208,7 @@ fn sync_until_closed(shared: &Shared, policy: WalFsync) {
         let ready = state.callbacks.partition_point(|(frame, _)| *frame <= synced);
         let callbacks: Vec<(u64, Callback)> = state.callbacks.drain(..ready).collect();
         drop(state);
-        shared.done.notify_all();
+        self.done.notify_all();
         for (_, callback) in callbacks {
             let outcome = failure.clone().map_or(Ok(()), Err);
             // A callback is the caller's code; if it panics, the others still wait for their sync.
@@ -186,13 +216,16 @@ fn sync_until_closed(shared: &Shared, policy: WalFsync) {
                 tracing::error!("who was told of a sync of the write-ahead log panicked");
             }
         }
-        if ends || failure.is_some() {
-            return;
-        }
     }
 }
 
 impl Ticket {
+    fn sync_stepped(&self) {
+        if self.frame.is_some() {
+            self.shared.sync_stepped();
+        }
+    }
+
     /// Whether the frame is as durable as the policy asks, or never will be.
     fn outcome(&self, state: &State) -> Option<Result<(), String>> {
         match (self.frame, &state.failure) {
@@ -204,6 +237,7 @@ impl Ticket {
     }
 
     fn wait(&self) -> Result<(), String> {
+        self.sync_stepped();
         let deadline = Instant::now() + SYNC_DEADLINE;
         let mut state = self.shared.state();
         loop {
@@ -248,6 +282,7 @@ impl Pending {
     /// Calls `then` once with the outcome: at once if it is durable, else from the thread that syncs.
     pub fn on_durable(self, then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static) {
         let Some(ticket) = self.ticket else { return then(Ok(self.appended)) };
+        ticket.sync_stepped();
         let mut state = ticket.shared.state();
         match ticket.outcome(&state) {
             Some(outcome) => {
@@ -300,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_callback_that_panics_does_not_end_the_syncs() {
-        let commit = Commit::start(WalFsync::Always).unwrap();
+        let commit = Commit::start(WalFsync::Always, Maintenance::Thread).unwrap();
         let (sync, told) = channel();
         let file: Arc<dyn WriteFile> = Arc::new(Slow(Mutex::new(told)));
         let append = || {

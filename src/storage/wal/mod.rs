@@ -15,10 +15,11 @@ pub use commit::Pending;
 
 use super::error::{AppendError, UnavailableCause};
 use super::fs::{Fs, is_disk_full};
+use super::head::HeadOptions;
 use super::options::WalFsync;
 use commit::Commit;
 use larum_storage_format::IdentitySeed;
-use segment::{Segment, SegmentName};
+use segment::{Segment, SegmentName, segment_bytes};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,7 @@ pub(crate) struct Wal {
     dir: PathBuf,
     seed: IdentitySeed,
     fsync: WalFsync,
+    segment_bytes: u64,
     writer: Mutex<Writer>,
     commit: Commit,
 }
@@ -71,13 +73,7 @@ impl Wal {
     ///
     /// # Errors
     /// If the thread that syncs cannot be started.
-    pub fn new(
-        fs: Arc<dyn Fs>,
-        dir: &Path,
-        seed: IdentitySeed,
-        fsync: WalFsync,
-        generation: u64,
-    ) -> io::Result<Wal> {
+    pub fn new(fs: Arc<dyn Fs>, dir: &Path, options: &HeadOptions, generation: u64) -> io::Result<Wal> {
         let writer = Writer {
             generation,
             next_segment: 0,
@@ -89,10 +85,11 @@ impl Wal {
         Ok(Wal {
             fs,
             dir: dir.to_owned(),
-            seed,
-            fsync,
+            seed: options.seed,
+            fsync: options.fsync,
+            segment_bytes: segment_bytes(options.wal_bytes),
             writer: Mutex::new(writer),
-            commit: Commit::start(fsync)?,
+            commit: Commit::start(options.fsync, options.maintenance)?,
         })
     }
 
@@ -112,7 +109,7 @@ impl Wal {
         if let Some(failure) = self.commit.failure() {
             return Err(wal_failed(failure));
         }
-        if writer.segment.as_ref().is_some_and(|segment| !segment.has_room(frame.len())) {
+        if writer.segment.as_ref().is_some_and(|segment| !segment.has_room(frame.len(), self.segment_bytes)) {
             self.finish_segment(&mut writer);
         }
         if writer.segment.is_none() {
@@ -137,7 +134,7 @@ impl Wal {
         let name = SegmentName { generation: writer.generation, segment: writer.next_segment };
         // What a failure leaves behind must not be in the way of the next try.
         writer.next_segment += 1;
-        let segment = Segment::create(self.fs.as_ref(), &self.dir, name, self.seed)?;
+        let segment = Segment::create(self.fs.as_ref(), &self.dir, name, self.seed, self.segment_bytes)?;
         if self.fsync != WalFsync::Never
             && let Err(e) = self.fs.sync_dir(&self.dir)
         {
@@ -189,6 +186,14 @@ impl Wal {
         let (syncs, sync_time) = self.commit.syncs();
         let failures = writer.failures + u64::from(self.commit.failure().is_some());
         WalStats { segment: u64::from(writer.next_segment.saturating_sub(1)), syncs, sync_time, failures }
+    }
+
+    /// Syncs what was written, unless a thread does.
+    ///
+    /// # Errors
+    /// If this sync or an earlier one failed.
+    pub fn sync(&self) -> io::Result<()> {
+        self.commit.sync()
     }
 
     /// Syncs what was written and takes nothing any more.

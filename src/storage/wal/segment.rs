@@ -7,8 +7,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A segment is preallocated and filled up to this, unless a single frame is longer.
-pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
+/// The longest segment, unless a single frame is longer.
+const SEGMENT_BYTES_MAX: u64 = 8 << 20;
+
+/// The shortest.
+const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+
+/// A segment is preallocated and filled up to this, where the WAL is cut after `wal_bytes`.
+pub(super) fn segment_bytes(wal_bytes: u64) -> u64 {
+    (wal_bytes / 8).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+}
 
 /// `GENERATION-SEGMENT.wal`, decimal with leading zeros, so that names sort as they were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,11 +53,17 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Creates a segment with its header.
-    pub fn create(fs: &dyn Fs, dir: &Path, name: SegmentName, seed: IdentitySeed) -> io::Result<Segment> {
+    pub fn create(
+        fs: &dyn Fs,
+        dir: &Path,
+        name: SegmentName,
+        seed: IdentitySeed,
+        segment_bytes: u64,
+    ) -> io::Result<Segment> {
         let path = name.path(dir);
         let file: Arc<dyn WriteFile> = fs.create(&path)?.into();
         let header = SegmentHeader { seed, generation: name.generation, segment: name.segment };
-        let begun = file.preallocate(SEGMENT_BYTES).and_then(|()| file.append(&header.encode()));
+        let begun = file.preallocate(segment_bytes).and_then(|()| file.append(&header.encode()));
         if let Err(e) = begun {
             let _ = fs.remove(&path);
             return Err(at_path(&path)(e));
@@ -58,8 +72,8 @@ impl Segment {
     }
 
     /// Whether the segment takes a frame of this length. An empty one takes any.
-    pub fn has_room(&self, frame_bytes: usize) -> bool {
-        self.len == SegmentHeader::BYTES as u64 || self.len + frame_bytes as u64 <= SEGMENT_BYTES
+    pub fn has_room(&self, frame_bytes: usize, segment_bytes: u64) -> bool {
+        self.len == SegmentHeader::BYTES as u64 || self.len + frame_bytes as u64 <= segment_bytes
     }
 
     /// Writes a frame in one call.
