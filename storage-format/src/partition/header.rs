@@ -187,6 +187,13 @@ impl PartitionHeader {
         })
     }
 
+    /// The sections by their names in FORMAT.md, with their lengths in bytes, in the order of the file.
+    pub fn section_bytes(&self) -> [(&'static str, u64); SECTIONS] {
+        const NAMES: [&str; SECTIONS] =
+            ["DATA", "TSCOL", "TSDIR", "TSREF", "DIR", "SYMBOLS", "SERIES", "POSTINGS", "CRC"];
+        std::array::from_fn(|i| (NAMES[i], self.sections[i].end - self.sections[i].start))
+    }
+
     /// Where a section lies in the file.
     pub(crate) fn section(&self, section: Section) -> Range<u64> {
         self.sections[section as usize].clone()
@@ -254,6 +261,15 @@ mod tests {
         let bytes = example().encode();
         assert_eq!(bytes.len() % 64, 0);
         assert_eq!(PartitionHeader::decode(&bytes), Ok(example()));
+    }
+
+    #[test]
+    fn sections_have_the_names_of_the_specification() {
+        let names = example().section_bytes().map(|(name, bytes)| {
+            assert_eq!(bytes, 7);
+            name
+        });
+        assert!(include_str!("../../FORMAT.md").contains(&format!("ids 1 to 9: {}", names.join(", "))));
     }
 
     #[test]

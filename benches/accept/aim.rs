@@ -1,0 +1,72 @@
+//! What a figure should be, and whether it is.
+
+use std::fmt;
+
+/// An aim.
+#[derive(Debug, Clone, Copy)]
+pub enum Aim {
+    /// The figure is at most this.
+    AtMost(f64),
+    /// The figure is at least this.
+    AtLeast(f64),
+    /// The figure is at most so many times VictoriaMetrics'.
+    AtMostTimes(f64),
+    /// The figure is at least so many times VictoriaMetrics'.
+    AtLeastTimes(f64),
+}
+
+/// Whether the aim is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Met,
+    /// It is not.
+    Missed,
+    /// It is not, and the better peer's figure is better than ours.
+    Worse,
+    /// Ours, or the one it is compared with, is not there.
+    NotMeasured,
+}
+
+impl Aim {
+    /// Judges our figure by VictoriaMetrics' and by all peers'.
+    pub fn verdict(self, ours: Option<f64>, victoria_metrics: Option<f64>, peers: &[f64]) -> Verdict {
+        let Some(ours) = ours else { return Verdict::NotMeasured };
+        let less_is_better = matches!(self, Aim::AtMost(_) | Aim::AtMostTimes(_));
+        let (border, factor) = match self {
+            Aim::AtMost(border) | Aim::AtLeast(border) => (Some(border), 1.0),
+            Aim::AtMostTimes(factor) | Aim::AtLeastTimes(factor) => (victoria_metrics, factor),
+        };
+        let Some(border) = border.map(|border| border * factor) else { return Verdict::NotMeasured };
+        let beats = |a: f64, b: f64| if less_is_better { a < b } else { a > b };
+        if !beats(border, ours) {
+            Verdict::Met
+        } else if peers.iter().any(|&peer| beats(peer, ours)) {
+            Verdict::Worse
+        } else {
+            Verdict::Missed
+        }
+    }
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Aim::AtMost(border) => write!(f, "<= {border}"),
+            Aim::AtLeast(border) => write!(f, ">= {border}"),
+            Aim::AtMostTimes(factor) => write!(f, "<= {factor} x VM"),
+            Aim::AtLeastTimes(factor) => write!(f, ">= {factor} x VM"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Met => "met",
+            Verdict::Missed => "missed",
+            Verdict::Worse => "WORSE than a peer",
+            Verdict::NotMeasured => "not measured",
+        })
+    }
+}

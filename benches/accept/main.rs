@@ -1,0 +1,122 @@
+//! Prints every aim with what was measured: ours, the peers' in the same run, the ratio, the verdict,
+//! and the command that measured it. `make accept`; `benches/README.md` says how to read it.
+//!
+//! Servers are measured by the load generator in `../shared/judge`, one after the other in each
+//! round, so that what else the machine does hits all of them; the library by the benches beside
+//! this folder. Several rounds give medians.
+
+mod aim;
+mod bench;
+mod judge;
+mod kills;
+mod report;
+mod rows;
+mod server;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use clap::Parser;
+use report::Report;
+use rows::{By, ROWS};
+use server::Server;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measures Larum and its peers against the aims, and prints a table.
+#[derive(Parser)]
+#[command(name = "accept", bin_name = "make accept ARGS=\"...\"")]
+struct Args {
+    /// Groups of rows, or parts of a row's name; all rows if none is given.
+    rows: Vec<String>,
+    /// Small data sets and one round: minutes instead of hours, and rougher figures.
+    #[arg(long)]
+    quick: bool,
+    /// So many rounds; three unless --quick.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Leave out a peer: `prometheus` takes most of the time.
+    #[arg(long, value_name = "SERVER")]
+    without: Vec<Server>,
+    /// Keep the rows, all rounds and the load generator's results in this file.
+    #[arg(long, value_name = "FILE.json")]
+    out: Option<PathBuf>,
+    /// Where data sets and servers' data go while it runs (some GB; removed at the end).
+    #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target"))]
+    work: PathBuf,
+    /// A load generator that is built already.
+    #[arg(long, value_name = "PROGRAM", env = "JUDGE")]
+    judge: Option<PathBuf>,
+    /// Only list the rows.
+    #[arg(long)]
+    list: bool,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let wanted = |row: &&rows::Row| {
+        args.rows.is_empty() || args.rows.iter().any(|word| row.group == *word || row.what.contains(&**word))
+    };
+    let mut report = Report::new(ROWS.iter().filter(wanted), args.quick);
+    if report.rows.is_empty() {
+        eprintln!("accept: no row is called {:?}; --list lists them", args.rows);
+        return ExitCode::from(2);
+    }
+    if args.list {
+        report.rows.iter().for_each(|measured| println!("{:<8} {}", measured.row.group, measured.row.what));
+        return ExitCode::SUCCESS;
+    }
+    match measure(&args, &mut report) {
+        Ok(()) => report.finish(args.out.as_deref()),
+        Err(error) => {
+            eprintln!("accept: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Fills in the report. What cannot be measured is noted there; an error is one that leaves no report.
+fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
+    let folder = tempfile::Builder::new().prefix("accept-").tempdir_in(&args.work);
+    let folder = folder.map_err(|e| format!("no temporary folder in {}: {e}", args.work.display()))?;
+    let runs = report.distinct(|by| if let By::Judge(run, _) = by { Some(*run) } else { None });
+    let benches = report.distinct(|by| if let By::Bench(bench, _) = by { Some(*bench) } else { None });
+    let kills = report.rows.iter().any(|measured| matches!(measured.row.by, By::Kills));
+
+    let servers = server::bring(&args.without);
+    let judge = match runs.is_empty() {
+        true => None,
+        false => judge::Judge::bring(args.judge.as_deref(), folder.path(), args.quick)
+            .map_err(|why| eprintln!("accept: NOTICE: servers are not measured: {why}"))
+            .ok(),
+    };
+    let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 3 });
+    for round in 1..=rounds {
+        for bench in &benches {
+            eprintln!("accept: round {round} of {rounds}: bench {bench}");
+            match bench::run(bench) {
+                Ok(figures) => report.take_bench(bench, &figures),
+                Err(why) => eprintln!("accept: NOTICE: {why}"),
+            }
+        }
+        for (run, server) in runs.iter().flat_map(|run| servers.iter().map(move |server| (run, *server))) {
+            let Some(judge) = &judge else { continue };
+            eprintln!("accept: round {round} of {rounds}: {}, {server:?}", run.set.name);
+            match judge.run(run, server) {
+                Ok(result) => report.take_judge(run, server, result),
+                Err(why) => eprintln!("accept: NOTICE: {why}"),
+            }
+        }
+    }
+    if kills {
+        let times = if args.quick { 10 } else { 50 };
+        // A server that does not come up panics in there; the other rows are still worth printing.
+        match std::thread::spawn(move || kills::lost(times)).join() {
+            Ok(lost) => report.take_kills(lost),
+            Err(_) => eprintln!("accept: NOTICE: the kills ended early, see above"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! What was measured, and the table of it.
+
+use crate::aim::Verdict;
+use crate::judge::Run;
+use crate::rows::{By, Row};
+use crate::server::Server;
+use crate::{bench, judge};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A row with its figures.
+pub struct Measured {
+    /// The row.
+    pub row: &'static Row,
+    /// One figure a round.
+    figures: BTreeMap<Server, Vec<f64>>,
+}
+
+/// Everything that is printed at the end.
+pub struct Report {
+    /// The rows that were asked for.
+    pub rows: Vec<Measured>,
+    quick: bool,
+    /// Results of the load generator, as they are.
+    runs: Vec<Value>,
+}
+
+impl Report {
+    /// A report on `rows` without any figures.
+    pub fn new(rows: impl Iterator<Item = &'static Row>, quick: bool) -> Report {
+        let rows = rows.map(|row| Measured { row, figures: BTreeMap::new() }).collect();
+        Report { rows, quick, runs: Vec::new() }
+    }
+
+    /// What the rows are measured by, as far as `what` picks it, each once, in the order of the rows.
+    pub fn distinct<T: PartialEq>(&self, what: impl Fn(&'static By) -> Option<T>) -> Vec<T> {
+        let mut found = Vec::new();
+        for item in self.rows.iter().filter_map(|measured| what(&measured.row.by)) {
+            if !found.contains(&item) {
+                found.push(item);
+            }
+        }
+        found
+    }
+
+    /// Takes in the rows that a bench printed.
+    pub fn take_bench(&mut self, bench: &str, printed: &[(String, f64)]) {
+        for measured in &mut self.rows {
+            if let By::Bench(its_bench, name) = measured.row.by
+                && its_bench == bench
+            {
+                match printed.iter().find(|(printed, _)| printed == name) {
+                    Some((_, figure)) => measured.take(Server::Larum, *figure),
+                    None => eprintln!("accept: NOTICE: bench {bench} printed no row {name:?}"),
+                }
+            }
+        }
+    }
+
+    /// Takes in the result of a run of the load generator.
+    pub fn take_judge(&mut self, run: &Run, server: Server, result: Value) {
+        for measured in &mut self.rows {
+            if let By::Judge(its_run, figure) = &measured.row.by
+                && *its_run == run
+                && let Some(figure) = figure.of(&result, server)
+            {
+                measured.take(server, figure);
+            }
+        }
+        self.runs.push(result);
+    }
+
+    /// Takes in how many samples the kills lost.
+    pub fn take_kills(&mut self, lost: u64) {
+        for measured in self.rows.iter_mut().filter(|measured| matches!(measured.row.by, By::Kills)) {
+            measured.take(Server::Larum, lost as f64);
+        }
+    }
+
+    /// Prints the table, and keeps everything in `out`. Fails if a row is worse than a peer or was
+    /// not measured.
+    pub fn finish(&self, out: Option<&Path>) -> ExitCode {
+        println!("| group | what | aim | Larum | VictoriaMetrics | Prometheus | x VM | | by |");
+        println!("| --- | --- | --- | ---: | ---: | ---: | ---: | --- | ---: |");
+        let commands = self.distinct(|by| Some(self.command(by)));
+        for measured in &self.rows {
+            let row = measured.row;
+            let by =
+                commands.iter().position(|command| *command == self.command(&row.by)).unwrap_or_default();
+            let figures = Server::ALL.map(|server| show(measured.median(server))).join(" | ");
+            let (ratio, verdict) = (show(measured.ratio()), measured.verdict());
+            println!(
+                "| {} | {} | {} {} | {figures} | {ratio} | {verdict} | {} |",
+                row.group,
+                row.what,
+                row.aim,
+                row.unit,
+                by + 1
+            );
+        }
+        println!();
+        for (i, command) in commands.iter().enumerate() {
+            println!("{}. `{command}`", i + 1);
+        }
+        println!();
+        self.print_surroundings();
+        if let Some(out) = out
+            && let Err(error) = std::fs::write(out, format!("{:#}\n", self.json()))
+        {
+            eprintln!("accept: {}: {error}", out.display());
+            return ExitCode::from(2);
+        }
+        let bad = |measured: &Measured| matches!(measured.verdict(), Verdict::Worse | Verdict::NotMeasured);
+        if self.rows.iter().any(bad) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    /// What a reader must know of the machine to believe the figures.
+    fn print_surroundings(&self) {
+        let sum = |pointer: &str| -> f64 {
+            self.runs.iter().filter_map(|run| run.pointer(pointer)?.as_f64()).sum()
+        };
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let rounds = self.rows.iter().flat_map(|measured| measured.figures.values()).map(Vec::len).max();
+        println!("Medians of {} rounds on {cores} cores.", rounds.unwrap_or_default());
+        if self.quick {
+            println!(
+                "Small data sets (--quick): only what does not depend on size is comparable with its aim."
+            );
+        }
+        if !self.runs.is_empty() {
+            println!(
+                "Other processes took {:.1} CPU s during {:.1} s of loading.",
+                sum("/load/other_cpu_s"),
+                sum("/load/seconds")
+            );
+        }
+    }
+
+    fn command(&self, by: &By) -> String {
+        match by {
+            By::Judge(run, _) => judge::command(run, self.quick),
+            By::Bench(bench, _) => bench::command(bench),
+            By::Kills => "cargo bench --bench accept -- kills".to_owned(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let rows = self.rows.iter().map(|measured| {
+            let row = measured.row;
+            let figures = measured.figures.iter();
+            let figures: serde_json::Map<String, Value> =
+                figures.map(|(server, figures)| (format!("{server:?}"), json!(figures))).collect();
+            json!({
+                "group": row.group, "what": row.what, "aim": row.aim.to_string(), "unit": row.unit,
+                "figures": figures, "ratio": measured.ratio(), "verdict": measured.verdict().to_string(),
+                "command": self.command(&row.by),
+            })
+        });
+        json!({ "quick": self.quick, "rows": rows.collect::<Vec<_>>(), "runs": self.runs })
+    }
+}
+
+impl Measured {
+    fn take(&mut self, server: Server, figure: f64) {
+        self.figures.entry(server).or_default().push(figure);
+    }
+
+    fn median(&self, server: Server) -> Option<f64> {
+        let mut sorted = self.figures.get(&server)?.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (low, high) = (sorted.get((sorted.len() - 1) / 2)?, sorted.get(sorted.len() / 2)?);
+        Some((low + high) / 2.0)
+    }
+
+    /// Ours to VictoriaMetrics'.
+    fn ratio(&self) -> Option<f64> {
+        let theirs = self.median(Server::VictoriaMetrics).filter(|theirs| *theirs != 0.0)?;
+        Some(self.median(Server::Larum)? / theirs)
+    }
+
+    fn verdict(&self) -> Verdict {
+        let [ours, victoria_metrics, prometheus] = Server::ALL.map(|server| self.median(server));
+        let peers: Vec<f64> = victoria_metrics.into_iter().chain(prometheus).collect();
+        self.row.aim.verdict(ours, victoria_metrics, &peers)
+    }
+}
+
+/// A figure with four digits that count.
+fn show(figure: Option<f64>) -> String {
+    let Some(figure) = figure else { return "-".to_owned() };
+    let decimals = (3.0 - figure.abs().log10().floor()).clamp(0.0, 4.0);
+    format!("{figure:.*}", decimals as usize)
+}
