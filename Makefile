@@ -1,6 +1,6 @@
 # Everything a developer needs, the same in CI.
 
-.PHONY: help run build test fmt lint unit servers bench fuzz clean
+.PHONY: help run build test fmt lint unit servers bench accept fuzz clean
 
 help:               ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -32,6 +32,9 @@ unit:
 
 bench:              ## the benchmarks of benches/README.md
 	cargo bench
+
+accept:             ## measure every aim, beside the peers (rows and flags: make accept ARGS="disk --quick"); see benches/README.md
+	cargo bench --bench accept -- --run $(ARGS)
 
 fuzz:               ## run every fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)
 	cd fuzz && for target in $$(cargo +nightly fuzz list); do \

@@ -6,13 +6,13 @@ use std::fmt;
 #[derive(Debug, Clone, Copy)]
 pub enum Aim {
     /// The figure is at most this.
-    AtMost(f64),
+    Max(f64),
     /// The figure is at least this.
-    AtLeast(f64),
+    Min(f64),
     /// The figure is at most so many times VictoriaMetrics'.
-    AtMostTimes(f64),
+    MaxTimes(f64),
     /// The figure is at least so many times VictoriaMetrics'.
-    AtLeastTimes(f64),
+    MinTimes(f64),
 }
 
 /// Whether the aim is reached.
@@ -32,10 +32,10 @@ impl Aim {
     /// Judges our figure by VictoriaMetrics' and by all peers'.
     pub fn verdict(self, ours: Option<f64>, victoria_metrics: Option<f64>, peers: &[f64]) -> Verdict {
         let Some(ours) = ours else { return Verdict::NotMeasured };
-        let less_is_better = matches!(self, Aim::AtMost(_) | Aim::AtMostTimes(_));
+        let less_is_better = matches!(self, Aim::Max(_) | Aim::MaxTimes(_));
         let (border, factor) = match self {
-            Aim::AtMost(border) | Aim::AtLeast(border) => (Some(border), 1.0),
-            Aim::AtMostTimes(factor) | Aim::AtLeastTimes(factor) => (victoria_metrics, factor),
+            Aim::Max(border) | Aim::Min(border) => (Some(border), 1.0),
+            Aim::MaxTimes(factor) | Aim::MinTimes(factor) => (victoria_metrics, factor),
         };
         let Some(border) = border.map(|border| border * factor) else { return Verdict::NotMeasured };
         let beats = |a: f64, b: f64| if less_is_better { a < b } else { a > b };
@@ -52,10 +52,10 @@ impl Aim {
 impl fmt::Display for Aim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Aim::AtMost(border) => write!(f, "<= {border}"),
-            Aim::AtLeast(border) => write!(f, ">= {border}"),
-            Aim::AtMostTimes(factor) => write!(f, "<= {factor} x VM"),
-            Aim::AtLeastTimes(factor) => write!(f, ">= {factor} x VM"),
+            Aim::Max(border) => write!(f, "<= {border}"),
+            Aim::Min(border) => write!(f, ">= {border}"),
+            Aim::MaxTimes(factor) => write!(f, "<= {factor} x VM"),
+            Aim::MinTimes(factor) => write!(f, ">= {factor} x VM"),
         }
     }
 }

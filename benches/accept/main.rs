@@ -46,9 +46,9 @@ struct Args {
     /// A load generator that is built already.
     #[arg(long, value_name = "PROGRAM", env = "JUDGE")]
     judge: Option<PathBuf>,
-    /// Only list the rows.
+    /// Measure. Without this the rows are only listed, for plain `cargo bench` runs this as well.
     #[arg(long)]
-    list: bool,
+    run: bool,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -61,10 +61,10 @@ fn main() -> ExitCode {
     };
     let mut report = Report::new(ROWS.iter().filter(wanted), args.quick);
     if report.rows.is_empty() {
-        eprintln!("accept: no row is called {:?}; --list lists them", args.rows);
+        eprintln!("accept: no row is called {:?}", args.rows);
         return ExitCode::from(2);
     }
-    if args.list {
+    if !args.run {
         report.rows.iter().for_each(|measured| println!("{:<8} {}", measured.row.group, measured.row.what));
         return ExitCode::SUCCESS;
     }
@@ -79,6 +79,7 @@ fn main() -> ExitCode {
 
 /// Fills in the report. What cannot be measured is noted there; an error is one that leaves no report.
 fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
+    std::fs::create_dir_all(&args.work).map_err(|e| format!("{}: {e}", args.work.display()))?;
     let folder = tempfile::Builder::new().prefix("accept-").tempdir_in(&args.work);
     let folder = folder.map_err(|e| format!("no temporary folder in {}: {e}", args.work.display()))?;
     let runs = report.distinct(|by| if let By::Judge(run, _) = by { Some(*run) } else { None });

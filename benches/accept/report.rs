@@ -142,7 +142,7 @@ impl Report {
         match by {
             By::Judge(run, _) => judge::command(run, self.quick),
             By::Bench(bench, _) => bench::command(bench),
-            By::Kills => "cargo bench --bench accept -- kills".to_owned(),
+            By::Kills => "cargo bench --bench accept -- --run kills".to_owned(),
         }
     }
 

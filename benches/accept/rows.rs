@@ -3,7 +3,7 @@
 //! Aims are those of the project's plan. An absolute figure that depends on the machine (CPU,
 //! throughput) is turned into a ratio to VictoriaMetrics; memory, disk and latency stay as they are.
 
-use crate::aim::Aim::{self, AtLeast, AtLeastTimes, AtMost, AtMostTimes};
+use crate::aim::Aim::{self, Max, MaxTimes, Min, MinTimes};
 use crate::judge::{Figure, Run, Set};
 
 /// A row of the table.
@@ -93,52 +93,52 @@ const fn at(pointer: &'static str) -> Figure {
 /// All rows, in the order they are printed.
 #[rustfmt::skip]
 pub static ROWS: &[Row] = &[
-    bench("append", "known series, one thread, no WAL", AtLeast(15.0), "Msamples/s", ("ingest", "known series, no wal, 1 thread")),
-    bench("append", "known series, one thread, WAL", AtLeast(10.0), "Msamples/s", ("ingest", "known series, wal, 1 thread")),
-    bench("append", "two threads to one, no WAL", AtLeast(1.7), "x", ("ingest", "known series, no wal, 2 threads to 1")),
-    bench("append", "two threads to one, WAL", AtLeast(1.7), "x", ("ingest", "known series, wal, 2 threads to 1")),
-    bench("append", "new series with 10 label pairs", AtMost(2.0), "us", ("ingest", "new series")),
-    bench("append", "shuffled with holes to ordered, memory", AtMost(1.3), "x", ("ingest", "shuffled with holes, memory")),
-    bench("append", "shuffled with holes to ordered, disk", AtMost(1.3), "x", ("ingest", "shuffled with holes, disk")),
+    bench("append", "known series, one thread, no WAL", Min(15.0), "Msamples/s", ("ingest", "known series, no wal, 1 thread")),
+    bench("append", "known series, one thread, WAL", Min(10.0), "Msamples/s", ("ingest", "known series, wal, 1 thread")),
+    bench("append", "two threads to one, no WAL", Min(1.7), "x", ("ingest", "known series, no wal, 2 threads to 1")),
+    bench("append", "two threads to one, WAL", Min(1.7), "x", ("ingest", "known series, wal, 2 threads to 1")),
+    bench("append", "new series with 10 label pairs", Max(2.0), "us", ("ingest", "new series")),
+    bench("append", "shuffled with holes to ordered, memory", Max(1.3), "x", ("ingest", "shuffled with holes, memory")),
+    bench("append", "shuffled with holes to ordered, disk", Max(1.3), "x", ("ingest", "shuffled with holes, disk")),
 
-    judge("ingest", "throughput, 50k series (the loader may be the limit)", AtLeastTimes(6.0), "samples/s", &STEADY_LEFT, at("/load/samples_per_s")),
-    judge("ingest", "throughput, 400k new series (the loader may be the limit)", AtLeastTimes(8.0), "samples/s", &NEW_LEFT, at("/load/samples_per_s")),
+    judge("ingest", "throughput, 50k series (the loader may be the limit)", MinTimes(6.0), "samples/s", &STEADY_LEFT, at("/load/samples_per_s")),
+    judge("ingest", "throughput, 400k new series (the loader may be the limit)", MinTimes(8.0), "samples/s", &NEW_LEFT, at("/load/samples_per_s")),
 
-    judge("cpu", "server CPU while loading, 50k series", AtMostTimes(0.12), "s/Msample", &STEADY_LEFT, at("/load/server_cpu_s_per_msample")),
-    judge("cpu", "the same with forced merge, 50k series", AtMostTimes(0.15), "s/Msample", &STEADY_MERGED, at("/cpu_s_per_msample_with_background")),
-    judge("cpu", "server CPU while loading, 400k new series", AtMostTimes(0.13), "s/Msample", &NEW_LEFT, at("/load/server_cpu_s_per_msample")),
-    judge("cpu", "the same with forced merge, 400k new series", AtMostTimes(0.15), "s/Msample", &NEW_MERGED, at("/cpu_s_per_msample_with_background")),
+    judge("cpu", "server CPU while loading, 50k series", MaxTimes(0.12), "s/Msample", &STEADY_LEFT, at("/load/server_cpu_s_per_msample")),
+    judge("cpu", "the same with forced merge, 50k series", MaxTimes(0.15), "s/Msample", &STEADY_MERGED, at("/cpu_s_per_msample_with_background")),
+    judge("cpu", "server CPU while loading, 400k new series", MaxTimes(0.13), "s/Msample", &NEW_LEFT, at("/load/server_cpu_s_per_msample")),
+    judge("cpu", "the same with forced merge, 400k new series", MaxTimes(0.15), "s/Msample", &NEW_MERGED, at("/cpu_s_per_msample_with_background")),
 
-    judge("latency", "request p99, 50k series", AtMost(15.0), "ms", &STEADY_LEFT, at("/load/latency_ms_p99")),
-    judge("latency", "request max, 50k series", AtMost(100.0), "ms", &STEADY_LEFT, at("/load/latency_ms_max")),
-    judge("latency", "request p99, 5 h of 50k series, cutting meanwhile", AtMost(15.0), "ms", &LONG_LEFT, at("/load/latency_ms_p99")),
-    judge("latency", "request max, 5 h of 50k series, cutting meanwhile", AtMost(100.0), "ms", &LONG_LEFT, at("/load/latency_ms_max")),
-    bench("latency", "append p99 while cutting and merging", AtMost(15.0), "ms", ("merge", "append while cutting and merging, p99")),
-    bench("latency", "append max while cutting and merging", AtMost(100.0), "ms", ("merge", "append while cutting and merging, max")),
+    judge("latency", "request p99, 50k series", Max(15.0), "ms", &STEADY_LEFT, at("/load/latency_ms_p99")),
+    judge("latency", "request max, 50k series", Max(100.0), "ms", &STEADY_LEFT, at("/load/latency_ms_max")),
+    judge("latency", "request p99, 5 h of 50k series, cutting meanwhile", Max(15.0), "ms", &LONG_LEFT, at("/load/latency_ms_p99")),
+    judge("latency", "request max, 5 h of 50k series, cutting meanwhile", Max(100.0), "ms", &LONG_LEFT, at("/load/latency_ms_max")),
+    bench("latency", "append p99 while cutting and merging", Max(15.0), "ms", ("merge", "append while cutting and merging, p99")),
+    bench("latency", "append max while cutting and merging", Max(100.0), "ms", ("merge", "append while cutting and merging, max")),
 
-    judge("memory", "RSS empty", AtMost(15.0), "MB", &STEADY_LEFT, Figure::At("/mem_empty/rss", MB)),
-    judge("memory", "RSS peak while loading, 50k series", AtMost(100.0), "MB", &STEADY_LEFT, Figure::At("/load/server_rss_peak", MB)),
-    judge("memory", "RSS peak while loading, 400k new series", AtMost(170.0), "MB", &NEW_LEFT, Figure::At("/load/server_rss_peak", MB)),
-    judge("memory", "RSS settled, 50k series", AtMostTimes(0.35), "MB", &STEADY_LEFT, Figure::At("/settle/mem/rss", MB)),
-    judge("memory", "RSS settled, 400k new series", AtMostTimes(0.35), "MB", &NEW_LEFT, Figure::At("/settle/mem/rss", MB)),
-    judge("memory", "RSS settled after a forced merge, 50k series", AtMostTimes(0.35), "MB", &STEADY_MERGED, Figure::At("/mem_after_load_settled/rss", MB)),
-    judge("memory", "RSS settled after a forced merge, 400k new series", AtMostTimes(0.35), "MB", &NEW_MERGED, Figure::At("/mem_after_load_settled/rss", MB)),
-    judge("memory", "RSS idle after a restart, 50k series", AtMost(50.0), "MB", &STEADY_LEFT, Figure::At("/idle/mem/rss", MB)),
-    judge("memory", "RSS idle after a restart, 400k new series", AtMost(80.0), "MB", &NEW_LEFT, Figure::At("/idle/mem/rss", MB)),
+    judge("memory", "RSS empty", Max(15.0), "MB", &STEADY_LEFT, Figure::At("/mem_empty/rss", MB)),
+    judge("memory", "RSS peak while loading, 50k series", Max(100.0), "MB", &STEADY_LEFT, Figure::At("/load/server_rss_peak", MB)),
+    judge("memory", "RSS peak while loading, 400k new series", Max(170.0), "MB", &NEW_LEFT, Figure::At("/load/server_rss_peak", MB)),
+    judge("memory", "RSS settled, 50k series", MaxTimes(0.35), "MB", &STEADY_LEFT, Figure::At("/settle/mem/rss", MB)),
+    judge("memory", "RSS settled, 400k new series", MaxTimes(0.35), "MB", &NEW_LEFT, Figure::At("/settle/mem/rss", MB)),
+    judge("memory", "RSS settled after a forced merge, 50k series", MaxTimes(0.35), "MB", &STEADY_MERGED, Figure::At("/mem_after_load_settled/rss", MB)),
+    judge("memory", "RSS settled after a forced merge, 400k new series", MaxTimes(0.35), "MB", &NEW_MERGED, Figure::At("/mem_after_load_settled/rss", MB)),
+    judge("memory", "RSS idle after a restart, 50k series", Max(50.0), "MB", &STEADY_LEFT, Figure::At("/idle/mem/rss", MB)),
+    judge("memory", "RSS idle after a restart, 400k new series", Max(80.0), "MB", &NEW_LEFT, Figure::At("/idle/mem/rss", MB)),
 
-    judge("disk", "timestamps and values, 5 h with jitter, merged", AtMostTimes(0.40), "B/sample", &LONG_MERGED, Figure::DataBytes),
-    judge("disk", "whole folder, 5 h with jitter, merged", AtMostTimes(0.60), "B/sample", &LONG_MERGED, Figure::FolderBytes),
-    judge("disk", "whole folder, 5 h with jitter, nothing forced", AtMostTimes(0.70), "B/sample", &LONG_LEFT, at("/disk_after_settle/bytes_per_sample")),
-    judge("disk", "whole folder, random full-mantissa floats, merged", AtMost(7.2), "B/sample", &NOISE_MERGED, Figure::FolderBytes),
+    judge("disk", "timestamps and values, 5 h with jitter, merged", MaxTimes(0.40), "B/sample", &LONG_MERGED, Figure::DataBytes),
+    judge("disk", "whole folder, 5 h with jitter, merged", MaxTimes(0.60), "B/sample", &LONG_MERGED, Figure::FolderBytes),
+    judge("disk", "whole folder, 5 h with jitter, nothing forced", MaxTimes(0.70), "B/sample", &LONG_LEFT, at("/disk_after_settle/bytes_per_sample")),
+    judge("disk", "whole folder, random full-mantissa floats, merged", Max(7.2), "B/sample", &NOISE_MERGED, Figure::FolderBytes),
 
-    bench("scan", "full scan from mapped files, one core", AtLeast(800.0), "Msamples/s", ("scan", "full scan from mapped files")),
+    bench("scan", "full scan from mapped files, one core", Min(800.0), "Msamples/s", ("scan", "full scan from mapped files")),
 
-    judge("open", "kill -9 to the first answer, 50k series x 2 h", AtMost(1000.0), "ms", &STEADY_LEFT, at("/restart_kill9_settled/first_query_ms")),
-    judge("open", "kill -9 to the first answer, 50k series x 5 h", AtMost(1000.0), "ms", &LONG_LEFT, at("/restart_kill9_settled/first_query_ms")),
-    judge("open", "kill -9 to the first answer, 400k new series", AtMost(1000.0), "ms", &NEW_LEFT, at("/restart_kill9_settled/first_query_ms")),
-    bench("open", "after kill -9, WAL at its bound, 400k series, to the first write and query", AtMost(1000.0), "ms", ("open", "open after kill, 400000 series")),
-    bench("open", "after a clean stop, 365 partitions", AtMost(100.0), "ms", ("open", "open after clean stop, 365 partitions")),
+    judge("open", "kill -9 to the first answer, 50k series x 2 h", Max(1000.0), "ms", &STEADY_LEFT, at("/restart_kill9_settled/first_query_ms")),
+    judge("open", "kill -9 to the first answer, 50k series x 5 h", Max(1000.0), "ms", &LONG_LEFT, at("/restart_kill9_settled/first_query_ms")),
+    judge("open", "kill -9 to the first answer, 400k new series", Max(1000.0), "ms", &NEW_LEFT, at("/restart_kill9_settled/first_query_ms")),
+    bench("open", "after kill -9, WAL at its bound, 400k series, to the first write and query", Max(1000.0), "ms", ("open", "open after kill, 400000 series")),
+    bench("open", "after a clean stop, 365 partitions", Max(100.0), "ms", ("open", "open after clean stop, 365 partitions")),
 
-    judge("lost", "acknowledged samples lost, kill -9 at the last answer", AtMost(0.0), "samples", &STEADY_LEFT, at("/crash/lost")),
-    Row { group: "lost", what: "acknowledged samples lost, kills under load", aim: AtMost(0.0), unit: "samples", by: By::Kills },
+    judge("lost", "acknowledged samples lost, kill -9 at the last answer", Max(0.0), "samples", &STEADY_LEFT, at("/crash/lost")),
+    Row { group: "lost", what: "acknowledged samples lost, kills under load", aim: Max(0.0), unit: "samples", by: By::Kills },
 ];
