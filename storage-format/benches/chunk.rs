@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p larum-storage-format --bench chunk`
 
+use larum_storage_format::IdentitySeed;
 use larum_storage_format::chunk::{Packing, decode_floats, encode_floats};
 use larum_storage_format::timestamps::{TimestampReader, TimestampWriter};
 use std::time::{Duration, Instant};
@@ -126,7 +127,7 @@ fn timestamps() {
     let columns: Vec<Vec<i64>> =
         (0..500).map(|_| (0..480).map(|i| 15_000 * i + random.below(6) as i64).collect()).collect();
     let write = || {
-        let mut writer = TimestampWriter::default();
+        let mut writer = TimestampWriter::new(IdentitySeed(1));
         columns.iter().for_each(|column| {
             writer.add(column);
         });

@@ -7,9 +7,10 @@
 
 use crate::cursor::{Cursor, DecodeError};
 use crate::ints::{Packing, decode_ints, encode_ints};
+use crate::series_id::IdentitySeed;
 use std::collections::HashMap;
 use std::sync::Arc;
-use xxhash_rust::xxh3::Xxh3Builder;
+use xxhash_rust::xxh3::{Xxh3, Xxh3Builder};
 
 /// The most samples of a chunk, and so the longest timestamp column.
 pub const MAX_CHUNK_SAMPLES: usize = 4096;
@@ -18,9 +19,16 @@ pub const MAX_CHUNK_SAMPLES: usize = 4096;
 /// (`u32 column | u16 start | u16 n`).
 const ENTRY_BYTES: usize = 8;
 
-/// So many timestamps may wait for their place. Where every series has times of its own, this
-/// bounds the writer's memory; where series share them, it is never reached.
+/// So many timestamps may wait for their place. A day of some fifty targets fits; of the runs of
+/// more, a shorter one may miss the column that would hold it.
 const WAITING_MAX: usize = 256 * 1024;
+
+/// So many runs may wait, which bounds the memory where runs are short.
+const WAITING_RUNS_MAX: usize = 16 * 1024;
+
+/// So many runs are known again after they got their column, in some two megabytes. The first ones
+/// stay: series are written metric by metric, and each metric brings the runs of all targets anew.
+const SETTLED_MAX: usize = 7 << 13;
 
 /// So many columns are compared with a run that begins at a timestamp they hold.
 const CANDIDATES_MAX: usize = 8;
@@ -48,17 +56,33 @@ pub struct TimestampSections {
 }
 
 /// Collects the runs of timestamps of a partition's chunks and finds out which are slices of which.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TimestampWriter {
+    seed: IdentitySeed,
     /// Runs that have a number but no column yet.
     waiting: HashMap<Arc<[i64]>, u32, Xxh3Builder>,
     /// Timestamps in `waiting`.
     waiting_len: usize,
+    /// The numbers of runs that have a column. A run is known by a seeded hash of 128 bits, as a
+    /// series is by its identity.
+    settled: HashMap<u128, u32>,
     slices: Vec<TimestampSlice>,
     out: TimestampSections,
 }
 
 impl TimestampWriter {
+    /// A writer for a partition whose identities have this seed.
+    pub fn new(seed: IdentitySeed) -> TimestampWriter {
+        TimestampWriter {
+            seed,
+            waiting: HashMap::default(),
+            waiting_len: 0,
+            settled: HashMap::new(),
+            slices: Vec::new(),
+            out: TimestampSections::default(),
+        }
+    }
+
     /// The number of the slice that holds exactly `timestamps`.
     ///
     /// # Panics
@@ -68,7 +92,12 @@ impl TimestampWriter {
         if let Some(&number) = self.waiting.get(timestamps) {
             return number;
         }
-        if self.waiting_len + timestamps.len() > WAITING_MAX {
+        if !self.settled.is_empty()
+            && let Some(&number) = self.settled.get(&self.hash(timestamps))
+        {
+            return number;
+        }
+        if self.waiting_len + timestamps.len() > WAITING_MAX || self.waiting.len() >= WAITING_RUNS_MAX {
             self.settle();
         }
         let number = self.slices.len() as u32;
@@ -96,17 +125,23 @@ impl TimestampWriter {
         self.waiting_len = 0;
         runs.sort_by_key(|(run, number)| (std::cmp::Reverse(run.len()), *number));
         let mut kept: Vec<(Arc<[i64]>, u32)> = Vec::new();
-        let mut holders: HashMap<i64, Vec<(usize, usize)>, Xxh3Builder> = HashMap::default();
+        // For each timestamp that a run begins with, which columns hold it, and where.
+        let mut holders: HashMap<i64, Vec<(usize, usize)>, Xxh3Builder> =
+            runs.iter().map(|(run, _)| (run[0], Vec::new())).collect();
         for (run, number) in runs {
             let within = holders.get(&run[0]).and_then(|candidates| {
                 candidates.iter().find(|&&(k, start)| kept[k].0[start..].starts_with(&run))
             });
+            if self.settled.len() < SETTLED_MAX {
+                self.settled.insert(self.hash(&run), number);
+            }
             let (column, start) = match within {
                 Some(&(k, start)) => (kept[k].1, start),
                 None => {
                     for (at, &timestamp) in run.iter().enumerate() {
-                        let candidates = holders.entry(timestamp).or_default();
-                        if candidates.len() < CANDIDATES_MAX {
+                        if let Some(candidates) = holders.get_mut(&timestamp)
+                            && candidates.len() < CANDIDATES_MAX
+                        {
                             candidates.push((kept.len(), at));
                         }
                     }
@@ -118,6 +153,18 @@ impl TimestampWriter {
             let slice = &mut self.slices[number as usize];
             (slice.column, slice.start) = (column, start as u16);
         }
+    }
+
+    fn hash(&self, timestamps: &[i64]) -> u128 {
+        let mut hash = Xxh3::with_seed(self.seed.0);
+        let mut bytes = [0; 64 * 8];
+        for some in timestamps.chunks(64) {
+            for (bytes, timestamp) in bytes.as_chunks_mut().0.iter_mut().zip(some) {
+                *bytes = timestamp.to_le_bytes();
+            }
+            hash.update(&bytes[..some.len() * 8]);
+        }
+        hash.digest128()
     }
 
     fn write_column(&mut self, timestamps: &[i64]) -> u32 {
@@ -238,7 +285,7 @@ mod tests {
         let target: Vec<i64> = (0..480).map(|i| 15_000 * i + i * 7 % 5).collect();
         let other: Vec<i64> = (0..480).map(|i| 15_000 * i + 3).collect();
         let runs = [&target[..100], &target, &target[17..], &other, &target[200..201], &target];
-        let mut writer = TimestampWriter::default();
+        let mut writer = TimestampWriter::new(IdentitySeed(1));
         let numbers = runs.map(|run| writer.add(run));
         assert_eq!(numbers[1], numbers[5]);
         let sections = writer.finish();
@@ -249,17 +296,19 @@ mod tests {
 
     #[test]
     fn runs_beyond_the_waiting_room_come_back() {
-        let mut writer = TimestampWriter::default();
+        let mut writer = TimestampWriter::new(IdentitySeed(1));
         let runs: Vec<Vec<i64>> =
             (0..200).map(|s| (0..4096).map(|i| i * 1000 + s * i % 7).collect()).collect();
         let numbers: Vec<u32> = runs.iter().map(|run| writer.add(run)).collect();
         assert!(writer.waiting_len <= WAITING_MAX);
+        let again: Vec<u32> = runs.iter().map(|run| writer.add(run)).collect();
+        assert_eq!(again, numbers, "each metric brings the runs of all targets again");
         assert_eq!(read_back(&writer.finish(), &numbers), runs);
     }
 
     #[test]
     fn a_column_that_does_not_ascend_is_refused() {
-        let mut writer = TimestampWriter::default();
+        let mut writer = TimestampWriter::new(IdentitySeed(1));
         writer.add(&[1, 2, 2]);
         let s = writer.finish();
         let reader = TimestampReader::new(&s.columns, &s.directory, &s.slices).unwrap();

@@ -148,7 +148,7 @@ const COLUMN: [i64; 4] = [60_000, 75_000, 90_000, 105_000];
 
 /// TSCOL, padded to eight bytes, TSDIR, TSREF.
 fn timestamps() -> Vec<u8> {
-    let mut writer = TimestampWriter::default();
+    let mut writer = TimestampWriter::new(IdentitySeed(1));
     writer.add(&COLUMN);
     writer.add(&COLUMN[1..3]);
     let sections = writer.finish();

@@ -113,13 +113,13 @@ impl<W: Write> PartitionWriter<W> {
         Ok(PartitionWriter {
             sink,
             aliases: AliasWriter::new(options.seed),
+            timestamps: TimestampWriter::new(options.seed),
             // A factor of two is left for an estimate that was too low.
             wide_offsets: options.expected_data_bytes > u64::from(u32::MAX / 2),
             options,
             position: header_len as u64,
             data_start: header_len as u64,
             extents: ExtentWriter::default(),
-            timestamps: TimestampWriter::default(),
             directory: Vec::new(),
             ids: Vec::new(),
             symbols: SymbolWriter::default(),
@@ -240,7 +240,8 @@ impl<W: Write> PartitionWriter<W> {
         sections[Section::Data as usize] = self.data_start..self.position;
         self.extents.close();
 
-        let timestamps = std::mem::take(&mut self.timestamps).finish();
+        let timestamps =
+            std::mem::replace(&mut self.timestamps, TimestampWriter::new(self.options.seed)).finish();
         let (symbols, renumber) = std::mem::take(&mut self.symbols).finish();
         self.pairs.iter_mut().for_each(|(name, value)| {
             (*name, *value) = (renumber[*name as usize], renumber[*value as usize]);
