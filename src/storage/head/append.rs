@@ -40,6 +40,8 @@ pub(super) struct Scratch {
     /// Of each series of the batch.
     series: Vec<u32>,
     series_homes: Vec<Home>,
+    /// Refs and groups are below these.
+    bounds: (usize, usize),
     /// Series of the batch that are not known, with the hash under which they were looked up.
     unknown: Vec<(u32, RawHash)>,
     /// Of each sample that is kept.
@@ -101,10 +103,7 @@ impl Head {
         if scratch.refs.is_empty() {
             return Ok(Pending::new(appended, None));
         }
-        {
-            let index = self.index();
-            generation.grow(index.ref_count(), index.group_count());
-        }
+        generation.grow(scratch.bounds.0, scratch.bounds.1);
         self.encode(scratch, generation);
         let ticket = self.wal.append(scratch.encoder.finish())?;
         generation.declare(&scratch.undeclared);
@@ -171,6 +170,7 @@ impl Head {
                 }
             }
         }
+        scratch.bounds = lookup.bounds();
         Ok(())
     }
 
@@ -221,6 +221,7 @@ impl Scratch {
         self.unknown.clear();
         let parser = batch.parser();
         let lookup = head.lookup();
+        self.bounds = lookup.bounds();
         let mut guess = 0;
         for series in 0..batch.series_count() {
             let hash = head.hasher.hash(parser, batch.series_text(series));

@@ -4,9 +4,9 @@
 //! the rows of the groups, and which series were written and declared in it.
 
 use super::group::Group;
+use super::held::Held;
 use super::index::Index;
 use super::scrape_groups::Home;
-use super::slot::Held;
 use crate::storage::matcher::Matcher;
 use crate::storage::part::{Load, Part, Run};
 use crate::storage::series_set::{ColumnPiece, Columns};

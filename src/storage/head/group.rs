@@ -1,181 +1,130 @@
-//! The samples of one scrape group in one generation, row by row.
+//! The samples of one scrape group in one generation.
 //!
-//! 1. A row is one timestamp and one float for each series of the group that has a sample then.
-//! 2. When [`ROWS`] rows are full and a newer one comes, they are sealed into a [`Block`].
-//! 3. What does not fit a row goes to the [`Slot`] of its series: native histograms, samples with
-//!    a start timestamp, and samples older than the newest row for which there is no row.
-//! 4. A series that often does so, or that leaves most rows empty, departs: all its samples go to
-//!    its slot from then on. A sample in the slot is newer than one of the same time in a row.
+//! 1. Floats go into [`Rows`] that the series of the group share.
+//! 2. A sample older than the newest row, for which there is no row, goes to a sorted buffer.
+//! 3. A series that often does so, or that leaves most rows empty, departs: from then on it has rows
+//!    of its own, in up to [`MAX_LANES`] lanes, so that samples of now and of a time long ago can
+//!    come by turns. What fits no lane goes to the buffer.
+//! 4. Native histograms go to the buffer.
+//!
+//! A sample goes to the first of these places that has room for its time, and a place that had no
+//! room for a time never has again. So of two samples of one time the one in the later place is the
+//! later write; a departed series' sample in the buffer is replaced there.
 
-use super::block::{Block, BlockBuilder};
-use super::slot::{Held, Slot};
+use super::held::Held;
+use super::rows::{Column, Rows};
 use crate::storage::part::Run;
 use crate::storage::series_set::{ColumnPiece, Columns};
 use crate::storage::time::TimeRange;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// How many rows are kept open.
-pub(super) const ROWS: usize = 16;
-
-/// A series departs with so many samples in its slot.
+/// A series departs with so many samples in the buffer.
 const LATE_TO_DEPART: usize = 32;
-/// A series departs that fills less than a quarter of at least so many rows.
-const SPARSE_ROWS: u32 = 8;
+/// A departed series has at most so many lanes.
+const MAX_LANES: usize = 4;
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// How many columns a row has room for.
-    width: usize,
-    /// How many rows are open; `times` of these are valid.
-    rows: usize,
-    times: [i64; ROWS],
-    /// `ROWS` rows of `width` values.
-    values: Vec<f64>,
-    /// For each row, one bit a column.
-    present: Vec<u64>,
-    blocks: Vec<Block>,
-    slots: BTreeMap<u16, Slot>,
-    /// One bit a column: departed.
-    departed: [u64; 8],
+    rows: Rows,
+    departed: Departed,
+    lanes: BTreeMap<u16, Vec<Rows>>,
+    late: BTreeMap<(u16, i64), Held>,
 }
 
-thread_local! {
-    static SEALING: RefCell<(BlockBuilder, Vec<f64>)> = RefCell::default();
+/// One bit a column.
+#[derive(Debug, Default)]
+struct Departed([u64; 8]);
+
+impl Departed {
+    fn contains(&self, column: u16) -> bool {
+        self.0[usize::from(column / 64)] >> (column % 64) & 1 == 1
+    }
+
+    fn insert(&mut self, column: u16) {
+        self.0[usize::from(column / 64)] |= 1 << (column % 64);
+    }
 }
 
 impl Group {
-    fn words(&self) -> usize {
-        self.width.div_ceil(64)
-    }
-
-    /// Makes room for columns below `columns`.
-    fn widen(&mut self, columns: usize) {
-        if columns <= self.width {
-            return;
-        }
-        let wider = if columns == 1 { 1 } else { columns.next_multiple_of(8) };
-        let mut values = vec![0.0; ROWS * wider];
-        let words = wider.div_ceil(64);
-        let mut present = vec![0; ROWS * words];
-        for row in 0..self.rows {
-            let (from, old_words) = (row * self.width, self.words());
-            values[row * wider..][..self.width].copy_from_slice(&self.values[from..from + self.width]);
-            present[row * words..][..old_words]
-                .copy_from_slice(&self.present[row * old_words..(row + 1) * old_words]);
-        }
-        (self.width, self.values, self.present) = (wider, values, present);
-    }
-
-    fn has_departed(&self, column: u16) -> bool {
-        self.departed[usize::from(column / 64)] >> (column % 64) & 1 == 1
-    }
-
-    fn depart(&mut self, column: u16) {
-        self.departed[usize::from(column / 64)] |= 1 << (column % 64);
-    }
-
     /// Puts floats in the order in which they came; `column(i)` is that of the i-th.
     pub fn put_floats(&mut self, columns: impl Fn(usize) -> u16, timestamps: &[i64], values: &[f64]) {
         let widest = (0..values.len()).map(&columns).max().unwrap_or(0);
-        self.widen(usize::from(widest) + 1);
+        self.rows.widen(usize::from(widest) + 1);
         let mut row = None;
         for (i, (&t, &value)) in timestamps.iter().zip(values).enumerate() {
             let column = columns(i);
-            if self.has_departed(column) {
-                self.slots.entry(column).or_default().put(t, Held::float(value));
+            if self.departed.contains(column) {
+                self.put_apart(column, t, Held::float(value));
                 continue;
             }
             match row.filter(|&(row_t, _)| row_t == t).or_else(|| Some((t, self.row_for(t)?))) {
                 Some(found) => {
                     row = Some(found);
-                    self.set(found.1, column, value);
+                    self.rows.set(found.1, column, value, 0);
                 }
-                None => self.put_late(column, t, value),
+                None => self.put_late(column, t, Held::float(value)),
             }
         }
     }
 
     /// Puts one sample of any kind.
     pub fn put(&mut self, column: u16, t_ms: i64, held: Held) {
-        if held.histogram.is_none() && held.start_ms == 0 {
-            return self.put_floats(|_| column, &[t_ms], &[held.value]);
+        if held.histogram.is_some() {
+            self.departed.insert(column);
         }
-        self.depart(column);
-        self.slots.entry(column).or_default().put(t_ms, held);
+        if self.departed.contains(column) {
+            return self.put_apart(column, t_ms, held);
+        }
+        self.rows.widen(usize::from(column) + 1);
+        match self.row_for(t_ms) {
+            Some(row) => self.rows.set(row, column, held.value, held.start_ms),
+            None => self.put_late(column, t_ms, held),
+        }
     }
 
-    /// The open row of this time; a new one if it is newer than all of them.
     fn row_for(&mut self, t_ms: i64) -> Option<usize> {
-        if self.rows > 0 && t_ms <= self.times[self.rows - 1] {
-            return self.times[..self.rows].binary_search(&t_ms).ok();
-        }
-        if self.rows == ROWS {
-            self.seal();
-        }
-        let (row, words) = (self.rows, self.words());
-        self.times[row] = t_ms;
-        self.present[row * words..(row + 1) * words].fill(0);
-        self.rows += 1;
-        Some(row)
+        self.rows.row_for(t_ms, |column| self.departed.insert(column))
     }
 
-    fn set(&mut self, row: usize, column: u16, value: f64) {
-        let column = usize::from(column);
-        let word = &mut self.present[row * self.width.div_ceil(64) + column / 64];
-        let cell = &mut self.values[row * self.width + column];
-        let bit = 1 << (column % 64);
-        if *word & bit == 0 || Held::float(value).replaces(&Held::float(*cell)) {
-            *word |= bit;
-            *cell = value;
+    /// Puts a sample that came too late for the rows.
+    fn put_late(&mut self, column: u16, t_ms: i64, held: Held) {
+        if self.late.contains_key(&(column, t_ms)) {
+            return self.buffer(column, t_ms, held);
         }
-    }
-
-    fn put_late(&mut self, column: u16, t_ms: i64, value: f64) {
-        let slot = self.slots.entry(column).or_default();
-        let sealed = self.blocks.partition_point(|block| block.times().last().is_some_and(|&t| t < t_ms));
-        if slot.len() == 0
-            && let Some(block) = self.blocks.get(sealed)
-            && sealed_value(block, column, t_ms).is_some_and(|known| known.to_bits() == value.to_bits())
-        {
+        // A sender that repeats itself must not fill the buffer.
+        if self.rows.has_sealed(column, t_ms, &held) {
             return;
         }
-        slot.put(t_ms, Held::float(value));
-        if slot.len() >= LATE_TO_DEPART {
-            self.depart(column);
+        self.buffer(column, t_ms, held);
+        if self.late.range((column, i64::MIN)..=(column, i64::MAX)).nth(LATE_TO_DEPART - 1).is_some() {
+            self.departed.insert(column);
         }
     }
 
-    /// Turns the open rows into a block.
-    fn seal(&mut self) {
-        SEALING.with_borrow_mut(|(builder, values)| {
-            for column in 0..self.width {
-                let mask = self.gather_tail(column, values);
-                builder.push(mask, self.rows, values);
-                let span = if mask == 0 { 0 } else { 16 - mask.leading_zeros() - mask.trailing_zeros() };
-                if span >= SPARSE_ROWS && mask.count_ones() * 4 < span {
-                    self.depart(column as u16);
-                }
-            }
-            self.blocks.push(builder.finish(&self.times[..self.rows]));
-        });
-        self.rows = 0;
+    /// Puts a sample of a departed series.
+    fn put_apart(&mut self, column: u16, t_ms: i64, held: Held) {
+        if held.histogram.is_some() || self.late.contains_key(&(column, t_ms)) {
+            return self.buffer(column, t_ms, held);
+        }
+        let lanes = self.lanes.entry(column).or_default();
+        if lanes.iter_mut().any(|lane| lane.put_alone(t_ms, held.value, held.start_ms)) {
+            return;
+        }
+        if lanes.len() < MAX_LANES {
+            let mut lane = Rows::default();
+            lane.put_alone(t_ms, held.value, held.start_ms);
+            lanes.push(lane);
+        } else {
+            self.buffer(column, t_ms, held);
+        }
     }
 
-    /// The values of a column in the open rows, and in which rows they are.
-    fn gather_tail(&self, column: usize, values: &mut Vec<f64>) -> u16 {
-        values.clear();
-        let mut mask = 0;
-        if column < self.width {
-            for row in 0..self.rows {
-                if self.present[row * self.words() + column / 64] >> (column % 64) & 1 == 1 {
-                    mask |= 1 << row;
-                    values.push(self.values[row * self.width + column]);
-                }
-            }
+    fn buffer(&mut self, column: u16, t_ms: i64, held: Held) {
+        let before = self.late.entry((column, t_ms)).or_insert_with(|| held.clone());
+        if held.replaces(before) {
+            *before = held;
         }
-        mask
     }
 
     /// The samples of a column in `range`, one per timestamp, if there are any. `origin` says where
@@ -187,13 +136,16 @@ impl Group {
         origin: ColumnPiece,
         columns: &mut Columns,
     ) -> Option<Run> {
-        let rows = self.rows_of(column, range);
-        let mut late = Vec::new();
-        if let Some(slot) = self.slots.get(&column) {
-            slot.for_each(range.min_ms, range.max_ms, |t, held| late.push((t, held)));
+        if range.is_empty() {
+            return None;
         }
-        if !late.is_empty() {
-            return Some(merge(&rows, &late));
+        let rows = self.rows.read(column, range);
+        let lanes = self.lanes.get(&column).into_iter().flatten().map(|lane| lane.read(0, range));
+        let lanes: Vec<Column> = lanes.filter(|lane| !lane.times.is_empty()).collect();
+        let mut late = self.late.range((column, range.min_ms)..=(column, range.max_ms)).peekable();
+        if !lanes.is_empty() || late.peek().is_some() {
+            let late = late.map(|(&(_, t), held)| (t, held.clone()));
+            return Some(merge([rows].into_iter().chain(lanes), late));
         }
         let (first, last) = rows.numbers?;
         let len = rows.times.len() as u32;
@@ -203,116 +155,39 @@ impl Group {
             Some(origin) => columns.shared(vec![origin], || rows.times),
             None => rows.times.into(),
         };
-        let (histograms, start_timestamps) = (Vec::new(), Vec::new());
-        Some(Run { origin, timestamps, floats: rows.floats, histograms, start_timestamps })
-    }
-
-    fn rows_of(&self, column: u16, range: TimeRange) -> Rows {
-        let mut out = Rows { numbers: None, times: Vec::new(), floats: Vec::new() };
-        let mut values = Vec::new();
-        let skipped =
-            self.blocks.partition_point(|block| block.times().last().is_some_and(|&t| t < range.min_ms));
-        let mut first = skipped as u32 * ROWS as u32;
-        for block in &self.blocks[skipped..] {
-            if block.times().first().is_some_and(|&t| t > range.max_ms) {
-                return out;
-            }
-            let mask = block.column(column, &mut values);
-            out.add(first, block.times(), mask, &values, range);
-            first += block.times().len() as u32;
-        }
-        let mask = self.gather_tail(usize::from(column), &mut values);
-        out.add(first, &self.times[..self.rows], mask, &values, range);
-        out
+        let histograms = Vec::new();
+        Some(Run { origin, timestamps, floats: rows.floats, histograms, start_timestamps: rows.starts })
     }
 }
 
-fn sealed_value(block: &Block, column: u16, t_ms: i64) -> Option<f64> {
-    let row = block.times().binary_search(&t_ms).ok()?;
-    let mut values = Vec::new();
-    let mask = block.column(column, &mut values);
-    let before = mask & ((1u32 << row) - 1) as u16;
-    (mask >> row & 1 == 1).then(|| values[before.count_ones() as usize])
-}
-
-/// The samples that one series has in rows.
-struct Rows {
-    /// The numbers of the first and the last row with a sample.
-    numbers: Option<(u32, u32)>,
-    times: Vec<i64>,
-    floats: Vec<f64>,
-}
-
-impl Rows {
-    /// Adds the rows in `range` of a block that begins at row `first`.
-    fn add(&mut self, first: u32, times: &[i64], mask: u16, values: &[f64], range: TimeRange) {
-        if mask == 0 {
-            return;
-        }
-        let from = times.partition_point(|&t| t < range.min_ms);
-        let to = times.partition_point(|&t| t <= range.max_ms);
-        if values.len() == times.len() && from < to {
-            self.note(first + from as u32);
-            self.note(first + to as u32 - 1);
-            self.times.extend_from_slice(&times[from..to]);
-            self.floats.extend_from_slice(&values[from..to]);
-            return;
-        }
-        let mut value = values.iter();
-        for (row, &t) in times.iter().enumerate() {
-            if mask >> row & 1 == 1
-                && let Some(&value) = value.next()
-                && range.contains(t)
-            {
-                self.note(first + row as u32);
-                self.times.push(t);
-                self.floats.push(value);
-            }
-        }
+/// All samples in order of time; of those of one time the one that wins. Later places come later.
+fn merge(columns: impl Iterator<Item = Column>, late: impl Iterator<Item = (i64, Held)>) -> Run {
+    let mut all: Vec<(i64, Held)> = Vec::new();
+    for Column { times, floats, starts, .. } in columns {
+        let starts = starts.into_iter().chain(std::iter::repeat(0));
+        let held =
+            floats.into_iter().zip(starts).map(|(value, start_ms)| Held { start_ms, ..Held::float(value) });
+        all.extend(times.into_iter().zip(held));
     }
-
-    fn note(&mut self, row: u32) {
-        self.numbers = Some((self.numbers.map_or(row, |(first, _)| first), row));
-    }
-}
-
-/// Rows and slot in order of time; of two samples at one time the slot's is the later write.
-fn merge(rows: &Rows, late: &[(i64, &Held)]) -> Run {
-    let mut run = Run {
+    all.extend(late);
+    // Stable, and quick with what consists of a few ascending runs.
+    all.sort_by_key(|(t, _)| *t);
+    all.dedup_by(|later, earlier| {
+        let is_same_time = later.0 == earlier.0;
+        if is_same_time && later.1.replaces(&earlier.1) {
+            std::mem::swap(later, earlier);
+        }
+        is_same_time
+    });
+    let has_starts = all.iter().any(|(_, held)| held.start_ms != 0);
+    let start_timestamps = all.iter().filter(|_| has_starts).map(|(_, held)| held.start_ms).collect();
+    Run {
         origin: None,
-        timestamps: [].into(),
-        floats: Vec::with_capacity(rows.times.len() + late.len()),
-        histograms: Vec::new(),
-        start_timestamps: Vec::new(),
-    };
-    let mut times = Vec::with_capacity(rows.times.len() + late.len());
-    let mut push = |t: i64, held: &Held| {
-        if held.start_ms != 0 {
-            run.start_timestamps.resize(times.len(), 0);
-            run.start_timestamps.push(held.start_ms);
-        } else if !run.start_timestamps.is_empty() {
-            run.start_timestamps.push(0);
-        }
-        if let Some(histogram) = &held.histogram {
-            run.histograms.push((times.len() as u32, histogram.clone()));
-        }
-        times.push(t);
-        run.floats.push(held.value);
-    };
-    let mut late = late.iter().peekable();
-    for (&t, &value) in rows.times.iter().zip(&rows.floats) {
-        while let Some((late_t, held)) = late.next_if(|(late_t, _)| *late_t < t) {
-            push(*late_t, held);
-        }
-        let row = Held::float(value);
-        match late.next_if(|(late_t, _)| *late_t == t) {
-            Some((_, held)) if held.replaces(&row) => push(t, held),
-            _ => push(t, &row),
-        }
+        timestamps: all.iter().map(|(t, _)| *t).collect(),
+        floats: all.iter().map(|(_, held)| held.value).collect(),
+        start_timestamps,
+        histograms: (0..).zip(all).filter_map(|(at, (_, held))| Some((at, held.histogram?))).collect(),
     }
-    late.for_each(|(t, held)| push(*t, held));
-    run.timestamps = times.into();
-    run
 }
 
 #[cfg(test)]
@@ -320,6 +195,7 @@ mod tests {
     use super::*;
     use larum_storage_format::STALE_NAN;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     const ORIGIN: ColumnPiece = ColumnPiece { part: 0, column: 0, start: 0, len: 0 };
 
@@ -353,8 +229,33 @@ mod tests {
                 group.put_floats(|_| 1, &[row], &[2.0]);
             }
         }
-        assert!(group.has_departed(1) && !group.has_departed(0));
+        assert!(group.departed.contains(1) && !group.departed.contains(0));
         assert_eq!(load(&group, 1, &mut Columns::default()).unwrap().floats, [2.0; 15]);
+    }
+
+    #[test]
+    fn a_backfill_beside_samples_of_now_is_sealed_too() {
+        let mut group = Group::default();
+        for i in 0..2000i64 {
+            group.put_floats(|_| 0, &[10_000 + i], &[1.0]);
+            group.put_floats(|_| 0, &[i], &[2.0]);
+        }
+        assert!(group.late.len() <= LATE_TO_DEPART, "{} in the buffer", group.late.len());
+        assert_eq!(load(&group, 0, &mut Columns::default()).unwrap().floats.len(), 4000);
+    }
+
+    #[test]
+    fn start_timestamps_do_not_make_a_series_depart() {
+        let mut group = Group::default();
+        for t in 1..100i64 {
+            group.put(0, t, Held { start_ms: 1, ..Held::float(t as f64) });
+            group.put_floats(|_| 1, &[t], &[1.0]);
+        }
+        assert!(group.lanes.is_empty() && group.late.is_empty());
+        let mut columns = Columns::default();
+        let [with, without] = [0, 1].map(|column| load(&group, column, &mut columns).unwrap());
+        assert_eq!((with.start_timestamps, without.start_timestamps), (vec![1; 99], vec![]));
+        assert!(std::sync::Arc::ptr_eq(&with.timestamps, &without.timestamps));
     }
 
     proptest! {
@@ -383,35 +284,47 @@ mod tests {
             }
         }
 
-        /// Floats in any order of time: the last write wins, a stale marker loses to any value.
+        /// Samples in any order of time: the last write wins, a stale marker loses to any value.
         #[test]
         fn what_was_put_last_is_read(
-            writes in proptest::collection::vec((0u16..3, 0i64..60, 0u8..4), 0..200), sorted in any::<bool>(),
+            writes in proptest::collection::vec((0u16..3, 0i64..60, 0u8..6), 0..400), sorted in any::<bool>(),
         ) {
             let mut writes = writes;
             if sorted {
                 writes.sort_by_key(|write| write.1);
             }
             let mut group = Group::default();
-            let mut model: BTreeMap<(u16, i64), f64> = BTreeMap::new();
-            for (column, t, value) in writes {
-                let value = if value == 0 { STALE_NAN } else { f64::from(value) };
-                group.put_floats(|_| column, &[t], &[value]);
-                let known = model.entry((column, t)).or_insert(value);
-                if Held::float(value).replaces(&Held::float(*known)) {
-                    *known = value;
+            let mut model: BTreeMap<(u16, i64), Held> = BTreeMap::new();
+            for (i, (column, t, kind)) in writes.into_iter().enumerate() {
+                let value = if kind == 0 { STALE_NAN } else { i as f64 };
+                let held = match kind {
+                    5 if column == 2 => Held { histogram: Some(Arc::default()), ..Held::float(0.0) },
+                    4 => Held { start_ms: t + 1, ..Held::float(value) },
+                    _ => Held::float(value),
+                };
+                match kind {
+                    0..4 => group.put_floats(|_| column, &[t], &[value]),
+                    _ => group.put(column, t, held.clone()),
+                }
+                let known = model.entry((column, t)).or_insert(held.clone());
+                if held.replaces(known) {
+                    *known = held;
                 }
             }
             for column in 0..3 {
                 let run = load(&group, column, &mut Columns::default());
-                let found: Vec<(i64, u64)> = run.iter()
-                    .flat_map(|run| run.timestamps.iter().zip(&run.floats).map(|(&t, v)| (t, v.to_bits())))
-                    .collect();
-                let expected: Vec<(i64, u64)> = model.iter()
-                    .filter(|((c, _), _)| *c == column)
-                    .map(|((_, t), v)| (*t, v.to_bits()))
-                    .collect();
-                prop_assert_eq!(found, expected);
+                let expected: Vec<(i64, &Held)> = model.range((column, 0)..=(column, 99)).map(|(&(_, t), held)| (t, held)).collect();
+                let Some(run) = run else {
+                    prop_assert!(expected.is_empty());
+                    continue;
+                };
+                prop_assert!(run.timestamps.iter().eq(expected.iter().map(|(t, _)| t)));
+                for (i, (_, held)) in expected.iter().enumerate() {
+                    prop_assert_eq!(run.floats[i].to_bits(), held.value.to_bits());
+                    prop_assert_eq!(run.start_timestamps.get(i).copied().unwrap_or(0), held.start_ms);
+                }
+                let histograms = (0..).zip(&expected).filter(|(_, (_, held))| held.histogram.is_some());
+                prop_assert!(run.histograms.iter().map(|(at, _)| *at).eq(histograms.map(|(at, _)| at)));
             }
         }
     }

@@ -7,6 +7,7 @@
 mod status;
 
 use super::lookup::grow_by_an_eighth;
+use super::pair_lists::PairLists;
 use super::ref_table::RefTable;
 use super::scrape_groups::{Home, ScrapeGroups, Together};
 use crate::storage::matcher::Matcher;
@@ -41,8 +42,8 @@ struct Name {
 pub(super) struct Index {
     ids: Vec<SeriesId>,
     by_id: RefTable,
-    /// The pairs of each series in the order of its labels; empty if the ref is free.
-    pairs_of: Vec<Box<[u32]>>,
+    /// The pairs of each series in the order of its labels; none if the ref is free.
+    pairs_of: PairLists,
     homes: Vec<Home>,
     /// Up to when a released generation had samples of the series, in milliseconds.
     last_seen_ms: Vec<i64>,
@@ -147,11 +148,9 @@ impl Index {
             Some(series) => series,
             None if self.ids.len() < MAX_SERIES as usize => {
                 grow_by_an_eighth(&mut self.ids);
-                grow_by_an_eighth(&mut self.pairs_of);
                 grow_by_an_eighth(&mut self.homes);
                 grow_by_an_eighth(&mut self.last_seen_ms);
                 self.ids.push(id);
-                self.pairs_of.push(Box::default());
                 self.homes.push(home);
                 self.last_seen_ms.push(i64::MIN);
                 (self.ids.len() - 1) as u32
@@ -165,7 +164,7 @@ impl Index {
         self.ids[at] = id;
         self.homes[at] = home;
         self.last_seen_ms[at] = i64::MIN;
-        self.pairs_of[at] = pairs.into();
+        self.pairs_of.set(series, pairs);
         let ids = &self.ids;
         self.by_id.insert(table_hash(id), series, |series| table_hash(ids[series as usize]));
         self.all.insert(series);
@@ -181,7 +180,7 @@ impl Index {
     }
 
     fn pairs(&self, series: u32) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs_of.get(series as usize).into_iter().flatten().map(|&pair| self.pair(pair))
+        self.pairs_of.get(series).map(|pair| self.pair(pair))
     }
 
     fn intern(&mut self, name: &str, value: &str) -> u32 {
@@ -230,9 +229,7 @@ impl Index {
     pub fn label_names(&self, series: &RoaringBitmap) -> Vec<String> {
         let mut seen = RoaringBitmap::new();
         for series in series {
-            if let Some(pairs) = self.pairs_of.get(series as usize) {
-                seen.extend(pairs.iter().map(|&pair| self.pairs[pair as usize].name));
-            }
+            seen.extend(self.pairs_of.get(series).map(|pair| self.pairs[pair as usize].name));
         }
         seen.iter().map(|name| self.names[name as usize].text.to_string()).collect()
     }
@@ -267,10 +264,12 @@ impl Index {
             let ids = &self.ids;
             self.by_id.remove(table_hash(ids[at]), series, |series| table_hash(ids[series as usize]));
             self.all.remove(series);
-            for &pair in std::mem::take(&mut self.pairs_of[at]).iter() {
+            let pairs: Vec<u32> = self.pairs_of.get(series).collect();
+            for pair in pairs {
                 self.pairs[pair as usize].postings.remove(series);
                 self.forget_if_unused(pair);
             }
+            self.pairs_of.set(series, &[]);
         }
         self.retired.extend_from_slice(gone);
         self.previous.clear();

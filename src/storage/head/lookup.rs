@@ -50,6 +50,8 @@ pub(super) struct Lookup {
     /// The hash under which a series is sent, as far as it is known.
     hashes: Vec<RawHash>,
     homes: Vec<Home>,
+    /// Groups of all homes are below this.
+    groups: usize,
     by_hash: RefTable,
     aliases: HashMap<RawHash, u32>,
 }
@@ -63,6 +65,11 @@ impl Lookup {
         self.by_hash
             .find(hash.0, |series| self.hashes[series as usize] == hash)
             .or_else(|| self.aliases.get(&hash).copied())
+    }
+
+    /// Refs and groups are below these.
+    pub fn bounds(&self) -> (usize, usize) {
+        (self.homes.len(), self.groups)
     }
 
     /// Where the samples of a series go.
@@ -80,12 +87,13 @@ impl Lookup {
             self.hashes.resize(at + 1, RawHash::default());
         }
         self.homes[at] = home;
+        self.groups = self.groups.max(home.group() as usize + 1);
         self.hashes[at] = RawHash::default();
     }
 
     /// Remembers the hash of a known series.
     pub fn learn(&mut self, series: u32, hash: RawHash) {
-        let Lookup { hashes, homes, by_hash, aliases } = self;
+        let Lookup { hashes, homes, by_hash, aliases, .. } = self;
         let known = &mut hashes[series as usize];
         if *known == RawHash::default() {
             *known = hash;

@@ -11,13 +11,15 @@ mod append;
 mod block;
 mod generation;
 mod group;
+mod held;
 mod index;
 mod limits;
 mod lookup;
+mod pair_lists;
 mod ref_table;
 mod restore;
+mod rows;
 mod scrape_groups;
-mod slot;
 #[cfg(test)]
 mod tests;
 
