@@ -212,10 +212,12 @@ impl Request<'_> {
 
     /// Decodes the `TimeSeries` message that begins at `offset` in `text`.
     fn series(&mut self, text: &[u8], message: &[u8], offset: usize) -> Result<(), DecodeError> {
-        let mut labels = offset..offset;
+        let mut fields = Fields::new(message, offset);
+        // Nearly always all labels; the loop takes what is left, whatever it looks like.
+        fields.skip_short(wire::short_key(LABELS));
+        let mut labels = offset..fields.offset();
         let mut spilled_from = None;
         let mut begun = false;
-        let mut fields = Fields::new(message, offset);
         loop {
             let start = fields.offset();
             let Some(field) = fields.next()? else { break };

@@ -11,6 +11,11 @@ pub(super) struct WireError {
     pub offset: usize,
 }
 
+/// What stands before a length-delimited field with a number below 16.
+pub(super) const fn short_key(number: u32) -> u8 {
+    (number << 3) as u8 | 2
+}
+
 /// One field.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Field<'a> {
@@ -68,6 +73,18 @@ impl<'a> Fields<'a> {
     /// Where in the whole body the next field begins.
     pub fn offset(&self) -> usize {
         self.base + self.at
+    }
+
+    /// Passes over as many length-delimited fields as follow with this key, which takes one byte, and
+    /// with a length that does too. Labels are like that, and most of a body's fields are labels.
+    pub fn skip_short(&mut self, key: u8) {
+        while let Some([first, len, rest @ ..]) = self.bytes.get(self.at..)
+            && *first == key
+            && *len < 0x80
+            && usize::from(*len) <= rest.len()
+        {
+            self.at += 2 + usize::from(*len);
+        }
     }
 
     /// The next field, `None` at the end.
