@@ -105,7 +105,7 @@ impl Writes {
     }
 
     fn give_back(&self, mut buffers: Buffers) {
-        let text = buffers.batch.clear();
+        let text = buffers.batch.take_text();
         let small = text.capacity() < KEEP_BYTES && buffers.compressed.capacity() < KEEP_BYTES;
         let mut kept = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if small && kept.len() < 16 {
@@ -154,7 +154,7 @@ pub async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
         return unavailable(&app, "too many writes at a time", 1);
     };
     let decode = |buffers: &mut Buffers| -> Result<Extras, remote_write::DecodeError> {
-        let mut text = buffers.batch.clear();
+        let mut text = buffers.batch.take_text();
         remote_write::decompress(&buffers.compressed, &writes.limits, &mut text)?;
         remote_write::decode(text, &mut buffers.batch)
     };

@@ -63,13 +63,19 @@ impl Batch {
         }
     }
 
-    /// Empties the batch and hands out its text buffer, to be overwritten and given back.
-    pub fn clear(&mut self) -> Vec<u8> {
+    /// Empties the batch.
+    pub fn clear(&mut self) {
+        self.text.clear();
         self.series.clear();
         self.timestamps.clear();
         self.values.clear();
         self.histograms.clear();
         self.start_timestamps.clear();
+    }
+
+    /// Empties the batch and hands out its text buffer, to be filled and given back.
+    pub fn take_text(&mut self) -> Vec<u8> {
+        self.clear();
         std::mem::take(&mut self.text)
     }
 
@@ -315,7 +321,7 @@ mod tests {
         assert_eq!(batch.series_samples(1), 2..3);
         assert_eq!(batch.parse_labels(1), Ok(down));
         assert_eq!(batch.start_timestamps(), [(2, 1)]);
-        let text = batch.clear();
-        assert!(text.capacity() > 0 && batch.is_empty());
+        batch.clear();
+        assert!(batch.take_text().capacity() > 0 && batch.is_empty());
     }
 }

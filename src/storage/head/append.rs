@@ -30,9 +30,10 @@ use std::time::Duration;
 const REFUSED: u32 = u32::MAX;
 /// Stands for a series that is not known, and none of whose samples lies in the accepted range.
 const OUTSIDE: u32 = u32::MAX - 1;
-/// So many scratches are kept, and none that grew beyond so many bytes.
+/// So many scratches are kept, and none whose frames grew beyond so many bytes: known series take
+/// ten bytes a sample, and a burst of new ones is not worth remembering.
 const MAX_SCRATCHES: usize = 64;
-const MAX_SCRATCH_BYTES: usize = 4 << 20;
+const MAX_SCRATCH_BYTES: usize = 512 << 10;
 
 /// The buffers of one append.
 #[derive(Default)]

@@ -6,7 +6,7 @@
 
 mod status;
 
-use super::lookup::grow_by_an_eighth;
+use super::lookup::{grow_by_an_eighth, truncate};
 use super::pair_lists::PairLists;
 use super::ref_table::RefTable;
 use super::scrape_groups::{Home, ScrapeGroups, Together};
@@ -126,11 +126,12 @@ impl Index {
 
     /// Forgets a pair that no series has any more, and its name with the last of its values.
     fn forget_if_unused(&mut self, pair: u32) {
-        let Pair { name, value, postings } = &self.pairs[pair as usize];
+        let Pair { name, value, postings } = &mut self.pairs[pair as usize];
         let Name { text, values } = &mut self.names[*name as usize];
         if !postings.is_empty() || values.remove(value).is_none() {
             return;
         }
+        (*value, *postings) = (Arc::default(), RoaringBitmap::new());
         if values.is_empty() {
             *values = FastMap::default();
             self.name_numbers.remove(text);
@@ -271,6 +272,7 @@ impl Index {
             }
             self.pairs_of.set(series, &[]);
         }
+        self.names.iter_mut().for_each(|name| shrink_if_sparse(&mut name.values));
         self.retired.extend_from_slice(gone);
         self.previous.clear();
         let pairs = &self.pairs;
@@ -278,12 +280,32 @@ impl Index {
         self.groups.forget_targets(|(job, instance)| is_gone(job) || is_gone(instance));
     }
 
-    /// Makes refs and places free that were given up before; at a switch of generations.
+    /// Makes refs and places free that were given up before; at a switch of generations. Free refs
+    /// at the end are given up for good, the lowest of the others are used again first.
     pub fn reuse_retired(&mut self) {
         for series in std::mem::take(&mut self.retired) {
             self.groups.release(self.homes[series as usize]);
             self.free_refs.push(series);
         }
+        self.free_refs.sort_unstable_by(|a, b| b.cmp(a));
+        let last = self.ids.len().wrapping_sub(1);
+        let at_end = self.free_refs.iter().enumerate();
+        let at_end = at_end.take_while(|&(i, &series)| series as usize == last.wrapping_sub(i)).count();
+        self.free_refs.drain(..at_end);
+        let left = self.ids.len() - at_end;
+        truncate(&mut self.ids, left);
+        truncate(&mut self.homes, left);
+        truncate(&mut self.last_seen_ms, left);
+        self.pairs_of.truncate(left);
+        let ids = &self.ids;
+        self.by_id.shrink_if_sparse(|series| table_hash(ids[series as usize]));
+    }
+}
+
+/// Gives most of a map's memory back if most of its entries are gone.
+fn shrink_if_sparse<K: Eq + std::hash::Hash, V>(map: &mut FastMap<K, V>) {
+    if map.len() < map.capacity() / 8 {
+        map.shrink_to_fit();
     }
 }
 

@@ -106,6 +106,14 @@ impl Lookup {
         }
     }
 
+    /// Forgets the refs from `len` on; their series are gone.
+    pub fn truncate(&mut self, len: usize) {
+        truncate(&mut self.hashes, len);
+        truncate(&mut self.homes, len);
+        let hashes = &self.hashes;
+        self.by_hash.shrink_if_sparse(|series| hashes[series as usize].0);
+    }
+
     /// Forgets series, given in ascending order.
     pub fn remove(&mut self, gone: &[u32]) {
         let Lookup { hashes, by_hash, aliases, .. } = self;
@@ -119,6 +127,14 @@ impl Lookup {
         if !aliases.is_empty() {
             aliases.retain(|_, series| gone.binary_search(series).is_err());
         }
+    }
+}
+
+/// Cuts a vector off, and gives its memory back if most of it is not needed any more.
+pub(super) fn truncate<T>(vec: &mut Vec<T>, len: usize) {
+    vec.truncate(len);
+    if len < vec.capacity() / 2 {
+        vec.shrink_to(len + len / 8);
     }
 }
 

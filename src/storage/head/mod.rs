@@ -197,7 +197,9 @@ impl Head {
         self.wal.switch(number);
         let old = std::mem::replace(&mut *gate, Arc::new(Generation::new(number, self.index.clone())));
         *frozen = Some(old.clone());
-        self.index_mut().reuse_retired();
+        let mut index = self.index_mut();
+        index.reuse_retired();
+        self.lookup_mut().truncate(index.ref_count());
         Ok(old)
     }
 

@@ -4,6 +4,7 @@
 //! The lists of [`SERIES_PER_PAGE`] consecutive refs lie behind one another on a page. A list is its
 //! length in bytes and the numbers, all as varints; one that is empty is a zero.
 
+use super::lookup::{grow_by_an_eighth, truncate};
 use larum_storage_format::varint::{get_uvarint, put_uvarint};
 use std::ops::Range;
 
@@ -43,7 +44,7 @@ impl PairLists {
 
         let (at, position) = (series as usize / SERIES_PER_PAGE, series as usize % SERIES_PER_PAGE);
         if pages.len() <= at {
-            super::lookup::grow_by_an_eighth(pages);
+            grow_by_an_eighth(pages);
             pages.resize_with(at + 1, Vec::new);
         }
         let page = &mut pages[at];
@@ -61,6 +62,13 @@ impl PairLists {
         if position + 1 == SERIES_PER_PAGE || pairs.is_empty() {
             page.shrink_to_fit();
         }
+    }
+}
+
+impl PairLists {
+    /// Forgets all series from `len` on, whose lists are empty.
+    pub fn truncate(&mut self, len: usize) {
+        truncate(&mut self.pages, len.div_ceil(SERIES_PER_PAGE));
     }
 }
 

@@ -39,14 +39,24 @@ impl RefTable {
     pub fn insert(&mut self, hash: u64, series: u32, hash_of: impl Fn(u32) -> u64) {
         // At most four fifths full, so that a search always meets an empty slot, soon.
         if (self.len + 1) * 5 > self.slots.len() * 4 {
-            let longer = (self.slots.len() + self.slots.len() / 4).max(16);
-            let old = std::mem::replace(&mut self.slots, vec![EMPTY; longer]);
-            for series in old.into_iter().filter(|&series| series != EMPTY) {
-                self.put(hash_of(series), series);
-            }
+            self.rebuild((self.slots.len() + self.slots.len() / 4).max(16), hash_of);
         }
         self.put(hash, series);
         self.len += 1;
+    }
+
+    /// Gives most of the memory back if few slots are in use.
+    pub fn shrink_if_sparse(&mut self, hash_of: impl Fn(u32) -> u64) {
+        if self.len < self.slots.len() / 4 {
+            self.rebuild((self.len + self.len / 2).max(16), hash_of);
+        }
+    }
+
+    fn rebuild(&mut self, slots: usize, hash_of: impl Fn(u32) -> u64) {
+        let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
+        for series in old.into_iter().filter(|&series| series != EMPTY) {
+            self.put(hash_of(series), series);
+        }
     }
 
     fn put(&mut self, hash: u64, series: u32) {
@@ -106,6 +116,7 @@ mod tests {
                 } else if !put {
                     model.remove(&series);
                     table.remove(hash_of(series), series, hash_of);
+                    table.shrink_if_sparse(hash_of);
                 }
                 for series in 0..60 {
                     let found = table.find(hash_of(series), |other| other == series);

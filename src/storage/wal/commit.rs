@@ -27,6 +27,8 @@ struct State {
     synced: u64,
     /// Files written since the last sync, in order.
     dirty: Vec<Arc<dyn WriteFile>>,
+    /// Takes turns with `dirty`, so that an append after a sync need not allocate.
+    spare: Vec<Arc<dyn WriteFile>>,
     /// Ascending by frame.
     callbacks: VecDeque<(u64, Callback)>,
     failure: Option<String>,
@@ -76,7 +78,8 @@ impl Commit {
     /// Starts the thread that syncs, if there is to be one.
     pub fn start(policy: WalFsync, maintenance: Maintenance) -> io::Result<Commit> {
         let stepped = maintenance == Maintenance::Stepped;
-        let shared = Arc::new(Shared { stepped, ..Shared::default() });
+        let state = State { dirty: Vec::with_capacity(4), spare: Vec::with_capacity(4), ..State::default() };
+        let shared = Arc::new(Shared { stepped, state: Mutex::new(state), ..Shared::default() });
         let thread = match policy {
             WalFsync::Never => None,
             _ if stepped => None,
@@ -186,15 +189,19 @@ impl Shared {
 
     /// Syncs what is dirty, and tells all who wait for it.
     fn sync(&self, mut state: MutexGuard<'_, State>) {
-        let files = std::mem::take(&mut state.dirty);
+        let spare = std::mem::take(&mut state.spare);
+        let mut files = std::mem::replace(&mut state.dirty, spare);
         let written = state.written;
         drop(state);
 
         let begun = Instant::now();
         let outcome = files.iter().try_for_each(|file| file.sync());
+        let synced_files = files.len() as u64;
+        files.clear();
 
         let mut state = self.state();
-        state.syncs += files.len() as u64;
+        state.syncs += synced_files;
+        state.spare = files;
         state.sync_time += begun.elapsed();
         match outcome {
             Ok(()) if state.failure.is_none() => state.synced = written,
