@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
         &timestamps,
         ChunkValues::Floats(&values),
         &[],
-        Packing { huffman_saving_percent: 0, huffman_from: 0 },
+        Packing { huffman_saving_percent: 0, huffman_from: 0, stats_from: 0 },
         &mut encoded,
     );
     let decoded = decode_chunk(&encoded, &timestamps).expect("what was encoded decodes");

@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
 
     let values: Vec<i64> = bytes.as_chunks::<8>().0.iter().map(|word| i64::from_le_bytes(*word)).collect();
     let mut encoded = Vec::new();
-    encode_ints(&values, Packing { huffman_saving_percent: 0, huffman_from: 0 }, &mut encoded);
+    encode_ints(&values, Packing { huffman_saving_percent: 0, huffman_from: 0, ..Packing::KEPT }, &mut encoded);
     out.clear();
     decode_ints(&mut Cursor::new(&encoded), values.len(), &mut out).expect("what was encoded decodes");
     assert_eq!(out, values);

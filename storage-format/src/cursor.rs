@@ -45,8 +45,6 @@ pub enum DecodeErrorKind {
         /// The version this reader knows.
         known: u32,
     },
-    /// A feature whose number is reserved and which this version does not read.
-    Reserved(&'static str),
 }
 
 impl fmt::Display for DecodeErrorKind {
@@ -61,7 +59,6 @@ impl fmt::Display for DecodeErrorKind {
             DecodeErrorKind::Version { found, known } => {
                 write!(f, "format version {found} is not supported, this program reads version {known}")
             }
-            DecodeErrorKind::Reserved(name) => write!(f, "{name} is reserved and not supported"),
         }
     }
 }

@@ -41,13 +41,16 @@ pub struct Packing {
     /// Streams of fewer integers do without: making the decoder's table takes as long as decoding
     /// them in packed blocks.
     pub huffman_from: usize,
+    /// Float chunks of at least so many samples carry statistics: shorter ones are decoded as soon.
+    pub stats_from: usize,
 }
 
 impl Packing {
     /// Without class-Huffman: for what is read most, or written anew within a day.
-    pub const FAST: Packing = Packing { huffman_saving_percent: 100, huffman_from: usize::MAX };
+    pub const FAST: Packing =
+        Packing { huffman_saving_percent: 100, huffman_from: usize::MAX, stats_from: 240 };
     /// For what is kept.
-    pub const KEPT: Packing = Packing { huffman_saving_percent: 5, huffman_from: 200 };
+    pub const KEPT: Packing = Packing { huffman_saving_percent: 5, huffman_from: 200, stats_from: 240 };
 }
 
 /// Appends the stream of `values`; nothing at all if there are none.
@@ -111,6 +114,13 @@ pub fn decode_ints(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Res
     }
     integrate(tail, order, first, first_delta);
     Ok(())
+}
+
+/// The first integer of the stream that the cursor stands at.
+pub(crate) fn peek_first(cursor: &Cursor<'_>) -> Result<i64, DecodeError> {
+    let mut ahead = cursor.clone();
+    ahead.u8("integer stream")?;
+    ahead.ivarint("first integer")
 }
 
 /// Turns residuals into values, in place.
@@ -505,7 +515,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALWAYS_IF_SHORTER: Packing = Packing { huffman_saving_percent: 0, huffman_from: 0 };
+    const ALWAYS_IF_SHORTER: Packing =
+        Packing { huffman_saving_percent: 0, huffman_from: 0, ..Packing::KEPT };
 
     /// Length without class-Huffman.
     fn round_trip(values: &[i64]) -> usize {

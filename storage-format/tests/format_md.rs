@@ -3,7 +3,7 @@
 //! An example is a fenced block whose info string is `hex NAME`; text behind a `;` is a comment.
 //! Every example of the document has an entry in [`EXAMPLES`], and every entry an example.
 
-use larum_storage_format::chunk::{ChunkValues, Packing, decode_chunk, encode_chunk};
+use larum_storage_format::chunk::{ChunkValues, Packing, chunk_stats, decode_chunk, encode_chunk};
 use larum_storage_format::ints::{decode_ints, encode_ints};
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use larum_storage_format::metadata::{MetricMetadata, MetricType};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Name, what the crate writes for it, and a check that it reads the same back.
 type Example = (&'static str, fn() -> Vec<u8>, fn(&[u8]));
 
-const EXAMPLES: [Example; 16] = [
+const EXAMPLES: [Example; 17] = [
     ("varint", varint, |bytes| assert_eq!(Cursor::new(bytes).uvarint("varint"), Ok(300))),
     (
         "labels",
@@ -34,6 +34,7 @@ const EXAMPLES: [Example; 16] = [
     ("timestamps", timestamps, read_timestamps),
     ("chunk-const", || chunk(&[1.5; 4], &[]), |bytes| read_chunk(bytes, &[1.5; 4], &[])),
     ("chunk-dec", || chunk(&DECIMALS, &[]), |bytes| read_chunk(bytes, &DECIMALS, &[])),
+    ("chunk-stats", stats_chunk, read_stats),
     ("chunk-start", || chunk(&[7.0; 4], &STARTS), |bytes| read_chunk(bytes, &[7.0; 4], &STARTS)),
     ("chunk-histogram", histogram_chunk, |bytes| {
         let decoded = decode_chunk(bytes, &[1, 2]).unwrap();
@@ -184,6 +185,22 @@ fn read_chunk(bytes: &[u8], values: &[f64], starts: &[i64]) {
     let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&decoded.floats), bits(values));
     assert_eq!(decoded.start_timestamps, starts);
+}
+
+fn stats_chunk() -> Vec<u8> {
+    let mut out = Vec::new();
+    let packing = Packing { stats_from: 0, ..Packing::KEPT };
+    encode_chunk(&COLUMN, ChunkValues::Floats(&DECIMALS), &[], packing, &mut out);
+    out
+}
+
+fn read_stats(bytes: &[u8]) {
+    read_chunk(bytes, &DECIMALS, &[]);
+    let stats = chunk_stats(bytes, &COLUMN).unwrap().unwrap();
+    let summary = stats.summary.unwrap();
+    assert_eq!((stats.live, stats.last.to_bits()), (3, STALE_NAN.to_bits()));
+    assert_eq!((summary.first, summary.last, summary.min, summary.max), (0.5, 0.6, 0.5, 0.7));
+    assert_eq!((summary.sum, summary.resets, summary.resets_sum), (1.8, 1, 0.7));
 }
 
 fn histograms() -> Vec<Arc<Histogram>> {

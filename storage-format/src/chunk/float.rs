@@ -9,7 +9,7 @@ use super::decimal::{self, DIGITS_MAX};
 use super::{KIND_BITS, KIND_BITS_OF_F64, KIND_CONST, KIND_DEC, KIND_MASK, KIND_ULP, MAX_CHUNK_SAMPLES};
 use crate::bits::bit_len;
 use crate::cursor::{Cursor, DecodeError};
-use crate::ints::{Packing, decode_ints, encode_ints};
+use crate::ints::{Packing, decode_ints, encode_ints, peek_first};
 use crate::sample::{STALE_NAN, is_stale};
 use crate::varint::{put_uvarint, zigzag};
 
@@ -54,16 +54,13 @@ pub(crate) fn decode_from(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<f64>)
     if n == 0 {
         return Ok(());
     }
-    let start = cursor.clone();
+    let mut start = cursor.clone();
     let head = cursor.u8("chunk head")?;
     let param = head >> KIND_BITS;
     match head & KIND_MASK {
         KIND_CONST => {
-            let value = match param {
-                0 => cursor.f64("constant")?,
-                1..=16 => cursor.ivarint("constant")? as f64 / decimal::power(param - 1),
-                _ => return Err(start.corrupt(WHAT, "unknown parameter of CONST")),
-            };
+            let value = read_constant(&mut start)?;
+            *cursor = start;
             out.resize(out.len() + n, value);
         }
         KIND_DEC => decode_decimals(cursor, param, n, out)?,
@@ -147,22 +144,9 @@ fn decode_decimals(
     n: usize,
     out: &mut Vec<f64>,
 ) -> Result<(), DecodeError> {
-    const WHAT: &str = "exceptions of a float chunk";
     let mut exceptions = Vec::new();
     if param & HAS_EXCEPTIONS != 0 {
-        let count = cursor.count(1, WHAT)?;
-        let mut next = 0u64;
-        for _ in 0..count {
-            let start = cursor.clone();
-            let entry = cursor.uvarint(WHAT)?;
-            let value = if entry & 1 == 1 { STALE_NAN } else { cursor.f64(WHAT)? };
-            let at = next + (entry >> 1);
-            if at >= n as u64 {
-                return Err(start.corrupt(WHAT, "an exception lies behind the last sample"));
-            }
-            exceptions.push((at as usize, value));
-            next = at + 1;
-        }
+        read_exceptions(cursor, n, |at, value| exceptions.push((at, value)))?;
     }
     let mut ints = Vec::new();
     decode_ints(cursor, n, &mut ints)?;
@@ -179,6 +163,66 @@ fn decode_decimals(
         decoded[at] = value;
     }
     Ok(())
+}
+
+/// Reads the exceptions of `n` decimals and tells `each` their places and values.
+fn read_exceptions(
+    cursor: &mut Cursor<'_>,
+    n: usize,
+    mut each: impl FnMut(usize, f64),
+) -> Result<(), DecodeError> {
+    const WHAT: &str = "exceptions of a float chunk";
+    let count = cursor.count(1, WHAT)?;
+    let mut next = 0u64;
+    for _ in 0..count {
+        let start = cursor.clone();
+        let entry = cursor.uvarint(WHAT)?;
+        let value = if entry & 1 == 1 { STALE_NAN } else { cursor.f64(WHAT)? };
+        let at = next + (entry >> 1);
+        if at >= n as u64 {
+            return Err(start.corrupt(WHAT, "an exception lies behind the last sample"));
+        }
+        each(at as usize, value);
+        next = at + 1;
+    }
+    Ok(())
+}
+
+/// The power of ten of a DEC chunk with this head; `None` for any other.
+pub(super) fn decimal_power(head: u8) -> Option<f64> {
+    (head & KIND_MASK == KIND_DEC).then(|| decimal::power(head >> KIND_BITS & DIGITS_MASK))
+}
+
+/// What the first bytes of a DEC chunk say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DecimalHead {
+    /// Its values are integers over this.
+    pub power: f64,
+    /// The first integer.
+    pub first: i64,
+}
+
+/// Reads the first bytes of a DEC chunk of `n` values.
+pub(super) fn read_decimal_head(cursor: &mut Cursor<'_>, n: usize) -> Result<DecimalHead, DecodeError> {
+    let start = cursor.clone();
+    let head = cursor.u8("chunk head")?;
+    let Some(power) = decimal_power(head) else {
+        return Err(start.corrupt("chunk statistics", "integers of a chunk that has none"));
+    };
+    if head >> KIND_BITS & HAS_EXCEPTIONS != 0 {
+        read_exceptions(cursor, n, |_, _| {})?;
+    }
+    Ok(DecimalHead { power, first: peek_first(cursor)? })
+}
+
+/// The value of the CONST chunk that the cursor stands at.
+pub(super) fn read_constant(cursor: &mut Cursor<'_>) -> Result<f64, DecodeError> {
+    let start = cursor.clone();
+    match cursor.u8("chunk head")? >> KIND_BITS {
+        0 => cursor.f64("constant"),
+        param @ 1..=16 => Ok(cursor.ivarint("constant")? as f64 / decimal::power(param - 1)),
+        _ => Err(start.corrupt("float chunk", "unknown parameter of CONST")),
+    }
 }
 
 /// ULP or BITS, whichever is shorter.

@@ -13,19 +13,21 @@
 //! | 3 | BITS | any floats, by their bits |
 //! | 4 | EXT | a second byte names the codec: 1, native histograms ([`histogram`]) |
 //! | 5 | ST | start timestamps; another chunk head follows ([`start`]) |
-//! | 6 | STATS | reserved for statistics of the chunk that follows |
+//! | 6 | STATS | statistics of the float chunk that follows ([`stats`]) |
 //! | 7 | ALIAS | another chunk of the partition, but for the first integer (`partition::alias`) |
 
 mod decimal;
 pub mod float;
 pub mod histogram;
 pub mod start;
+pub mod stats;
 
-use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
+use crate::cursor::{Cursor, DecodeError};
 use crate::histogram::Histogram;
 pub use crate::ints::Packing;
 pub use crate::timestamps::MAX_CHUNK_SAMPLES;
 pub use float::{decode_floats, encode_floats};
+pub use stats::{ChunkStats, Summary};
 use std::sync::Arc;
 
 pub(crate) const KIND_BITS: u32 = 3;
@@ -93,7 +95,14 @@ pub fn encode_chunk(
     assert_eq!(timestamps.len(), values.len(), "one value per timestamp");
     start::encode(timestamps, start_timestamps, packing, out);
     match values {
-        ChunkValues::Floats(values) => encode_floats(values, packing, out),
+        ChunkValues::Floats(values) => {
+            let from = out.len();
+            encode_floats(values, packing, out);
+            let is_constant = out.get(from).is_none_or(|head| head & KIND_MASK == KIND_CONST);
+            if values.len() >= packing.stats_from && !is_constant {
+                stats::put_before(values, from, out);
+            }
+        }
         ChunkValues::Histograms(values) => histogram::encode(values, packing, out),
     }
 }
@@ -103,7 +112,7 @@ pub fn encode_chunk(
 ///
 /// # Errors
 /// Bytes that no encoder writes, offsets counted from the start of `bytes`; more than
-/// [`MAX_CHUNK_SAMPLES`] timestamps; a reserved kind, by name.
+/// [`MAX_CHUNK_SAMPLES`] timestamps.
 pub fn decode_chunk(bytes: &[u8], timestamps: &[i64]) -> Result<DecodedChunk, DecodeError> {
     const WHAT: &str = "chunk";
     let n = timestamps.len();
@@ -118,15 +127,44 @@ pub fn decode_chunk(bytes: &[u8], timestamps: &[i64]) -> Result<DecodedChunk, De
     if kind(&cursor)? == KIND_ST {
         start::decode(&mut cursor, timestamps, &mut decoded.start_timestamps)?;
     }
+    if kind(&cursor)? == KIND_STATS {
+        stats::Stored::read(&mut cursor, n)?;
+        if !matches!(kind(&cursor)?, KIND_DEC | KIND_ULP | KIND_BITS_OF_F64) {
+            return Err(cursor.corrupt(WHAT, "statistics of a chunk that has none"));
+        }
+    }
     match kind(&cursor)? {
         KIND_EXT => histogram::decode(&mut cursor, n, &mut decoded.histograms)?,
         KIND_ST => return Err(cursor.corrupt(WHAT, "start timestamps twice")),
-        KIND_STATS => return Err(cursor.error(WHAT, DecodeErrorKind::Reserved("kind 6 (STATS)"))),
         KIND_ALIAS => return Err(cursor.corrupt(WHAT, "an alias of an alias, or outside of a partition")),
         _ => float::decode_from(&mut cursor, n, &mut decoded.floats)?,
     }
     finish(&cursor)?;
     Ok(decoded)
+}
+
+/// What is known without decoding its values of the chunk at the start of `bytes`, whose samples
+/// were taken at `timestamps`. `None` if that is nothing: statistics are not worth their bytes in
+/// a short chunk, and histograms have none.
+///
+/// # Errors
+/// As [`decode_chunk`], but of what is behind the statistics nothing is looked at.
+pub fn chunk_stats(bytes: &[u8], timestamps: &[i64]) -> Result<Option<ChunkStats>, DecodeError> {
+    let n = timestamps.len();
+    let mut cursor = Cursor::new(bytes);
+    if n == 0 || n > MAX_CHUNK_SAMPLES {
+        return Ok(None);
+    }
+    let mut starts = Vec::new();
+    if kind(&cursor)? == KIND_ST {
+        start::decode(&mut cursor, timestamps, &mut starts)?;
+    }
+    let stats = match kind(&cursor)? {
+        KIND_STATS => stats::Stored::read(&mut cursor, n)?.of_chunk(cursor, n)?,
+        KIND_CONST => ChunkStats::of_constant(float::read_constant(&mut cursor)?, n),
+        _ => return Ok(None),
+    };
+    Ok(Some(ChunkStats { last_start_timestamp_ms: starts.last().copied().unwrap_or(0), ..stats }))
 }
 
 /// Nothing but padding follows.

@@ -1,10 +1,12 @@
 //! ALIAS: a chunk that another one of the file gives, but for its first integer.
 //!
 //! Counters of one target often move in step: requests and responses, packets and interrupts. Their
-//! DEC chunks then differ in the first integer alone. The later one is stored as `head; varint
-//! distance back to the start of the other; varint its length; ivarint own first integer`.
+//! DEC chunks then differ in the first integer alone, as their statistics count from it. The later
+//! one is stored as `head; varint distance back to the start of the other; varint its length;
+//! ivarint own first integer`.
 
-use crate::chunk::{KIND_ALIAS, KIND_DEC};
+use crate::chunk::stats::Stored;
+use crate::chunk::{KIND_ALIAS, KIND_DEC, KIND_MASK, KIND_STATS, MAX_CHUNK_SAMPLES};
 use crate::cursor::{Cursor, DecodeError};
 use crate::series_id::IdentitySeed;
 use crate::varint::{put_uvarint, zigzag};
@@ -18,15 +20,21 @@ const REMEMBERED_MAX: usize = 7 << 14;
 const WORTH_BYTES: usize = 10;
 const WHAT: &str = "alias";
 
-/// What is left when the first integer is taken out of a DEC chunk without exceptions: the heads of
-/// chunk and stream, and what follows the integer.
+/// What is left when the first integer is taken out of a DEC chunk without exceptions: statistics and
+/// the heads of chunk and stream, and what follows the integer.
 fn without_first(chunk: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (heads, stream) = chunk.split_at_checked(2)?;
-    // A parameter below 16 says: no exceptions.
-    if heads[0] & 0b1000_0111 != KIND_DEC {
+    let mut cursor = Cursor::new(chunk);
+    if chunk.first()? & KIND_MASK == KIND_STATS
+        && !Stored::read(&mut cursor, MAX_CHUNK_SAMPLES).ok()?.counts_from_first()
+    {
         return None;
     }
-    let mut cursor = Cursor::new(stream);
+    // A parameter below 16 says: no exceptions.
+    if cursor.u8(WHAT).ok()? & 0b1000_0111 != KIND_DEC {
+        return None;
+    }
+    cursor.u8(WHAT).ok()?;
+    let heads = &chunk[..cursor.position()];
     cursor.uvarint(WHAT).ok()?;
     Some((heads, cursor.rest()))
 }
@@ -120,7 +128,7 @@ impl Alias {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::{Packing, decode_floats, encode_floats};
+    use crate::chunk::{ChunkValues, Packing, chunk_stats, decode_floats, encode_chunk, encode_floats};
 
     fn chunk(values: &[f64]) -> Vec<u8> {
         let mut chunk = Vec::new();
@@ -151,6 +159,32 @@ mod tests {
         for cut in 0..alias.len() {
             assert!(Alias::read(&alias[..cut], 0).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn statistics_of_an_alias_are_its_own() {
+        let timestamps: Vec<i64> = (0..50).collect();
+        let with_stats = |values: &[f64]| {
+            let mut chunk = Vec::new();
+            let packing = Packing { stats_from: 0, ..Packing::KEPT };
+            encode_chunk(&timestamps, ChunkValues::Floats(values), &[], packing, &mut chunk);
+            chunk
+        };
+        let mut writer = AliasWriter::new(IdentitySeed(1));
+        let owner = with_stats(&values(3.0));
+        writer.shorten(50, 70, &mut owner.clone());
+        let far = with_stats(&values(-1234567.5));
+        let mut alias = far.clone();
+        writer.shorten(50, 470, &mut alias);
+        let read = Alias::read(&alias, 570).unwrap().unwrap();
+        let resolved = read.resolve(&owner).unwrap();
+        assert_eq!(resolved, far);
+        let stats = chunk_stats(&resolved, &timestamps).unwrap().unwrap();
+        let summary = stats.summary.unwrap();
+        assert_eq!((stats.last, summary.first), (-1234567.5 + 2.0, -1234567.5));
+        assert_eq!((summary.min, summary.max), (-1234567.5, -1234567.5 + 8.0));
+        assert_eq!(summary.sum, values(-1234567.5).iter().sum::<f64>());
+        assert!(summary.resets > 0 && summary.resets_sum < -1e6 * summary.resets as f64);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::header::{PartitionHeader, Section};
 use super::postings::{LabelValues, Postings};
 use super::series::SeriesTable;
 use super::symbols::Symbols;
-use crate::chunk::{DecodedChunk, decode_chunk};
+use crate::chunk::{ChunkStats, DecodedChunk, chunk_stats, decode_chunk};
 use crate::cursor::{DecodeError, DecodeErrorKind};
 use crate::labels::Labels;
 use crate::series_id::SeriesId;
@@ -218,6 +218,23 @@ impl<B: AsRef<[u8]>> Partition<B> {
     /// # Errors
     /// Damage, which concerns the chunks in the same 16 KiB only.
     pub fn decode(&self, chunk: &Chunk, timestamps: &[i64]) -> Result<DecodedChunk, DecodeError> {
+        self.read(chunk, |bytes| decode_chunk(bytes, timestamps))
+    }
+
+    /// What is known of a chunk without decoding its values; see [`chunk_stats`].
+    ///
+    /// # Errors
+    /// As [`Partition::decode`].
+    pub fn stats(&self, chunk: &Chunk, timestamps: &[i64]) -> Result<Option<ChunkStats>, DecodeError> {
+        self.read(chunk, |bytes| chunk_stats(bytes, timestamps))
+    }
+
+    /// Reads the verified bytes of a chunk.
+    fn read<T>(
+        &self,
+        chunk: &Chunk,
+        read: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
         let file = self.bytes.as_ref();
         self.extents.verify_data(file, chunk.range.clone())?;
         let mut bytes = Cow::Borrowed(&file[chunk.range.clone()]);
@@ -226,8 +243,7 @@ impl<B: AsRef<[u8]>> Partition<B> {
             self.extents.verify_data(file, owner.clone())?;
             bytes = Cow::Owned(alias.resolve(&file[owner])?);
         }
-        decode_chunk(&bytes, timestamps)
-            .map_err(|error| DecodeError { offset: error.offset + chunk.range.start, ..error })
+        read(&bytes).map_err(|error| DecodeError { offset: error.offset + chunk.range.start, ..error })
     }
 
     /// Verifies part of DATA without decoding it: `range` in bytes from the start of DATA, cut to
