@@ -9,7 +9,7 @@ use larum::Labels;
 use larum::storage::options::Maintenance;
 use larum::storage::series_set::Columns;
 use larum::storage::{Batch, Matcher, Options, Source, Storage, TimeRange, Timestamp};
-use larum_storage_format::{STALE_NAN, is_stale};
+use larum_storage_format::{STALE_NAN, Samples, is_stale};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -203,7 +203,14 @@ impl World {
 
         let range = TimeRange::new(self.now() - HOUR, self.now() - 20 * MINUTE);
         let set = view.select(&[Matcher::equal("job", "b")], range).unwrap();
-        let count: usize = (0..set.len()).map(|i| set.load(i, &mut columns).unwrap().len()).sum();
+        let mut count = 0;
+        for i in 0..set.len() {
+            let samples = set.load(i, &mut columns).unwrap();
+            count += samples.len();
+            let newest = set.load_newest(i, &mut columns).unwrap();
+            let last = |s: &Samples| Some((*s.timestamps.last()?, s.floats.last()?.to_bits()));
+            assert_eq!(last(&newest), last(&samples));
+        }
         assert_eq!(count, self.model.keys().filter(|(s, t)| *s >= 2 && range.contains(*t)).count());
     }
 }

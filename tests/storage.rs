@@ -117,6 +117,34 @@ fn samples_are_read_from_head_and_partitions_alike() {
 }
 
 #[test]
+fn the_newest_sample_is_read_without_decoding_unless_something_hides_it() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let samples: Vec<(i64, f64)> =
+        (0..300).map(|i| (START - HOUR + i * 10_000, (i * i % 97) as f64)).collect();
+    append(&storage, "a", &samples);
+    storage.flush().unwrap();
+    let newest = |max_ms| {
+        let range = TimeRange::new(START - HOUR, max_ms);
+        let view = storage.view();
+        let set = view.select(&[Matcher::equal("job", "a")], range).unwrap();
+        let loaded = set.load_newest(0, &mut Columns::default()).unwrap();
+        let last = loaded.len() - 1;
+        (loaded.len(), (loaded.timestamps[last], loaded.floats[last]))
+    };
+    let end = samples[299];
+    assert_eq!(newest(START), (1, end));
+    assert_eq!(newest(samples[100].0 + 1), (101, samples[100]), "within a chunk");
+    append(&storage, "a", &[(end.0, 5.5)]);
+    assert_eq!(newest(START).1, (end.0, 5.5), "overwritten");
+    let deleted = TimeRange::new(end.0, START);
+    storage.delete(&[vec![Matcher::equal("job", "a")]], deleted).unwrap();
+    assert_eq!(newest(START).1, samples[298], "deleted");
+    storage.compact().unwrap();
+    assert_eq!(newest(START), (1, samples[298]), "merged");
+}
+
+#[test]
 fn old_samples_are_cut_by_the_day() {
     let fixture = Fixture::new();
     let storage = fixture.open();

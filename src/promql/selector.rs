@@ -71,6 +71,7 @@ pub(crate) struct Selection<'e, 'a> {
     columns: Columns,
     next: usize,
     statistics: bool,
+    newest_only: bool,
 }
 
 impl<'e, 'a> Selection<'e, 'a> {
@@ -87,7 +88,17 @@ impl<'e, 'a> Selection<'e, 'a> {
             columns: Columns::default(),
             next: 0,
             statistics: selector.statistics,
+            newest_only: false,
         })
+    }
+
+    /// As [`Selection::new`], of series of which nothing but the newest sample is needed.
+    fn of_newest(
+        evaluator: &'e Evaluator<'a>,
+        selector: &Selector<'_>,
+        range: TimeRange,
+    ) -> Result<Selection<'e, 'a>, EvalError> {
+        Ok(Selection { newest_only: true, ..Selection::new(evaluator, selector, range)? })
     }
 
     /// The next series that has samples: its position and its samples.
@@ -96,7 +107,10 @@ impl<'e, 'a> Selection<'e, 'a> {
             let index = self.next;
             self.next += 1;
             self.evaluator.alive()?;
-            let mut samples = self.set.load(index, &mut self.columns)?;
+            let mut samples = match self.newest_only {
+                true => self.set.load_newest(index, &mut self.columns)?,
+                false => self.set.load(index, &mut self.columns)?,
+            };
             if samples.is_empty() {
                 continue;
             }
@@ -265,8 +279,11 @@ fn each_seen(
 ) -> Result<(), EvalError> {
     let lookback_ms = evaluator.lookback_ms;
     let range = time_range(&selector.place, lookback_ms, steps);
-    let mut selection = Selection::new(evaluator, selector, range)?;
     let count = steps.count();
+    let mut selection = match count {
+        1 => Selection::of_newest(evaluator, selector, range)?,
+        _ => Selection::new(evaluator, selector, range)?,
+    };
     let mut lookups = PerColumn::new(count);
     let mut series =
         SeriesRow { labels: Labels::empty(), drop_name: false, row: Row::full(Vec::with_capacity(count)) };

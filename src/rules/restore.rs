@@ -30,7 +30,7 @@ pub fn stored(
     let mut columns = Columns::default();
     let mut found = HashMap::new();
     for i in 0..set.len() {
-        let samples = set.load(i, &mut columns)?;
+        let samples = set.load_newest(i, &mut columns)?;
         let Some(last) = samples.len().checked_sub(1) else { continue };
         let value = samples.value(last);
         if let Value::Float(seconds) = value

@@ -39,6 +39,8 @@ pub(crate) struct Load<'a> {
     pub part: u32,
     /// Only samples in this range.
     pub range: TimeRange,
+    /// Of these only the newest is wanted: a part may leave out any that it holds a newer one of.
+    pub newest_only: bool,
     /// The timestamp columns that the reader met so far.
     pub columns: &'a mut Columns,
     /// The samples.
@@ -50,7 +52,7 @@ pub(crate) struct Load<'a> {
 impl<'a> Load<'a> {
     /// Nothing loaded yet, nothing found damaged.
     pub fn new(range: TimeRange, columns: &'a mut Columns) -> Load<'a> {
-        Load { part: 0, range, columns, runs: Vec::new(), damaged: Vec::new() }
+        Load { part: 0, range, newest_only: false, columns, runs: Vec::new(), damaged: Vec::new() }
     }
 }
 

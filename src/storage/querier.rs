@@ -6,7 +6,8 @@
 //! 2. A selection asks every layer that overlaps its range for matching series, and brings those
 //!    of one identity together. Nothing is decoded.
 //! 3. Loading a series collects its runs from its layers, cuts out what was deleted from each
-//!    layer, and merges the rest.
+//!    layer, and merges the rest. Who wants nothing but the newest sample gets the newest of each
+//!    layer: the newest of these is the newest of all, and each layer that holds that time has it.
 
 use super::error::ReadError;
 use super::matcher::Matcher;
@@ -189,6 +190,20 @@ impl Selection<'_> {
         &self.found[range]
     }
 
+    fn load_as(&self, index: usize, columns: &mut Columns, newest_only: bool) -> Samples {
+        let mut load = Load { newest_only, ..Load::new(self.range, columns) };
+        for place in self.places(index) {
+            let (number, layer) = self.layers[place.layer as usize];
+            load.part = number;
+            layer.load(place.id, place.series, &mut load);
+        }
+        let Load { runs, damaged, .. } = load;
+        if !damaged.is_empty() {
+            self.warn(index, &damaged);
+        }
+        merge(runs, columns)
+    }
+
     fn warn(&self, index: usize, damaged: &[ReadError]) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         for error in damaged {
@@ -215,17 +230,11 @@ impl SeriesSet for Selection<'_> {
     }
 
     fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
-        let mut load = Load::new(self.range, columns);
-        for place in self.places(index) {
-            let (number, layer) = self.layers[place.layer as usize];
-            load.part = number;
-            layer.load(place.id, place.series, &mut load);
-        }
-        let Load { runs, damaged, .. } = load;
-        if !damaged.is_empty() {
-            self.warn(index, &damaged);
-        }
-        Ok(merge(runs, columns))
+        Ok(self.load_as(index, columns, false))
+    }
+
+    fn load_newest(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
+        Ok(self.load_as(index, columns, true))
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -241,14 +250,18 @@ impl SeriesSet for Selection<'_> {
 impl Layer {
     /// Appends the runs of a series, without what was deleted.
     pub fn load(&self, id: SeriesId, series: u32, load: &mut Load<'_>) {
+        let deleted = self.tombstones.as_ref().map_or(&[][..], |tombstones| tombstones.of(id));
+        if deleted.is_empty() {
+            return self.part.load(series, load);
+        }
+        // The newest sample may be deleted, and an older one not.
+        let newest_only = std::mem::replace(&mut load.newest_only, false);
         let from = load.runs.len();
         self.part.load(series, load);
-        let deleted = self.tombstones.as_ref().map_or(&[][..], |tombstones| tombstones.of(id));
-        if !deleted.is_empty() {
-            for run in load.runs.split_off(from) {
-                push_without(run, deleted, load.columns, &mut load.runs);
-            }
+        for run in load.runs.split_off(from) {
+            push_without(run, deleted, load.columns, &mut load.runs);
         }
+        load.newest_only = newest_only;
     }
 }
 

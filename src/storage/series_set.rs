@@ -42,6 +42,12 @@ pub trait SeriesSet: Sync {
     /// If `index` is out of range.
     fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError>;
 
+    /// As [`SeriesSet::load`], for who wants nothing but the newest sample in the range: of those
+    /// before it any may be missing. It often takes no decoding.
+    fn load_newest(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
+        self.load(index, columns)
+    }
+
     /// What could not be read although it matched, one sentence each (damaged extents).
     fn warnings(&self) -> Vec<String> {
         Vec::new()

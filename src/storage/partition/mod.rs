@@ -126,6 +126,36 @@ impl Partition {
         Ok(if to - from == len { Some(run) } else { run.slice(from..to, load.columns) })
     }
 
+    /// The newest sample in the range, if it ends a chunk whose statistics know it.
+    fn newest(&self, series: u32, load: &mut Load<'_>) -> Result<Option<Run>, DecodeError> {
+        let mut newest: Option<(Chunk, ColumnPiece, Arc<[i64]>, usize)> = None;
+        for chunk in self.file.chunks(series)? {
+            let chunk = chunk?;
+            let (piece, timestamps) = self.timestamps(&chunk, load.part, load.columns)?;
+            let Some(at) = timestamps.partition_point(|&t| t <= load.range.max_ms).checked_sub(1) else {
+                continue;
+            };
+            let is_newer = newest.as_ref().is_none_or(|(_, _, other, there)| other[*there] < timestamps[at]);
+            if timestamps[at] >= load.range.min_ms && is_newer {
+                newest = Some((chunk, piece, timestamps, at));
+            }
+        }
+        let Some((chunk, piece, timestamps, at)) = newest else { return Ok(None) };
+        if at + 1 < timestamps.len() {
+            return Ok(None);
+        }
+        let Some(stats) = self.file.stats(&chunk, &timestamps)? else { return Ok(None) };
+        let origin = ColumnPiece { start: piece.start + at as u32, len: 1, ..piece };
+        let start = Some(stats.last_start_timestamp_ms).filter(|&start| start != 0);
+        Ok(Some(Run {
+            origin: Some(origin),
+            timestamps: load.columns.shared(vec![origin], || vec![timestamps[at]]),
+            floats: vec![stats.last],
+            histograms: Vec::new(),
+            start_timestamps: start.into_iter().collect(),
+        }))
+    }
+
     /// What a damaged chunk costs, in words.
     fn damage(&self, chunk: Option<&Chunk>, error: &DecodeError, columns: &mut Columns) -> ReadError {
         let times = chunk.and_then(|chunk| self.timestamps(chunk, 0, columns).ok());
@@ -160,6 +190,12 @@ impl Part for Partition {
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
+        // Damage is met again below, and told.
+        if load.newest_only
+            && let Ok(Some(run)) = self.newest(series, load)
+        {
+            return load.runs.push(run);
+        }
         let chunks = match self.file.chunks(series) {
             Ok(chunks) => chunks,
             Err(error) => {
