@@ -5,7 +5,7 @@
 
 use super::group::Group;
 use super::held::Held;
-use super::index::Index;
+use super::index::{Index, Shared};
 use super::scrape_groups::Home;
 use crate::storage::matcher::Matcher;
 use crate::storage::part::{Load, Part, Run};
@@ -189,13 +189,14 @@ impl Generation {
     fn with_ids(&self, series: RoaringBitmap) -> Vec<(SeriesId, u32)> {
         let index = self.index();
         let mut out: Vec<(SeriesId, u32)> = series.iter().map(|series| (index.id(series), series)).collect();
+        drop(index);
         out.sort_unstable();
         out
     }
 
     /// The written series that match.
     fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        let selected = self.index().select(matchers);
+        let selected = Shared(&self.index).select(matchers);
         let tables = self.tables();
         selected.iter().filter(|&series| tables.written.get(series)).collect()
     }
@@ -267,11 +268,11 @@ impl Part for Generation {
     }
 
     fn label_names(&self, matchers: &[Matcher]) -> Vec<String> {
-        self.index().label_names(&self.matching(matchers))
+        Shared(&self.index).label_names(&self.matching(matchers))
     }
 
     fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String> {
         let matching = self.matching(matchers);
-        self.index().label_values(name, &matching)
+        Shared(&self.index).label_values(name, &matching)
     }
 }

@@ -4,17 +4,17 @@
 //! place only after the next switch of generations: until then the old generation may still have
 //! samples there.
 
+mod matching;
 mod status;
+
+pub(super) use matching::Shared;
 
 use super::lookup::{grow_by_an_eighth, truncate};
 use super::pair_lists::PairLists;
 use super::ref_table::RefTable;
 use super::scrape_groups::{Home, ScrapeGroups, Together};
-use crate::storage::matcher::Matcher;
-use crate::storage::postings;
 use larum_storage_format::{Labels, SeriesId};
 use roaring::RoaringBitmap;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -221,30 +221,6 @@ impl Index {
         Labels::from_pairs(self.pairs(series)).unwrap_or_default()
     }
 
-    /// The series that match.
-    pub fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        postings::select(self, matchers)
-    }
-
-    /// The names of the labels of these series; of all, if there is no restriction.
-    pub fn label_names(&self, series: &RoaringBitmap) -> Vec<String> {
-        let mut seen = RoaringBitmap::new();
-        for series in series {
-            seen.extend(self.pairs_of.get(series).map(|pair| self.pairs[pair as usize].name));
-        }
-        seen.iter().map(|name| self.names[name as usize].text.to_string()).collect()
-    }
-
-    /// The values of a label that occur among these series.
-    pub fn label_values(&self, name: &str, series: &RoaringBitmap) -> Vec<String> {
-        let Some(&number) = self.name_numbers.get(name) else { return Vec::new() };
-        let values = self.names[number as usize].values.iter();
-        values
-            .filter(|&(_, &pair)| !self.pairs[pair as usize].postings.is_disjoint(series))
-            .map(|(value, _)| value.to_string())
-            .collect()
-    }
-
     /// Notes that a released generation held samples of the series up to `t_ms`.
     pub fn seen(&mut self, series: u32, t_ms: i64) {
         let last = &mut self.last_seen_ms[series as usize];
@@ -324,41 +300,6 @@ fn table_hash(id: SeriesId) -> u64 {
     id.0 as u64
 }
 
-impl postings::Index for Index {
-    fn all(&self) -> RoaringBitmap {
-        self.all.clone()
-    }
-
-    fn postings(&self, name: &str, value: &str) -> Cow<'_, RoaringBitmap> {
-        match self.find_pair(name, value) {
-            Some(pair) => Cow::Borrowed(&pair.postings),
-            None => Cow::Owned(RoaringBitmap::new()),
-        }
-    }
-
-    fn postings_len(&self, name: &str, value: &str) -> u64 {
-        self.find_pair(name, value).map_or(0, |pair| pair.postings.len())
-    }
-
-    fn value_count(&self, name: &str) -> u64 {
-        self.name_numbers.get(name).map_or(0, |&name| self.names[name as usize].values.len() as u64)
-    }
-
-    fn union(&self, name: &str, prefix: &str, keep: &mut dyn FnMut(&str) -> bool, into: &mut RoaringBitmap) {
-        let Some(&name) = self.name_numbers.get(name) else { return };
-        for (value, &pair) in &self.names[name as usize].values {
-            if value.starts_with(prefix) && keep(value) {
-                *into |= &self.pairs[pair as usize].postings;
-            }
-        }
-    }
-
-    fn passes(&self, series: u32, matcher: &Matcher) -> bool {
-        let value = self.pairs(series).find(|(name, _)| *name == matcher.name());
-        matcher.matches(value.map_or("", |(_, value)| value))
-    }
-}
-
 impl Index {
     fn find_pair(&self, name: &str, value: &str) -> Option<&Pair> {
         let name = *self.name_numbers.get(name)?;
@@ -370,8 +311,9 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::matcher::MatchOp;
+    use crate::storage::matcher::{MatchOp, Matcher};
     use larum_storage_format::IdentitySeed;
+    use std::sync::RwLock;
 
     fn labels(name: &str, instance: &str, extra: &[(&str, &str)]) -> Labels {
         let pairs = [("__name__", name), ("instance", instance), ("job", "j")];
@@ -399,7 +341,9 @@ mod tests {
             Matcher::new(MatchOp::NotEqual, "instance", "i0").unwrap(),
             Matcher::new(MatchOp::Regex, "missing", ".*").unwrap(),
         ];
-        let found = index.select(&matchers);
+        let index = RwLock::new(index);
+        let shared = Shared(&index);
+        let found = shared.select(&matchers);
         let expected: Vec<u32> = refs
             .iter()
             .zip(&sets)
@@ -407,8 +351,9 @@ mod tests {
             .map(|(&series, _)| series)
             .collect();
         assert_eq!(found.iter().collect::<Vec<_>>(), expected);
-        assert_eq!(index.label_values("__name__", &found), ["up"]);
-        assert_eq!(index.label_names(&found).len(), 4);
+        assert_eq!(shared.label_values("__name__", &found), ["up"]);
+        assert_eq!(shared.label_names(&found).len(), 4);
+        let index = index.into_inner().unwrap();
         assert_eq!(index.home(refs[0]).group(), index.home(refs[3]).group());
         assert_ne!(index.home(refs[0]).group(), index.home(refs[4]).group());
     }
@@ -451,7 +396,7 @@ mod tests {
         let gone = add(&mut index, &a);
         index.remove(&[gone]);
         assert_eq!((index.len(), index.labels(gone)), (0, Labels::empty()));
-        assert!(index.select(&[Matcher::equal("__name__", "a")]).is_empty());
+        assert!(index.find_pair("__name__", "a").is_none());
         assert_ne!(add(&mut index, &b), gone);
         index.reuse_retired();
         assert_eq!(add(&mut index, &a), gone);
