@@ -105,6 +105,7 @@ fn intact() -> Vec<u8> {
     }
     let finished = writer.finish().expect("memory takes bytes");
     let mut file = finished.sink;
-    file[..finished.header_bytes.len()].copy_from_slice(&finished.header_bytes);
+    let header = finished.header.encode();
+    file[..header.len()].copy_from_slice(&header);
     file
 }

@@ -41,6 +41,10 @@ pub struct Args {
     #[arg(long = "storage.wal.fsync", env = "LARUM_STORAGE_WAL_FSYNC", value_name = "WHEN", default_value = "1s", value_parser = wal_fsync)]
     pub wal_fsync: WalFsync,
 
+    /// About how much memory a merge of partitions may take, in bytes; the rest goes to temporary files.
+    #[arg(long = "storage.merge.memory-bytes", env = "LARUM_STORAGE_MERGE_MEMORY_BYTES", default_value = "67108864", value_parser = inflight_bytes)]
+    pub merge_memory_bytes: usize,
+
     /// Accepted and ignored: the folder is always locked.
     #[arg(long = "storage.tsdb.no-lockfile", env = "LARUM_STORAGE_TSDB_NO_LOCKFILE", hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub no_lockfile: bool,

@@ -148,6 +148,7 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
     let options = Options {
         retention: app.retention(),
         wal_fsync: args.wal_fsync,
+        merge_memory_bytes: args.merge_memory_bytes,
         limits: Limits {
             labels: args.max_labels,
             label_name_bytes: args.max_label_name_bytes,

@@ -1,13 +1,15 @@
 //! Which partitions are merged. Pure decisions over what the MANIFEST knows.
 //!
-//! 1. Within a window (two hours, or a day that was cut as one) the four newest partitions of like
-//!    size become one. Sizes grow by tiers, so that a burst of cuts costs a logarithm of merges and
-//!    leaves few partitions to read.
-//! 2. When a day is over and its last window was cut, its partitions become one. What comes late
-//!    waits until it is worth writing the day again.
-//! 3. A merge takes every partition that overlaps it in time and stands between its inputs by
-//!    sequence, and its output has the highest of their sequences; so which value wins never
+//! 1. Windows have levels: two hours, a day, and up to a tenth of the retention (at most 31 days).
+//! 2. Within a window the four newest partitions of like size become one. Sizes grow by tiers, so
+//!    that a burst of cuts costs a logarithm of merges and leaves few partitions to read.
+//! 3. When a window of a higher level is over and its last part was cut, its partitions become one.
+//!    What comes late waits, merged by tiers, until it is worth writing the window again.
+//! 4. A merge takes every partition that overlaps it in time and stands between its inputs by
+//!    sequence, and its outputs have the highest of their sequences; so which value wins never
 //!    changes.
+//! 5. A merge that would write too long a file is left out where its inputs do not overlap: they
+//!    stay on their level. Where they do, it writes several files, split by time.
 
 use super::cut::{DAY_MS, HOUR_MS, WINDOW_MS, aligned};
 use larum_storage_format::manifest::LivePartition;
@@ -17,11 +19,20 @@ use std::ops::Range;
 /// So many partitions of like size in one window are merged.
 const FAN_IN: usize = 4;
 
-/// A day is merged so long after its end.
-const DAY_GRACE_MS: i64 = 2 * HOUR_MS + HOUR_MS / 2;
+/// A window of a higher level is merged so long after its end.
+const GRACE_MS: i64 = 2 * HOUR_MS + HOUR_MS / 2;
 
-/// A merge with more input than this is not begun: files stay below 8 GiB.
-const INPUT_BYTES_MAX: u64 = 8 << 30;
+/// The longest window.
+const WIDEST_MS: i64 = 31 * DAY_MS;
+
+/// Of the retention, so much may a window take: as long may a sample stay on disk after its time.
+const RETENTION_SHARE: i64 = 10;
+
+/// Of what is merged into one file; so it stays below 8 GiB.
+pub(crate) const FILE_BYTES_MAX: u64 = 8 << 30;
+
+/// Where a merge writes several files, they are longer than this on average.
+const SPLIT_BYTES: u64 = FILE_BYTES_MAX / 8;
 
 /// Over this many partitions in one window, appends are refused until merges catch up.
 pub(crate) const OVERLAPPING_MAX: usize = 32;
@@ -31,52 +42,152 @@ pub(crate) const OVERLAPPING_MAX: usize = 32;
 pub(crate) struct Merge {
     /// The numbers of the inputs, by rising sequence.
     pub inputs: Vec<u64>,
-    /// The window of the output.
+    /// The window of the outputs together.
     pub window_ms: Range<i64>,
+    /// Into how many equal parts of the window the outputs are split.
+    pub outputs: u32,
 }
 
-/// The next merge that is worth doing in the background.
-pub(crate) fn plan(live: &[LivePartition], now_ms: i64) -> Option<Merge> {
-    let days = by_window(live, DAY_MS).into_iter().filter(|(day, group)| {
-        let over = day.end.saturating_add(DAY_GRACE_MS) <= now_ms;
-        let total: u64 = group.iter().map(|p| p.byte_len).sum();
-        let largest = group.iter().map(|p| p.byte_len).max().unwrap_or(0);
-        over && group.len() > 1 && (group.len() >= FAN_IN || largest <= total / 2)
+/// The lengths of the windows that are merged, rising: each a multiple of the one before, or a
+/// number of days.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Levels(Vec<i64>);
+
+impl Levels {
+    /// The levels for this retention; `None` keeps everything.
+    pub fn new(retention_ms: Option<i64>) -> Levels {
+        let widest_ms = retention_ms.map_or(WIDEST_MS, |ms| (ms / RETENTION_SHARE).min(WIDEST_MS));
+        let days = widest_ms / DAY_MS;
+        let mut levels = vec![WINDOW_MS];
+        levels.extend([24, 12, 8, 6, 4].map(|hours| hours * HOUR_MS).into_iter().find(|&ms| ms <= widest_ms));
+        levels.extend((days > 1).then_some(days * DAY_MS));
+        Levels(levels)
+    }
+
+    /// The next merge that is worth doing in the background.
+    pub fn plan(&self, live: &[LivePartition], now_ms: i64) -> Option<Merge> {
+        let fresh = self.by_own_window(live).into_iter().map(|(window, group)| (window, newest_alike(group)));
+        let over =
+            self.0[1..].iter().flat_map(|&len_ms| by_window(live, len_ms)).filter_map(|(window, group)| {
+                let over = window.end.saturating_add(GRACE_MS) <= now_ms;
+                let total = bytes_of(&group);
+                let largest = group.iter().map(|p| p.byte_len).max().unwrap_or(0);
+                let whole = group.len() > 1 && largest <= total / 2 && total <= FILE_BYTES_MAX;
+                over.then(|| (window, if whole { group } else { newest_alike(group) }))
+            });
+        let worth = fresh.chain(over).filter(|(_, group)| group.len() > 1);
+        worth.filter_map(|(window, group)| self.closed(live, group, window)).next()
+    }
+
+    /// The next merge when everything is to be merged and deletions are to be applied: any two
+    /// partitions in a window are enough, the window need not be over, and a partition with
+    /// tombstones is written anew.
+    pub fn plan_all(&self, live: &[LivePartition], _now_ms: i64) -> Option<Merge> {
+        let windows = self.0.iter().rev().flat_map(|&len_ms| by_window(live, len_ms));
+        let several = windows.chain(self.by_own_window(live)).filter(|(_, group)| group.len() > 1);
+        let merge = several.filter_map(|(window, group)| self.closed(live, group, window)).next();
+        merge.or_else(|| {
+            let mut deleted_from = live.iter().filter(|p| p.tombstones.is_some());
+            deleted_from.find_map(|p| self.closed(live, vec![p], self.own_window(p)))
+        })
+    }
+
+    /// How many partitions the fullest window has, of those that fit no shorter window and can still
+    /// become fewer: what was split, since it was too much for one file, does not count.
+    pub fn most_overlapping(&self, live: &[LivePartition]) -> usize {
+        let mergeable =
+            |group: &Vec<&LivePartition>| group.iter().filter(|p| p.byte_len < SPLIT_BYTES).count();
+        self.by_own_window(live).values().map(mergeable).max().unwrap_or(0)
+    }
+
+    /// The partitions by the shortest windows that hold them.
+    fn by_own_window<'a>(&self, live: &'a [LivePartition]) -> BTreeMap<Window, Vec<&'a LivePartition>> {
+        let mut groups: BTreeMap<Window, Vec<&LivePartition>> = BTreeMap::new();
+        live.iter().for_each(|p| groups.entry(self.own_window(p)).or_default().push(p));
+        groups
+    }
+
+    /// The shortest window that holds the partition. A day is one even where the retention is so
+    /// short that it is not merged into: old samples are cut by the day.
+    fn own_window(&self, p: &LivePartition) -> Window {
+        let fits = |&len_ms: &i64| Some(aligned(p.min_ms, len_ms)).filter(|window| p.max_ms < window.end);
+        let mut lengths =
+            self.0.iter().take_while(|&&len_ms| len_ms <= DAY_MS).chain([&DAY_MS]).chain(&self.0);
+        lengths.find_map(fits).unwrap_or(p.min_ms..p.max_ms.saturating_add(1)).into()
+    }
+
+    /// Adds the partitions that overlap the group and stand between its members. `None` if they are
+    /// too much for one file and do not overlap, so that they may stay as they are.
+    fn closed<'a>(
+        &self,
+        live: &'a [LivePartition],
+        mut group: Vec<&'a LivePartition>,
+        mut window: Window,
+    ) -> Option<Merge> {
+        loop {
+            let low = group.iter().map(|p| p.sequence).min()?;
+            let high = group.iter().map(|p| p.sequence).max()?;
+            let min_ms = group.iter().map(|p| p.min_ms).min()?;
+            let max_ms = group.iter().map(|p| p.max_ms).max()?;
+            let between = live.iter().find(|p| {
+                (low..=high).contains(&p.sequence)
+                    && p.min_ms <= max_ms
+                    && min_ms <= p.max_ms
+                    && group.iter().all(|member| member.number != p.number)
+            });
+            let Some(p) = between else { break };
+            let around = self.own_window(p);
+            window = Window { start: window.start.min(around.start), end: window.end.max(around.end) };
+            group.push(p);
+        }
+        let total = bytes_of(&group);
+        let mut outputs = 1;
+        if total > FILE_BYTES_MAX {
+            if group.len() > 1 && !overlap(&group) {
+                return None;
+            }
+            // Half as long as they may be, since times are not filled evenly.
+            outputs = total.div_ceil(FILE_BYTES_MAX / 2).next_power_of_two().min(1 << 16) as u32;
+        }
+        group.sort_by_key(|p| (p.sequence, p.number));
+        let inputs = group.iter().map(|p| p.number).collect();
+        Some(Merge { inputs, window_ms: window.start..window.end, outputs })
+    }
+}
+
+/// Of the partitions of a window the newest, as far back as they are of like size; none if those
+/// are too few to be merged.
+fn newest_alike(mut group: Vec<&LivePartition>) -> Vec<&LivePartition> {
+    group.sort_by_key(|p| std::cmp::Reverse((p.sequence, p.number)));
+    let mut taken_bytes = 0;
+    let alike = group.iter().enumerate().take_while(|(i, p)| {
+        // The first few may differ a little; one that outweighs all taken so far ends the row.
+        let few = *i < FAN_IN - 1 && p.byte_len <= taken_bytes * 4;
+        let fits = *i == 0 || few || p.byte_len <= taken_bytes;
+        taken_bytes += p.byte_len;
+        fits
     });
-    let fresh = by_window(live, WINDOW_MS).into_iter().filter_map(|(window, mut group)| {
-        group.sort_by_key(|p| std::cmp::Reverse((p.sequence, p.number)));
-        let mut taken_bytes = 0;
-        let like = group.iter().enumerate().take_while(|(i, p)| {
-            // The first few may differ a little; one that outweighs all taken so far ends the row.
-            let few = *i < FAN_IN - 1 && p.byte_len <= taken_bytes * 4;
-            let fits = *i == 0 || few || p.byte_len <= taken_bytes;
-            taken_bytes += p.byte_len;
-            fits
-        });
-        let count = like.count();
-        group.truncate(count);
-        (count >= FAN_IN).then_some((window, group))
-    });
-    fresh.chain(days).find_map(|(window, group)| closed(live, group, window))
+    let count = alike.count();
+    group.truncate(if count >= FAN_IN { count } else { 0 });
+    group
 }
 
-/// The next merge when everything is to be merged and deletions are to be applied: as [`plan`], but
-/// any two partitions in a window are enough, a day need not be over, and a partition with
-/// tombstones is written anew.
-pub(crate) fn plan_all(live: &[LivePartition], _now_ms: i64) -> Option<Merge> {
-    let days = by_window(live, DAY_MS).into_iter();
-    let windows = days.chain(by_window(live, WINDOW_MS));
-    let merge =
-        windows.filter(|(_, group)| group.len() > 1).find_map(|(window, group)| closed(live, group, window));
-    merge.or_else(|| {
-        let mut deleted_from = live.iter().filter(|p| p.tombstones.is_some());
-        deleted_from.find_map(|p| closed(live, vec![p], window_around(p)))
-    })
+/// Divides a window into equal parts.
+pub(crate) fn parts(window_ms: &Range<i64>, count: u32) -> impl Iterator<Item = Range<i64>> + use<> {
+    let (start, span) = (window_ms.start, i128::from(window_ms.end) - i128::from(window_ms.start));
+    let border = move |part: u32| (i128::from(start) + span * i128::from(part) / i128::from(count)) as i64;
+    (0..count).map(move |part| border(part)..border(part + 1))
 }
 
-/// How many partitions the fullest window of two hours has.
-pub(crate) fn most_overlapping(live: &[LivePartition]) -> usize {
-    by_window(live, WINDOW_MS).values().map(Vec::len).max().unwrap_or(0)
+fn bytes_of(group: &[&LivePartition]) -> u64 {
+    group.iter().map(|p| p.byte_len).sum()
+}
+
+/// Whether any two partitions have times in common.
+fn overlap(group: &[&LivePartition]) -> bool {
+    let mut ranges: Vec<(i64, i64)> = group.iter().map(|p| (p.min_ms, p.max_ms)).collect();
+    ranges.sort_unstable();
+    ranges.windows(2).any(|pair| pair[1].0 <= pair[0].1)
 }
 
 /// The partitions that lie within one window of this length each.
@@ -85,7 +196,7 @@ fn by_window(live: &[LivePartition], len_ms: i64) -> BTreeMap<Window, Vec<&LiveP
     for p in live {
         let window = aligned(p.min_ms, len_ms);
         if p.max_ms < window.end {
-            groups.entry(Window { start: window.start, end: window.end }).or_default().push(p);
+            groups.entry(window.into()).or_default().push(p);
         }
     }
     groups
@@ -98,40 +209,10 @@ struct Window {
     end: i64,
 }
 
-fn window_around(p: &LivePartition) -> Window {
-    let fits = |len_ms| Some(aligned(p.min_ms, len_ms)).filter(|window| p.max_ms < window.end);
-    let window = fits(WINDOW_MS).or(fits(DAY_MS)).unwrap_or(p.min_ms..p.max_ms.saturating_add(1));
-    Window { start: window.start, end: window.end }
-}
-
-/// Adds the partitions that overlap the group and stand between its members; `None` if that is more
-/// than one merge should read.
-fn closed<'a>(
-    live: &'a [LivePartition],
-    mut group: Vec<&'a LivePartition>,
-    mut window: Window,
-) -> Option<Merge> {
-    loop {
-        let low = group.iter().map(|p| p.sequence).min()?;
-        let high = group.iter().map(|p| p.sequence).max()?;
-        let min_ms = group.iter().map(|p| p.min_ms).min()?;
-        let max_ms = group.iter().map(|p| p.max_ms).max()?;
-        let between = live.iter().find(|p| {
-            (low..=high).contains(&p.sequence)
-                && p.min_ms <= max_ms
-                && min_ms <= p.max_ms
-                && group.iter().all(|member| member.number != p.number)
-        });
-        let Some(p) = between else { break };
-        let around = window_around(p);
-        window = Window { start: window.start.min(around.start), end: window.end.max(around.end) };
-        group.push(p);
+impl From<Range<i64>> for Window {
+    fn from(range: Range<i64>) -> Window {
+        Window { start: range.start, end: range.end }
     }
-    if group.iter().map(|p| p.byte_len).sum::<u64>() > INPUT_BYTES_MAX {
-        return None;
-    }
-    group.sort_by_key(|p| (p.sequence, p.number));
-    Some(Merge { inputs: group.iter().map(|p| p.number).collect(), window_ms: window.start..window.end })
 }
 
 #[cfg(test)]
@@ -159,67 +240,127 @@ mod tests {
 
     #[test]
     fn four_of_like_size_in_one_window_merge_at_once() {
+        let levels = Levels::new(None);
         let now = DAY + 4 * HOUR_MS;
         let mut live = vec![part(1, 10, window(0)), part(2, 12, window(0)), part(3, 9, window(0))];
-        assert_eq!(plan(&live, now), None);
+        assert_eq!(levels.plan(&live, now), None);
         live.push(part(4, 10, window(1)));
-        assert_eq!(plan(&live, now), None);
+        assert_eq!(levels.plan(&live, now), None);
         live.push(part(5, 10, window(0)));
-        let merge = Merge { inputs: vec![1, 2, 3, 5], window_ms: window(0) };
-        assert_eq!(plan(&live, now), Some(merge));
+        let merge = Merge { inputs: vec![1, 2, 3, 5], window_ms: window(0), outputs: 1 };
+        assert_eq!(levels.plan(&live, now), Some(merge));
     }
 
     #[test]
     fn a_big_partition_is_not_written_again_for_three_small_ones() {
+        let levels = Levels::new(None);
         let now = DAY + HOUR_MS;
         let mut live = vec![part(1, 1000, window(0))];
         live.extend((2..5).map(|n| part(n, 10, window(0))));
-        assert_eq!(plan(&live, now), None);
+        assert_eq!(levels.plan(&live, now), None);
         live.push(part(5, 10, window(0)));
-        assert_eq!(plan(&live, now).map(|merge| merge.inputs), Some(vec![2, 3, 4, 5]));
+        assert_eq!(levels.plan(&live, now).map(|merge| merge.inputs), Some(vec![2, 3, 4, 5]));
     }
 
     #[test]
     fn a_day_is_merged_when_its_last_window_was_cut() {
+        let levels = Levels::new(None);
         let live: Vec<_> = (0..3).map(|k| part(k as u64 + 1, 10, window(k))).collect();
         let end = DAY + DAY_MS;
-        assert_eq!(plan(&live, end + HOUR_MS), None);
-        let merge = Merge { inputs: vec![1, 2, 3], window_ms: DAY..end };
-        assert_eq!(plan(&live, end + DAY_GRACE_MS), Some(merge));
+        assert_eq!(levels.plan(&live, end + HOUR_MS), None);
+        let merge = Merge { inputs: vec![1, 2, 3], window_ms: DAY..end, outputs: 1 };
+        assert_eq!(levels.plan(&live, end + GRACE_MS), Some(merge));
         let late = [part(1, 1000, DAY..end), part(2, 10, window(3))];
-        assert_eq!(plan(&late, end + DAY_GRACE_MS), None, "one late partition can wait");
+        assert_eq!(levels.plan(&late, end + GRACE_MS), None, "one late partition can wait");
     }
 
     #[test]
     fn what_stands_between_the_inputs_and_overlaps_them_is_merged_too() {
+        let levels = Levels::new(None);
         let mut live: Vec<_> = [1, 2, 4, 5].map(|n| part(n, 10, window(0))).into();
         live.insert(2, part(3, 10, DAY..DAY + DAY_MS));
         live.push(part(6, 10, window(1)));
-        let merge = plan(&live, DAY + HOUR_MS).unwrap();
-        assert_eq!(merge, Merge { inputs: vec![1, 2, 3, 4, 5], window_ms: DAY..DAY + DAY_MS });
+        let merge = levels.plan(&live, DAY + HOUR_MS).unwrap();
+        assert_eq!(merge, Merge { inputs: vec![1, 2, 3, 4, 5], window_ms: DAY..DAY + DAY_MS, outputs: 1 });
     }
 
     #[test]
     fn merging_all_ends_with_nothing_left_to_merge_and_no_tombstones() {
+        let levels = Levels::new(None);
         let mut live = vec![part(1, 10, window(0)), part(2, 10, window(0)), part(3, 10, window(1))];
         live[2].tombstones = Some(1);
-        let all = plan_all(&live, DAY).unwrap();
-        assert_eq!(all, Merge { inputs: vec![1, 2, 3], window_ms: DAY..DAY + DAY_MS });
-        assert_eq!(plan_all(&live[2..], DAY).map(|merge| merge.inputs), Some(vec![3]));
+        let all = levels.plan_all(&live, DAY).unwrap();
+        let widest = aligned(DAY, WIDEST_MS);
+        assert_eq!(all, Merge { inputs: vec![1, 2, 3], window_ms: widest, outputs: 1 });
+        assert_eq!(levels.plan_all(&live[2..], DAY).map(|merge| merge.inputs), Some(vec![3]));
         live[2].tombstones = None;
-        assert_eq!(plan_all(&live[2..], DAY), None);
+        assert_eq!(levels.plan_all(&live[2..], DAY), None);
+    }
+
+    #[test]
+    fn windows_grow_to_a_tenth_of_the_retention() {
+        let days = |n: i64| Some(n * DAY_MS);
+        for (retention_ms, hours) in [
+            (None, vec![2, 24, 31 * 24]),
+            (days(3650), vec![2, 24, 31 * 24]),
+            (days(100), vec![2, 24, 240]),
+            (days(15), vec![2, 24]),
+            (days(5), vec![2, 12]),
+            (days(1), vec![2]),
+            (Some(1), vec![2]),
+        ] {
+            let levels: Vec<i64> = hours.iter().map(|hours| hours * HOUR_MS).collect();
+            assert_eq!(Levels::new(retention_ms), Levels(levels), "{retention_ms:?}");
+        }
+    }
+
+    #[test]
+    fn days_become_a_wide_partition_when_their_window_is_over() {
+        let levels = Levels::new(Some(40 * DAY_MS));
+        let start = aligned(DAY, 4 * DAY_MS).start;
+        let day = |k: i64| start + k * DAY_MS..start + (k + 1) * DAY_MS;
+        let mut live: Vec<_> = (0..4).map(|k| part(k as u64 + 1, 100, day(k))).collect();
+        let end = start + 4 * DAY_MS;
+        assert_eq!(levels.plan(&live, end + HOUR_MS), None);
+        let merge = Merge { inputs: vec![1, 2, 3, 4], window_ms: start..end, outputs: 1 };
+        assert_eq!(levels.plan(&live, end + GRACE_MS), Some(merge));
+        // What comes late is merged by itself, not with the wide partition.
+        live = vec![part(4, 400, start..end)];
+        live.extend((5..9).map(|n| part(n, 1, day(n as i64 - 5))));
+        assert_eq!(levels.plan(&live, end + GRACE_MS).map(|merge| merge.inputs), Some(vec![5, 6, 7, 8]));
+    }
+
+    #[test]
+    fn too_much_for_one_file_stays_apart_or_is_split_where_it_overlaps() {
+        let levels = Levels::new(None);
+        let now = DAY + DAY_MS + GRACE_MS;
+        let apart: Vec<_> = (0..12).map(|k| part(k as u64 + 1, 1 << 30, window(k))).collect();
+        assert_eq!(levels.plan(&apart, now), None);
+        assert_eq!(levels.plan_all(&apart, now), None);
+        let overlapping: Vec<_> = (1..5).map(|n| part(n, 3 << 30, window(0))).collect();
+        let split = Merge { inputs: vec![1, 2, 3, 4], window_ms: window(0), outputs: 4 };
+        assert_eq!(levels.plan(&overlapping, DAY), Some(split));
     }
 
     proptest! {
         #[test]
         fn merges_end_and_bursts_of_cuts_leave_few_partitions(
-            cuts in proptest::collection::vec((0..3i64, 1..20u64), 1..200),
+            cuts in proptest::collection::vec((0..3i64, 0..40i64, 1..20u64), 1..200),
+            unit in prop_oneof![Just(1), Just(100 << 20), Just(300 << 20)],
+            hours in 0..100i64,
+            all in any::<bool>(),
         ) {
+            let levels = Levels::new(None);
             let mut live: Vec<LivePartition> = Vec::new();
-            for (number, (k, byte_len)) in (1..).zip(cuts) {
-                live.push(part(number * 1000, byte_len, window(k)));
+            let mut next = 1;
+            for (sequence, (k, day, len)) in (1..).zip(cuts) {
+                let day = if day < 35 { 0 } else { day * DAY_MS };
+                let range = window(k).start + day..window(k).end + day;
+                live.push(LivePartition { sequence, ..part(next, len * unit, range) });
+                next += 1;
                 let mut merges = 0;
-                while let Some(merge) = plan(&live, DAY) {
+                let plan = if all { Levels::plan_all } else { Levels::plan };
+                while let Some(merge) = plan(&levels, &live, DAY + hours * HOUR_MS) {
                     merges += 1;
                     prop_assert!(merges < 20, "{live:?}");
                     let (inputs, rest): (Vec<_>, Vec<_>) =
@@ -227,11 +368,17 @@ mod tests {
                     prop_assert!(inputs.len() > 1);
                     live = rest;
                     let sequence = inputs.iter().map(|p| p.sequence).max().unwrap();
-                    let byte_len = inputs.iter().map(|p| p.byte_len).sum();
-                    let output = part(sequence + 1, byte_len, merge.window_ms);
-                    live.push(LivePartition { sequence, ..output });
+                    let byte_len = inputs.iter().map(|p| p.byte_len).sum::<u64>() / u64::from(merge.outputs);
+                    for output in parts(&merge.window_ms, merge.outputs) {
+                        let times = inputs.iter().map(|p| p.min_ms.max(output.start)..(p.max_ms + 1).min(output.end));
+                        let times: Vec<_> = times.filter(|times| !times.is_empty()).collect();
+                        let Some(min_ms) = times.iter().map(|times| times.start).min() else { continue };
+                        let end = times.iter().map(|times| times.end).max().unwrap();
+                        live.push(LivePartition { sequence, ..part(next, byte_len, min_ms..end) });
+                        next += 1;
+                    }
                 }
-                prop_assert!(most_overlapping(&live) < OVERLAPPING_MAX, "{live:?}");
+                prop_assert!(levels.most_overlapping(&live) < OVERLAPPING_MAX, "{live:?}");
             }
         }
     }

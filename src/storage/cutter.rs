@@ -18,8 +18,8 @@ use std::ops::Range;
 /// is read several times.
 const WRITERS_MAX: usize = 16;
 
-/// So many timestamp columns are remembered from series to series.
-const COLUMNS_MAX: usize = 4096;
+/// So many timestamps are remembered from series to series, in 16 MiB.
+pub(crate) const TIMESTAMPS_KEPT: usize = 2 << 20;
 
 /// Rough size of a sample in a fresh partition, on the safe side.
 const SAMPLE_BYTES: u64 = 9;
@@ -62,7 +62,7 @@ impl Cut<'_> {
                 starts.insert((window.start, window.end));
                 from += samples.timestamps[from..].partition_point(|&t| t < window.end).max(1);
             }
-            forget_beyond(&mut columns);
+            columns.forget_beyond(TIMESTAMPS_KEPT);
         }
         starts.into_iter().map(|(start, end)| start..end).collect()
     }
@@ -129,16 +129,9 @@ impl Cut<'_> {
                     writer.push(id, &labels, &part_of(&samples, from..to))?;
                 }
             }
-            forget_beyond(&mut columns);
+            columns.forget_beyond(TIMESTAMPS_KEPT);
         }
         Ok(())
-    }
-}
-
-/// Forgets the columns met so far when they are many, so that memory stays bounded.
-pub(crate) fn forget_beyond(columns: &mut Columns) {
-    if columns.len() > COLUMNS_MAX {
-        *columns = Columns::default();
     }
 }
 

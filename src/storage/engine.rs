@@ -4,12 +4,13 @@
 //! to be done is decided in `cut`, `compaction` and `retention`; the doing is in `maintenance`.
 //!
 //! Locks, in the order in which they are taken: `cutting` or `merging` (one cut, one merge at a
-//! time, held while files are written; closing takes both, `merging` first), then `catalog` (held
-//! for a commit), then the short ones.
+//! time, held while files are written; closing takes both, `merging` first), then `deleting` (one
+//! deletion at a time, and no merge is committed meanwhile), then `catalog` (held for a commit), then
+//! the short ones.
 
 use super::batch::{Appended, Batch};
 use super::catalog::Catalog;
-use super::compaction;
+use super::compaction::{self, Levels};
 use super::cut;
 use super::deletion;
 use super::error::{AppendError, OpenError, UnavailableCause};
@@ -53,6 +54,10 @@ pub(crate) struct Inner {
     pub cutting: Mutex<()>,
     /// One merge at a time.
     pub merging: Mutex<()>,
+    /// One deletion at a time, and no commit of a merge meanwhile.
+    pub deleting: Mutex<()>,
+    /// The lengths of windows.
+    pub levels: Levels,
     /// Numbers of partitions that failed work left, still to be removed.
     pub abandoned: Mutex<Vec<u64>>,
     pub retention: Mutex<Retention>,
@@ -109,6 +114,7 @@ impl Storage {
         let now = Now { wall_ms: (options.clock)().as_millis(), monotonic_ms: 0 };
         let retention_ms = options.retention.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         let retention = Retention::new(retention_ms, now, newest);
+        let levels = Levels::new(retention_ms);
         if retention.is_paused() {
             tracing::warn!(
                 now_ms = now.wall_ms,
@@ -125,10 +131,12 @@ impl Storage {
             folder,
             head,
             layers: RwLock::new(catalog.layers()),
-            overlapping: AtomicUsize::new(overlapping(&catalog)),
+            overlapping: AtomicUsize::new(overlapping(&levels, &catalog)),
             catalog: Mutex::new(catalog),
             cutting: Mutex::new(()),
             merging: Mutex::new(()),
+            deleting: Mutex::new(()),
+            levels,
             abandoned: Mutex::default(),
             retention: Mutex::new(retention),
             // What was replayed is cut soon, or crash after crash would lengthen the next replay.
@@ -211,7 +219,7 @@ impl Storage {
     /// Those of the file system; what was merged before stays merged.
     pub fn compact(&self) -> io::Result<()> {
         self.inner.check_open()?;
-        self.inner.merge_while(compaction::plan_all)
+        self.inner.merge_while(Levels::plan_all)
     }
 
     /// A consistent copy by hard links in the new folder `to`, which can be opened on its own. The
@@ -233,7 +241,7 @@ impl Storage {
         let synced = self.inner.head.sync();
         self.inner.drop_expired()?;
         self.inner.cut_if_due()?;
-        self.inner.merge_while(compaction::plan)?;
+        self.inner.merge_while(Levels::plan)?;
         synced
     }
 
@@ -265,6 +273,14 @@ impl Storage {
         let closed = self.inner.head.close();
         self.inner.let_go();
         cut.and(closed)
+    }
+}
+
+#[cfg(test)]
+impl Storage {
+    /// What the callers' threads and the background share.
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 }
 
@@ -312,7 +328,7 @@ impl Inner {
 
     /// Shows readers what was committed.
     pub fn publish(&self, catalog: &Catalog) {
-        self.overlapping.store(overlapping(catalog), Ordering::Relaxed);
+        self.overlapping.store(overlapping(&self.levels, catalog), Ordering::Relaxed);
         *self.layers.write().unwrap_or_else(PoisonError::into_inner) = catalog.layers();
     }
 
@@ -422,8 +438,8 @@ impl Inner {
     }
 }
 
-fn overlapping(catalog: &Catalog) -> usize {
-    compaction::most_overlapping(&catalog.manifest().partitions)
+fn overlapping(levels: &Levels, catalog: &Catalog) -> usize {
+    levels.most_overlapping(&catalog.manifest().partitions)
 }
 
 #[cfg(test)]
@@ -450,7 +466,7 @@ mod tests {
         let _another = open().unwrap();
         // As if it had asked check_open() before.
         let inner = &storage.inner;
-        assert!(inner.merge_while(compaction::plan_all).is_err());
+        assert!(inner.merge_while(Levels::plan_all).is_err());
         assert!(deletion::delete(inner, &[vec![]], TimeRange::ALL).is_err());
         let copy = dir.path().join("copy");
         assert!(inner.snapshot(&copy).is_err());

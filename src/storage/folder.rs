@@ -311,22 +311,26 @@ fn sort_out_strays(fs: &dyn Fs, folder: &Folder, catalog: &Catalog, files: &File
         let path = folder.partition(number);
         let exists = fs.exists(&path).map_err(io_error(&path))?;
         if exists && (replaced.contains(&number) || is_uncommitted(fs, &path, catalog, &live)) {
-            fs.remove(&path).map_err(io_error(&path))?;
             gone.insert(number);
         } else if exists {
             tracing::warn!(file = %path.display(), "a partition that MANIFEST does not name is left alone");
         }
     }
+    // Tombstones go before their partition, by which the next start would know them.
     for (&partition, numbers) in &files.tombstones {
         let current = live.get(&partition).map(|p| p.meta.tombstones);
         for &number in numbers.iter().filter(|&&number| current != Some(Some(number))) {
             let path = folder.tombstones(partition, number);
-            if current.is_some() || gone.contains(&partition) {
+            if current.is_some() || gone.contains(&partition) || replaced.contains(&partition) {
                 fs.remove(&path).map_err(io_error(&path))?;
             } else {
                 tracing::warn!(file = %path.display(), "tombstones of an unknown partition are left alone");
             }
         }
+    }
+    for number in gone {
+        let path = folder.partition(number);
+        fs.remove(&path).map_err(io_error(&path))?;
     }
     for name in &files.others {
         tracing::warn!(file = %folder.partitions().join(name).display(), "an unknown file is left alone");

@@ -4,9 +4,10 @@
 //! for work once a second, and waits longer after a failure.
 
 use super::catalog::{Change, Live};
-use super::compaction::{self, Merge};
+use super::compaction::{Levels, Merge};
 use super::cut;
 use super::cutter::Cut;
+use super::deletion;
 use super::engine::Inner;
 use super::merger::{self, Merged};
 use super::part::Part;
@@ -16,6 +17,7 @@ use larum_storage_format::manifest::{LivePartition, Manifest};
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +28,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The longest wait after a failure.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A merge is split into at most so many outputs.
+const OUTPUTS_MAX: u32 = 1 << 12;
 
 /// What a thread does again and again.
 type Job = fn(&Inner) -> io::Result<()>;
@@ -42,13 +47,15 @@ impl Workers {
     pub fn start(inner: &Arc<Inner>) -> io::Result<Workers> {
         let (stop, stopped) = bounded::<()>(0);
         let mut workers = Workers { stop: Some(stop), threads: Vec::new() };
-        let jobs: [(&str, Job); 2] = [
-            ("larum-cut", |inner| inner.drop_expired().and_then(|()| inner.cut_if_due())),
-            ("larum-merge", |inner| inner.merge_while(compaction::plan)),
+        // Appends wait for a cut that does not end, but for a merge only when there are many to do.
+        let jobs: [(&str, i32, Job); 2] = [
+            ("larum-cut", 5, |inner| inner.drop_expired().and_then(|()| inner.cut_if_due())),
+            ("larum-merge", 10, |inner| inner.merge_while(Levels::plan)),
         ];
-        for (name, job) in jobs {
+        for (name, niceness, job) in jobs {
             let (inner, stopped) = (inner.clone(), stopped.clone());
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                be_nice(niceness);
                 let mut wait = TICK;
                 while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
                     wait = match guarded(job, &inner) {
@@ -65,6 +72,15 @@ impl Workers {
         }
         Ok(workers)
     }
+}
+
+/// Lets other threads have the processor, and the device, first. A thread has a niceness of its own
+/// on Linux only.
+fn be_nice(niceness: i32) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(niceness);
+    #[cfg(not(target_os = "linux"))]
+    let _ = niceness;
 }
 
 /// Does a job. One that panics is tried again as if it had failed: without its thread, WAL and
@@ -162,14 +178,21 @@ impl Inner {
     }
 
     /// Merges as long as `plan` finds something.
-    pub fn merge_while(&self, plan: fn(&[LivePartition], i64) -> Option<Merge>) -> io::Result<()> {
+    pub fn merge_while(&self, plan: fn(&Levels, &[LivePartition], i64) -> Option<Merge>) -> io::Result<()> {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             self.check_held()?;
-            let next = plan(&self.catalog().manifest().partitions, self.now().wall_ms);
-            let Some(merge) = next else { return Ok(()) };
+            let next = plan(&self.levels, &self.catalog().manifest().partitions, self.now().wall_ms);
+            let Some(mut merge) = next else { return Ok(()) };
             let started = Instant::now();
-            let outcome = self.merge(merge);
+            let mut outcome = self.merge(&merge);
+            // The times are filled too unevenly.
+            while outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::FileTooLarge)
+                && merge.outputs < OUTPUTS_MAX
+            {
+                merge.outputs *= 2;
+                outcome = self.merge(&merge);
+            }
             self.counters.worked(started.elapsed());
             match &outcome {
                 Ok(()) => self.counters.merges.fetch_add(1, Relaxed),
@@ -182,55 +205,65 @@ impl Inner {
         }
     }
 
-    fn merge(&self, merge: Merge) -> io::Result<()> {
-        let (inputs, seed, number) = {
+    fn merge(&self, merge: &Merge) -> io::Result<()> {
+        let numbers = u64::from(merge.outputs);
+        let (inputs, seed, first_number) = {
             let mut catalog = self.catalog();
             let inputs: Option<Vec<Live>> = merge.inputs.iter().map(|&n| catalog.get(n).cloned()).collect();
             let Some(inputs) = inputs else { return Ok(()) };
-            (inputs, catalog.manifest().seed, catalog.take_numbers(1))
+            (inputs, catalog.manifest().seed, catalog.take_numbers(numbers))
         };
         let job = merger::Job {
             fs: &*self.fs,
             folder: &self.folder,
             seed,
             inputs: &inputs,
-            window_ms: merge.window_ms,
-            number,
+            merge,
+            first_number,
+            memory_bytes: self.options.merge_memory_bytes,
         };
         let merged = job.run(&|| self.closing.load(Acquire)).and_then(|merged| {
-            self.replace(&inputs, merged.written.then_some(number))?;
-            Ok(merged)
+            let replaced = self.replace(&inputs, &merged.written)?;
+            Ok((replaced, merged))
         });
         match merged {
-            Ok(merged) => {
-                tracing::info!(inputs = inputs.len(), output = number, "partitions were merged");
-                self.remove_files(&inputs, &merged);
+            Ok((replaced, merged)) => {
+                tracing::info!(inputs = ?merge.inputs, outputs = ?merged.written, "partitions were merged");
+                self.remove_files(&replaced, &merged);
                 self.abandon(0..0);
                 Ok(())
             }
             Err(error) => {
-                self.abandon(number..number + 1);
+                self.abandon(first_number..first_number + numbers);
                 Err(error)
             }
         }
     }
 
-    /// Commits a merge.
-    fn replace(&self, inputs: &[Live], output: Option<u64>) -> io::Result<()> {
-        let add = output.map(|number| Live::open(&*self.fs, &self.folder, number)).transpose()?;
-        let mut catalog = self.catalog();
-        // If something was deleted from an input, or it expired, while it was merged, the output
-        // would bring it back. The next round merges what is there then.
-        let unchanged = |p: &Live| catalog.get(p.meta.number).is_some_and(|now| now.meta == p.meta);
-        if !inputs.iter().all(unchanged) {
-            let why = "an input of the merge changed meanwhile";
-            return Err(io::Error::new(io::ErrorKind::Interrupted, why));
+    /// Commits a merge and gives the inputs as they were last. What was deleted from them while they
+    /// were merged is deleted from the outputs.
+    fn replace(&self, inputs: &[Live], outputs: &[u64]) -> io::Result<Vec<Live>> {
+        let mut add = Vec::new();
+        for &number in outputs {
+            add.push(Live::open(&*self.fs, &self.folder, number)?);
         }
-        let remove = inputs.iter().map(|p| p.meta.number).collect();
-        let change = Change { remove, add: add.into_iter().collect(), ..Change::default() };
-        catalog.commit(&*self.fs, &self.folder, change)?;
+        // No deletion is under way from here on: it would write tombstones for the inputs.
+        let _deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog();
+        let now: Option<Vec<&Live>> = inputs.iter().map(|p| catalog.get(p.meta.number)).collect();
+        let Some(now) = now else {
+            // The outputs would bring back what expired. The next round merges what is there then.
+            let why = "an input of the merge expired meanwhile";
+            return Err(io::Error::new(io::ErrorKind::Interrupted, why));
+        };
+        for output in &mut add {
+            deletion::pass_on(&*self.fs, &self.folder, inputs, &now, output)?;
+        }
+        let replaced: Vec<Live> = now.into_iter().cloned().collect();
+        let remove = replaced.iter().map(|p| p.meta.number).collect();
+        catalog.commit(&*self.fs, &self.folder, Change { remove, add, ..Change::default() })?;
         self.publish(&catalog);
-        Ok(())
+        Ok(replaced)
     }
 
     /// Removes the files of work that failed, so that a full disk does not fill with them; but not
@@ -248,7 +281,10 @@ impl Inner {
             let is_named = manifest.partitions.iter().any(|p| p.number == number);
             // A file that was never written is not there to be removed.
             let is_gone = |e: io::Error| e.kind() == io::ErrorKind::NotFound;
-            is_named || !self.fs.remove(&self.folder.partition(number)).map_or_else(is_gone, |()| true)
+            let is_removed = |path: PathBuf| self.fs.remove(&path).map_or_else(is_gone, |()| true);
+            is_named
+                || !is_removed(self.folder.tombstones(number, 1))
+                || !is_removed(self.folder.partition(number))
         });
     }
 
@@ -306,5 +342,119 @@ impl Inner {
                     "samples of a damaged partition were lost in a merge; the file is in quarantine");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::options::{Maintenance, Options};
+    use crate::storage::series_set::Source;
+    use crate::storage::{Batch, Matcher, Storage, TimeRange};
+    use larum_storage_format::Labels;
+
+    fn append(storage: &Storage, job: &str, times: Range<i64>, value: f64) {
+        let labels = Labels::from_pairs([("__name__", "m"), ("job", job)]).unwrap();
+        let mut batch = Batch::new();
+        times.for_each(|t| batch.push(&labels, Timestamp::from_millis(t), value));
+        assert!(storage.append(&batch).unwrap().refused.is_empty());
+    }
+
+    fn read(storage: &Storage) -> Vec<(String, Vec<(i64, f64)>)> {
+        let view = storage.view();
+        let set = view.select(&[], TimeRange::ALL).unwrap();
+        let mut all: Vec<_> = (0..set.len())
+            .map(|i| {
+                let samples = set.load(i, &mut Default::default()).unwrap();
+                let pairs = samples.timestamps.iter().copied().zip(samples.floats).collect();
+                (set.labels(i).get("job").unwrap().to_owned(), pairs)
+            })
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    fn open(path: &std::path::Path) -> Storage {
+        let clock = Arc::new(|| Timestamp::from_millis(1_000));
+        Storage::open(path, Options { clock, maintenance: Maintenance::Stepped, ..Options::default() })
+            .unwrap()
+    }
+
+    /// Two overlapping partitions; from the first, something was deleted before the second came.
+    fn two_partitions(path: &std::path::Path) -> Storage {
+        let storage = open(path);
+        append(&storage, "a", 0..10, 1.0);
+        append(&storage, "b", 0..10, 1.0);
+        storage.flush().unwrap();
+        storage.delete(&[vec![Matcher::equal("job", "a")]], TimeRange::new(2, 5)).unwrap();
+        append(&storage, "a", 4..12, 2.0);
+        storage.flush().unwrap();
+        storage
+    }
+
+    fn merge_all(storage: &Storage, outputs: u32, meanwhile: impl FnOnce()) -> io::Result<Vec<Live>> {
+        let inner = storage.inner();
+        let inputs: Vec<Live> = inner.catalog().live().to_vec();
+        let merge =
+            Merge { inputs: inputs.iter().map(|p| p.meta.number).collect(), window_ms: 0..12, outputs };
+        let seed = inner.catalog().manifest().seed;
+        let first_number = inner.catalog().take_numbers(outputs.into());
+        let job = merger::Job {
+            fs: &*inner.fs,
+            folder: &inner.folder,
+            seed,
+            inputs: &inputs,
+            merge: &merge,
+            first_number,
+            memory_bytes: 1 << 20,
+        };
+        let merged = job.run(&|| false)?;
+        meanwhile();
+        let replaced = inner.replace(&inputs, &merged.written)?;
+        inner.remove_files(&replaced, &merged);
+        Ok(inner.catalog().live().to_vec())
+    }
+
+    #[test]
+    fn what_is_deleted_during_a_merge_stays_deleted_and_nothing_else() {
+        for outputs in [1, 4] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("data");
+            let storage = two_partitions(&path);
+            let all = [vec![]];
+            let live =
+                merge_all(&storage, outputs, || drop(storage.delete(&all, TimeRange::new(5, 7)))).unwrap();
+            assert_eq!(live.len(), outputs as usize);
+            let expected = |from: i64, to: i64| from < 5 || to > 7;
+            let a: Vec<(i64, f64)> =
+                [0, 1].map(|t| (t, 1.0)).into_iter().chain((4..12).map(|t| (t, 2.0))).collect();
+            let b: Vec<(i64, f64)> = (0..10).map(|t| (t, 1.0)).collect();
+            let left =
+                |all: Vec<(i64, f64)>| all.into_iter().filter(|s| expected(s.0, s.0)).collect::<Vec<_>>();
+            let expected = [("a".to_owned(), left(a)), ("b".to_owned(), left(b))];
+            assert_eq!(read(&storage), expected);
+            storage.close().unwrap();
+            let names: Vec<_> = std::fs::read_dir(path.join("partitions")).unwrap().collect();
+            let with_tombstones = live.iter().filter(|p| p.meta.tombstones.is_some()).count();
+            assert_eq!(names.len(), live.len() + with_tombstones, "{names:?}");
+            // They hold when the MANIFEST is lost, too.
+            std::fs::remove_file(path.join("MANIFEST")).unwrap();
+            assert_eq!(read(&open(&path)), expected);
+        }
+    }
+
+    #[test]
+    fn a_merge_splits_its_window_and_leaves_out_what_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open(&dir.path().join("data"));
+        append(&storage, "a", 0..3, 1.0);
+        append(&storage, "b", 9..12, 1.0);
+        storage.flush().unwrap();
+        let before = read(&storage);
+        let live = merge_all(&storage, 4, || {}).unwrap();
+        assert_eq!(live.iter().map(|p| p.meta.min_ms).collect::<Vec<_>>(), [0, 9]);
+        let origins = live.iter().map(|p| p.partition.header().origin.clone());
+        assert_eq!(origins.map(|o| (o.output, o.outputs)).collect::<Vec<_>>(), [(0, 2), (1, 2)]);
+        assert_eq!(read(&storage), before);
     }
 }

@@ -1,28 +1,35 @@
-//! Several partitions become one, series by series.
+//! Several partitions become one, or several that follow each other in time; series by series.
+//!
+//! Memory is bounded however much is merged: a series is decoded in slices of the window, and the
+//! writer keeps what it must remember in temporary files where it grows.
 
 use super::catalog::Live;
-use super::cutter::forget_beyond;
+use super::compaction::{FILE_BYTES_MAX, Merge, parts};
+use super::cut::DAY_MS;
 use super::folder::Folder;
 use super::fs::Fs;
 use super::merge::merge;
 use super::part::Load;
-use super::partition::FileWriter;
+use super::partition::{FileWriter, Sealed};
 use super::querier::Layer;
 use super::series_set::Columns;
 use super::time::TimeRange;
 use larum_storage_format::chunk::Packing;
 use larum_storage_format::partition::{Origin, WriterOptions};
-use larum_storage_format::{IdentitySeed, SeriesId};
+use larum_storage_format::{IdentitySeed, Labels, Samples, SeriesId};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 
-/// How often a merge asks whether it is to stop, in series.
-const ASK_EVERY: u64 = 1024;
+/// A series is decoded in slices of at most about so many samples.
+const SLICE_SAMPLES: usize = 16 << 10;
+
+/// The most slices of a series in one output.
+const SLICES_MAX: usize = 1 << 12;
 
 /// What is merged, and what comes of it.
 pub(crate) struct Job<'a> {
-    /// Where the file is written.
+    /// Where the files are written.
     pub fs: &'a dyn Fs,
     /// The data folder.
     pub folder: &'a Folder,
@@ -30,18 +37,20 @@ pub(crate) struct Job<'a> {
     pub seed: IdentitySeed,
     /// The inputs, by rising sequence.
     pub inputs: &'a [Live],
-    /// The window of the output.
-    pub window_ms: Range<i64>,
-    /// The number of the output.
-    pub number: u64,
+    /// What is to be done.
+    pub merge: &'a Merge,
+    /// The number of the first output; those of the others follow.
+    pub first_number: u64,
+    /// About how much memory to take.
+    pub memory_bytes: usize,
 }
 
 /// What a merge wrote.
 #[derive(Debug, Default)]
 pub(crate) struct Merged {
-    /// Whether there is a file: not if everything was deleted.
-    pub written: bool,
-    /// The numbers of inputs that are damaged: what could not be read is not in the output.
+    /// The numbers of the outputs; those are left out from which everything was deleted.
+    pub written: Vec<u64>,
+    /// The numbers of inputs that are damaged: what could not be read is not in the outputs.
     pub damaged: BTreeSet<u64>,
 }
 
@@ -53,40 +62,65 @@ struct Cursor {
 }
 
 impl Job<'_> {
-    /// Writes the output, leaving out what was deleted. Nothing is committed; the folder is synced.
+    /// Writes the outputs, leaving out what was deleted. Nothing is committed; the folder is synced.
     ///
     /// # Errors
-    /// Those of the file system; [`io::ErrorKind::Interrupted`] once `stop` says true.
+    /// Those of the file system; [`io::ErrorKind::Interrupted`] once `stop` says true;
+    /// [`io::ErrorKind::FileTooLarge`] if the window must be split into more outputs.
     pub fn run(&self, stop: &dyn Fn() -> bool) -> io::Result<Merged> {
         let mut merged = Merged::default();
+        let mut sealed = Vec::new();
+        for (number, part) in (self.first_number..).zip(parts(&self.merge.window_ms, self.merge.outputs)) {
+            let file = self.write(number, part, &mut merged.damaged, stop)?;
+            sealed.extend(file.map(|file| (number, file)));
+        }
+        // Only now it is known how many there are: a lost MANIFEST is rebuilt by that.
+        let outputs = sealed.len() as u32;
+        for (output, (number, file)) in (0..).zip(sealed) {
+            file.publish(|header| (header.origin.output, header.origin.outputs) = (output, outputs))?;
+            merged.written.push(number);
+        }
+        self.fs.sync_dir(&self.folder.partitions())?;
+        Ok(merged)
+    }
+
+    /// Writes the output of a part of the window; `None` if nothing is in it.
+    fn write(
+        &self,
+        number: u64,
+        window_ms: Range<i64>,
+        damaged: &mut BTreeSet<u64>,
+        stop: &dyn Fn() -> bool,
+    ) -> io::Result<Option<Sealed<'_>>> {
         let layers: Vec<Layer> = self.inputs.iter().map(Live::layer).collect();
-        let mut writer = FileWriter::create(self.fs, &self.folder.partition(self.number), self.options())?;
+        let options = self.options(number, window_ms.clone());
+        let mut writer = FileWriter::create(self.fs, &self.folder.partition(number), options)?;
         let mut cursors: Vec<Cursor> =
             (0..self.inputs.len()).filter_map(|input| self.cursor(input, 0)).collect();
         let mut columns = Columns::default();
-        let mut count = 0;
         while let Some(id) = cursors.iter().map(|cursor| cursor.id).min() {
-            if count % ASK_EVERY == 0 && stop() {
-                return Err(io::Error::new(io::ErrorKind::Interrupted, "the merge was stopped"));
-            }
-            count += 1;
-            let mut load = Load::new(TimeRange::ALL, &mut columns);
-            let mut labels = None;
             // Cursors stay in the order of the inputs, so that runs come by rising sequence.
-            for cursor in cursors.iter().filter(|cursor| cursor.id == id) {
-                let layer = &layers[cursor.input];
-                load.part = cursor.input as u32;
-                layer.load(id, cursor.ordinal, &mut load);
-                labels.get_or_insert_with(|| layer.part.labels(cursor.ordinal));
-                if !std::mem::take(&mut load.damaged).is_empty() {
-                    merged.damaged.insert(self.inputs[cursor.input].meta.number);
+            let places: Vec<&Cursor> = cursors.iter().filter(|cursor| cursor.id == id).collect();
+            let mut begun = false;
+            for slice in self.slices(&places, &window_ms) {
+                if stop() {
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, "the merge was stopped"));
                 }
+                let samples = self.load(&layers, &places, &slice, &mut columns, damaged);
+                if samples.is_empty() {
+                    continue;
+                }
+                if !begun {
+                    writer.begin_series(id, &labels(&layers, &places))?;
+                    begun = true;
+                }
+                writer.add_samples(&samples, slice)?;
+                // A timestamp takes eight bytes: a quarter of the memory is for columns.
+                columns.forget_beyond(self.memory_bytes / 32);
             }
-            let samples = merge(load.runs, &mut columns);
-            if let Some(labels) = labels
-                && !samples.is_empty()
-            {
-                writer.push(id, &labels, &samples)?;
+            if writer.byte_len() > FILE_BYTES_MAX {
+                let why = format!("partition {number} would be longer than {FILE_BYTES_MAX} bytes");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
             }
             cursors.retain_mut(|cursor| {
                 if cursor.id != id {
@@ -95,11 +129,47 @@ impl Job<'_> {
                 let next = self.cursor(cursor.input, cursor.ordinal + 1);
                 next.map(|next| *cursor = next).is_some()
             });
-            forget_beyond(&mut columns);
         }
-        merged.written = writer.finish()?.is_some();
-        self.fs.sync_dir(&self.folder.partitions())?;
-        Ok(merged)
+        writer.seal()
+    }
+
+    /// The samples of a series in a slice of the window.
+    fn load(
+        &self,
+        layers: &[Layer],
+        places: &[&Cursor],
+        slice: &Range<i64>,
+        columns: &mut Columns,
+        damaged: &mut BTreeSet<u64>,
+    ) -> Samples {
+        let mut load = Load::new(self.range_of(slice), columns);
+        for cursor in places {
+            load.part = cursor.input as u32;
+            layers[cursor.input].load(cursor.id, cursor.ordinal, &mut load);
+            if !std::mem::take(&mut load.damaged).is_empty() {
+                damaged.insert(self.inputs[cursor.input].meta.number);
+            }
+        }
+        merge(load.runs, columns)
+    }
+
+    /// The times of a slice. No window reaches beyond its ends, but if a file says otherwise, its
+    /// samples belong somewhere.
+    fn range_of(&self, slice: &Range<i64>) -> TimeRange {
+        let whole = &self.merge.window_ms;
+        let min_ms = if slice.start == whole.start { i64::MIN } else { slice.start };
+        let max_ms = if slice.end == whole.end { i64::MAX } else { slice.end - 1 };
+        TimeRange::new(min_ms, max_ms)
+    }
+
+    /// Divides the window so far that the samples of a series fit memory.
+    fn slices(&self, places: &[&Cursor], window_ms: &Range<i64>) -> impl Iterator<Item = Range<i64>> + use<> {
+        let of = |place: &&Cursor| {
+            self.inputs[place.input].partition.samples_at_most(place.ordinal, SLICE_SAMPLES)
+        };
+        let samples: usize = places.iter().map(of).sum();
+        let count = samples.div_ceil(SLICE_SAMPLES).next_power_of_two().min(SLICES_MAX);
+        parts(window_ms, count as u32)
     }
 
     fn cursor(&self, input: usize, ordinal: u32) -> Option<Cursor> {
@@ -107,12 +177,15 @@ impl Job<'_> {
         Some(Cursor { input, ordinal, id })
     }
 
-    fn options(&self) -> WriterOptions {
+    fn options(&self, number: u64, window_ms: Range<i64>) -> WriterOptions {
         let headers = || self.inputs.iter().map(|p| p.partition.header());
         let generations = || headers().map(|h| h.origin.generations).filter(|&(first, _)| first > 0);
+        let whole = &self.merge.window_ms;
+        // What is merged into a day soon is not worth the best packing.
+        let kept = whole.end.saturating_sub(whole.start) >= DAY_MS;
         WriterOptions {
             seed: self.seed,
-            number: self.number,
+            number,
             sequence: headers().map(|h| h.sequence).max().unwrap_or(0),
             origin: Origin {
                 generations: (
@@ -123,9 +196,13 @@ impl Job<'_> {
                 outputs: 1,
                 sources: self.inputs.iter().map(|p| p.meta.number).collect(),
             },
-            window_ms: self.window_ms.clone(),
+            window_ms,
             expected_data_bytes: self.inputs.iter().map(|p| p.meta.byte_len).sum(),
-            packing: Packing::KEPT,
+            packing: if kept { Packing::KEPT } else { Packing::FAST },
         }
     }
+}
+
+fn labels(layers: &[Layer], places: &[&Cursor]) -> Labels {
+    places.first().map(|place| layers[place.input].part.labels(place.ordinal)).unwrap_or_default()
 }

@@ -14,6 +14,9 @@ pub struct Options {
     pub wal_fsync: WalFsync,
     /// A cut is due when the active WAL generation is longer than this and than 256 B a series.
     pub wal_bytes: u64,
+    /// About how much memory a merge of partitions may take. What it must remember beyond that goes
+    /// to temporary files.
+    pub merge_memory_bytes: usize,
     /// Limits on what a series may look like.
     pub limits: Limits,
     /// How far ahead of now a sample may lie.
@@ -80,6 +83,7 @@ impl Default for Options {
             retention: None,
             wal_fsync: WalFsync::Interval(Duration::from_secs(1)),
             wal_bytes: 128 << 20,
+            merge_memory_bytes: 64 << 20,
             limits: Limits::default(),
             max_ahead: Duration::from_secs(10 * 60),
             maintenance: Maintenance::Thread,

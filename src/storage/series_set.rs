@@ -60,6 +60,8 @@ pub trait SeriesSet: Sync {
 #[derive(Debug, Default)]
 pub struct Columns {
     known: HashMap<ColumnKey, Arc<[i64]>, RandomState>,
+    /// Timestamps in them; a column under two keys counts twice.
+    held: usize,
 }
 
 /// The origin of a column of timestamps: the pieces it was put together from, in order. Equal keys
@@ -79,10 +81,19 @@ pub struct ColumnPiece {
     pub len: u32,
 }
 
+/// A key takes about as much memory as so many timestamps.
+const KEY_TIMESTAMPS: usize = 16;
+
 impl Columns {
     /// The column of origin `key`, made by `make` if it is the first time.
     pub fn shared(&mut self, key: ColumnKey, make: impl FnOnce() -> Vec<i64>) -> Arc<[i64]> {
-        self.known.entry(key).or_insert_with(|| make().into()).clone()
+        let held = &mut self.held;
+        let made = || {
+            let column: Arc<[i64]> = make().into();
+            *held += column.len();
+            column
+        };
+        self.known.entry(key).or_insert_with(made).clone()
     }
 
     /// The column of origin `key`, if it was met before.
@@ -92,7 +103,16 @@ impl Columns {
 
     /// Says that `column` has the origin `key`.
     pub fn insert(&mut self, key: ColumnKey, column: Arc<[i64]>) {
+        self.held += column.len();
         self.known.insert(key, column);
+    }
+
+    /// Forgets all columns if they hold more than so many timestamps, so that memory stays bounded.
+    pub(crate) fn forget_beyond(&mut self, timestamps: usize) {
+        // Each key counts too, for columns of few timestamps.
+        if self.held + self.known.len() * KEY_TIMESTAMPS > timestamps {
+            *self = Columns::default();
+        }
     }
 
     /// How many columns are known.

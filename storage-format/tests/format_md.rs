@@ -249,7 +249,8 @@ fn partition_of(series: &[(Labels, &[i64], &[f64])]) -> Vec<u8> {
     }
     let finished = writer.finish().unwrap();
     let mut file = finished.sink;
-    file[..finished.header_bytes.len()].copy_from_slice(&finished.header_bytes);
+    let header = finished.header.encode();
+    file[..header.len()].copy_from_slice(&header);
     file
 }
 

@@ -6,7 +6,7 @@
 mod index;
 mod writer;
 
-pub(crate) use writer::FileWriter;
+pub(crate) use writer::{FileWriter, Sealed};
 
 use super::error::ReadError;
 use super::fs::Fs;
@@ -16,6 +16,7 @@ use super::postings;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
 use bytes::Bytes;
+use larum_storage_format::chunk::MAX_CHUNK_SAMPLES;
 use larum_storage_format::partition::{Chunk, Partition as File, PartitionHeader};
 use larum_storage_format::{DecodeError, Labels, SeriesId};
 use roaring::RoaringBitmap;
@@ -70,6 +71,21 @@ impl Partition {
     /// The identity of the series at `ordinal`, its place in the order of identities.
     pub fn series_id(&self, ordinal: u32) -> Option<SeriesId> {
         self.file.series_id(ordinal)
+    }
+
+    /// Whether it has the series.
+    pub fn has(&self, id: SeriesId) -> bool {
+        self.file.find(id).is_some()
+    }
+
+    /// How many samples a series has at most; counted exactly only where `enough` are possible.
+    pub fn samples_at_most(&self, ordinal: u32, enough: usize) -> usize {
+        let Ok(chunks) = self.file.chunks(ordinal) else { return 0 };
+        let at_most = chunks.len() * MAX_CHUNK_SAMPLES;
+        if at_most < enough {
+            return at_most;
+        }
+        chunks.flatten().map(|chunk| usize::from(chunk.timestamps.len)).sum()
     }
 
     /// The timestamps of a chunk, and where they come from.

@@ -1,15 +1,20 @@
 //! Writing a partition: a temporary file, synced and then renamed into place.
 //!
-//! The file means nothing until a MANIFEST names it.
+//! The file means nothing until a MANIFEST names it. It is synced as it grows: a long file that
+//! reached the device all at once would hold up the syncs of the WAL, which share its journal.
 
 use crate::storage::fs::{Fs, WriteFile, at_path, temporary_name};
 use larum_storage_format::partition::{PartitionHeader, PartitionWriter, WriteError, WriterOptions};
 use larum_storage_format::{Labels, Samples, SeriesId};
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Bytes gathered before they are given to the system.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// Bytes that may wait for being synced.
+const UNSYNCED_BYTES: usize = 8 << 20;
 
 /// A partition under way. Dropped unfinished, it removes its temporary file.
 pub(crate) struct FileWriter<'a> {
@@ -20,11 +25,19 @@ pub(crate) struct FileWriter<'a> {
 }
 
 /// A file as a sink for bytes.
-struct Sink(Box<dyn WriteFile>);
+struct Sink {
+    file: Box<dyn WriteFile>,
+    unsynced_bytes: usize,
+}
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.append(bytes)?;
+        self.file.append(bytes)?;
+        self.unsynced_bytes += bytes.len();
+        if self.unsynced_bytes >= UNSYNCED_BYTES {
+            self.file.sync()?;
+            self.unsynced_bytes = 0;
+        }
         Ok(bytes.len())
     }
 
@@ -43,15 +56,37 @@ impl<'a> FileWriter<'a> {
         let mut started =
             FileWriter { fs, path: path.to_owned(), temporary: Some(temporary.clone()), writer: None };
         let file = fs.create(&temporary)?;
-        let sink = BufWriter::with_capacity(BUFFER_BYTES, Sink(file));
+        let sink = BufWriter::with_capacity(BUFFER_BYTES, Sink { file, unsynced_bytes: 0 });
         started.writer = Some(PartitionWriter::new(sink, options).map_err(|e| started.error(e))?);
         Ok(started)
     }
 
     /// Adds a series; they must ascend by id.
     pub fn push(&mut self, id: SeriesId, labels: &Labels, samples: &Samples) -> io::Result<()> {
+        self.write(|writer| writer.push(id, labels, samples))
+    }
+
+    /// Begins a series, whose samples follow part by part; they must ascend by id.
+    pub fn begin_series(&mut self, id: SeriesId, labels: &Labels) -> io::Result<()> {
+        self.write(|writer| writer.begin_series(id, labels))
+    }
+
+    /// Adds what the series begun last has in a part of the window.
+    pub fn add_samples(&mut self, samples: &Samples, part: Range<i64>) -> io::Result<()> {
+        self.write(|writer| writer.add_samples(samples, part))
+    }
+
+    /// Bytes written so far.
+    pub fn byte_len(&self) -> u64 {
+        self.writer.as_ref().map_or(0, PartitionWriter::byte_len)
+    }
+
+    fn write(
+        &mut self,
+        work: impl FnOnce(&mut PartitionWriter<BufWriter<Sink>>) -> Result<(), WriteError>,
+    ) -> io::Result<()> {
         match &mut self.writer {
-            Some(writer) => writer.push(id, labels, samples).map_err(|e| self.error(e)),
+            Some(writer) => work(writer).map_err(|e| self.error(e)),
             None => Err(io::Error::other("the partition is finished")),
         }
     }
@@ -63,27 +98,50 @@ impl<'a> FileWriter<'a> {
 
     /// Writes the index and the header, syncs, and renames the file into place. The folder is left
     /// to be synced. Without any series there is no file, and `None`.
-    pub fn finish(mut self) -> io::Result<Option<PartitionHeader>> {
+    pub fn finish(self) -> io::Result<Option<PartitionHeader>> {
+        self.seal()?.map(|sealed| sealed.publish(|_| {})).transpose()
+    }
+
+    /// Writes the index. Without any series there is no file, and `None`.
+    pub fn seal(mut self) -> io::Result<Option<Sealed<'a>>> {
         if self.is_empty() {
             return Ok(None);
         }
-        let (Some(writer), Some(temporary)) = (self.writer.take(), self.temporary.clone()) else {
-            return Ok(None);
-        };
+        let Some(writer) = self.writer.take() else { return Ok(None) };
         let finished = writer.finish().map_err(|e| self.error(e))?;
-        let file = finished.sink.into_inner().map_err(|e| at_path(&temporary)(e.into_error()))?.0;
-        file.write_at(&finished.header_bytes, 0).and_then(|()| file.sync()).map_err(at_path(&temporary))?;
-        drop(file);
-        self.fs.rename(&temporary, &self.path)?;
-        self.temporary = None;
-        Ok(Some(finished.header))
+        let sink = finished.sink.into_inner().map_err(|e| at_path(&self.path)(e.into_error()))?;
+        Ok(Some(Sealed { file: sink.file, header: finished.header, started: self }))
     }
 
     fn error(&self, e: WriteError) -> io::Error {
         match e {
             WriteError::Io(e) => at_path(&self.path)(e),
+            WriteError::TooLarge(_) => {
+                io::Error::new(io::ErrorKind::FileTooLarge, format!("{}: {e}", self.path.display()))
+            }
             e => io::Error::other(format!("{}: {e}", self.path.display())),
         }
+    }
+}
+
+/// A partition that lacks its header and its name. Dropped, it removes its temporary file.
+pub(crate) struct Sealed<'a> {
+    file: Box<dyn WriteFile>,
+    header: PartitionHeader,
+    started: FileWriter<'a>,
+}
+
+impl Sealed<'_> {
+    /// Writes the header with the last `change` to it, syncs, and renames the file into place. The
+    /// folder is left to be synced.
+    pub fn publish(mut self, change: impl FnOnce(&mut PartitionHeader)) -> io::Result<PartitionHeader> {
+        let Some(temporary) = &self.started.temporary else { return Ok(self.header) };
+        change(&mut self.header);
+        let written = self.file.write_at(&self.header.encode(), 0).and_then(|()| self.file.sync());
+        written.map_err(at_path(temporary))?;
+        self.started.fs.rename(temporary, &self.started.path)?;
+        self.started.temporary = None;
+        Ok(self.header)
     }
 }
 

@@ -91,7 +91,8 @@ impl PartitionHeader {
         (FIXED_BYTES + sources * 8 + SECTIONS * SECTION_BYTES + CRC_BYTES).next_multiple_of(ALIGN_BYTES)
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The bytes at the start of the file. Their length depends on the number of sources alone.
+    pub fn encode(&self) -> Vec<u8> {
         let len = Self::len_with(self.origin.sources.len());
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(PARTITION_MAGIC);

@@ -34,7 +34,8 @@ fn write(mut series: Vec<Series>, options: WriterOptions) -> Vec<u8> {
     }
     let finished = writer.finish().unwrap();
     let mut file = finished.sink;
-    file[..finished.header_bytes.len()].copy_from_slice(&finished.header_bytes);
+    let header = finished.header.encode();
+    file[..header.len()].copy_from_slice(&header);
     file
 }
 

@@ -96,9 +96,8 @@ pub struct PartitionWriter<W> {
 pub struct Finished<W> {
     /// The sink, with all bytes of the file in it; the first ones, where the header belongs, are zero.
     pub sink: W,
-    /// To be written over the start of the file, before it is synced.
-    pub header_bytes: Vec<u8>,
-    /// The header.
+    /// The header, to be encoded and written over the start of the file before it is synced. How
+    /// many outputs there are may be said now, if it was not known before.
     pub header: PartitionHeader,
 }
 
@@ -142,16 +141,24 @@ impl<W: Write> PartitionWriter<W> {
     /// # Panics
     /// If the columns of `samples` differ in length.
     pub fn push(&mut self, id: SeriesId, labels: &Labels, samples: &Samples) -> Result<(), WriteError> {
-        if let Some(&previous) = self.ids.last().filter(|previous| **previous >= id) {
-            return Err(WriteError::Order { previous, id });
-        }
         if samples.is_empty() {
             return Ok(());
+        }
+        self.begin_series(id, labels)?;
+        self.add_samples(samples, self.options.window_ms.clone())
+    }
+
+    /// Begins a series, whose samples follow by [`PartitionWriter::add_samples`]; there must be some.
+    ///
+    /// # Errors
+    /// As [`PartitionWriter::push`].
+    pub fn begin_series(&mut self, id: SeriesId, labels: &Labels) -> Result<(), WriteError> {
+        if let Some(&previous) = self.ids.last().filter(|previous| **previous >= id) {
+            return Err(WriteError::Order { previous, id });
         }
         if self.ids.len() == u32::MAX as usize {
             return Err(WriteError::TooLarge("series"));
         }
-        let ordinal = self.ids.len() as u32;
         self.ids.push(id);
         for (name, value) in labels {
             let pair = (self.symbols.add(name), self.symbols.add(value));
@@ -161,10 +168,26 @@ impl<W: Write> PartitionWriter<W> {
         if self.symbols.text_len() > u64::from(u32::MAX) {
             return Err(WriteError::TooLarge("label names and values"));
         }
+        Ok(())
+    }
+
+    /// Adds samples of the series that was begun last: all that it has in `window`, which is one of
+    /// 2^k equal parts of the partition's window. Parts come one after the other.
+    ///
+    /// # Errors
+    /// As [`PartitionWriter::push`].
+    ///
+    /// # Panics
+    /// If the columns of `samples` differ in length, or no series was begun.
+    pub fn add_samples(&mut self, samples: &Samples, window: Range<i64>) -> Result<(), WriteError> {
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let ordinal = self.ids.len().checked_sub(1).expect("a series was begun") as u32;
         self.sample_count += samples.len() as u64;
         self.min_ms = self.min_ms.min(samples.timestamps[0]);
         self.max_ms = self.max_ms.max(samples.timestamps[samples.len() - 1]);
-        for (run, window) in equal_parts(&samples.timestamps, self.options.window_ms.clone()) {
+        for (run, window) in equal_parts(&samples.timestamps, window) {
             self.push_run(ordinal, samples, run, window)?;
         }
         Ok(())
@@ -290,7 +313,7 @@ impl<W: Write> PartitionWriter<W> {
             sections,
         };
         self.sink.flush()?;
-        Ok(Finished { sink: self.sink, header_bytes: header.encode(), header })
+        Ok(Finished { sink: self.sink, header })
     }
 
     /// Whether no series was added yet.
