@@ -26,6 +26,8 @@ pub struct Set {
     pub full: &'static str,
     /// The same with --quick.
     pub quick: &'static str,
+    /// Phases that a peer goes through once, for all runs of the set.
+    pub peer_phases: &'static str,
 }
 
 /// What is done to a server.
@@ -33,8 +35,20 @@ pub struct Set {
 pub struct Run {
     /// The data it is loaded with.
     pub set: Set,
-    /// Phases of `judge run`.
+    /// Phases of `judge run`, for Larum.
     pub phases: &'static str,
+}
+
+impl Run {
+    /// What is done to `server`.
+    fn phases_of(&self, server: Server) -> &'static str {
+        if server == Server::Larum { self.phases } else { self.set.peer_phases }
+    }
+
+    /// Whether the result of this run has all that `other` would give.
+    pub fn stands_for(&self, other: &Run, server: Server) -> bool {
+        self.set == other.set && self.phases_of(server) == other.phases_of(server)
+    }
 }
 
 /// Which number of a run's result a row shows.
@@ -98,7 +112,7 @@ impl Judge {
         let set = self.data_set(&run.set)?;
         let (work, out) = (self.folder.join("servers"), self.folder.join("result.json"));
         let mut command = Command::new(&self.program);
-        command.args(["run", "--keep", "--phases", run.phases]);
+        command.args(["run", "--keep", "--phases", run.phases_of(server)]);
         command.arg("--target").arg(targets().join(format!("{}.toml", server.target())));
         command.arg("--bin").arg(absolute(&server.program())?);
         command.arg("--port").arg(support::free_port().to_string());
@@ -151,10 +165,11 @@ impl Judge {
 /// The commands that repeat a run, for a person.
 pub fn command(run: &Run, quick: bool) -> String {
     format!(
-        "judge gen {} --out SET; judge run --phases {} --target ../shared/judge/targets/SERVER.toml \
+        "judge gen {} --out SET; judge run --phases {} (peers: {}) --target ../shared/judge/targets/SERVER.toml \
          --bin PROGRAM --file SET --work FOLDER --out RESULT.json",
         if quick { run.set.quick } else { run.set.full },
         run.phases,
+        run.set.peer_phases,
     )
 }
 
@@ -180,10 +195,10 @@ fn build() -> Result<PathBuf, String> {
     Ok(copy.join("target/release/judge"))
 }
 
-/// Runs a command to its end; what it prints is shown.
+/// Runs a command to its end. What it prints goes to standard error: standard output is the table's.
 fn finish(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    match command.status() {
+    match command.stdout(std::io::stderr()).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{name} ended with {status}")),
         Err(error) => Err(format!("{name} does not start: {error}")),

@@ -16,6 +16,7 @@ mod server;
 mod support;
 
 use clap::Parser;
+use judge::{Judge, Run};
 use report::Report;
 use rows::{By, ROWS};
 use server::Server;
@@ -89,12 +90,13 @@ fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
     let servers = server::bring(&args.without);
     let judge = match runs.is_empty() {
         true => None,
-        false => judge::Judge::bring(args.judge.as_deref(), folder.path(), args.quick)
+        false => Judge::bring(args.judge.as_deref(), folder.path(), args.quick)
             .map_err(|why| eprintln!("accept: NOTICE: servers are not measured: {why}"))
             .ok(),
     };
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 3 });
     for round in 1..=rounds {
+        let mut done: Vec<(&Run, Server)> = Vec::new();
         for bench in &benches {
             eprintln!("accept: round {round} of {rounds}: bench {bench}");
             match bench::run(bench) {
@@ -103,7 +105,11 @@ fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
             }
         }
         for (run, server) in runs.iter().flat_map(|run| servers.iter().map(move |server| (run, *server))) {
-            let Some(judge) = &judge else { continue };
+            let Some(judge) = judge.as_ref() else { continue };
+            if done.iter().any(|(earlier, its)| *its == server && earlier.stands_for(run, server)) {
+                continue;
+            }
+            done.push((run, server));
             eprintln!("accept: round {round} of {rounds}: {}, {server:?}", run.set.name);
             match judge.run(run, server) {
                 Ok(result) => report.take_judge(run, server, result),

@@ -63,7 +63,7 @@ impl Report {
     pub fn take_judge(&mut self, run: &Run, server: Server, result: Value) {
         for measured in &mut self.rows {
             if let By::Judge(its_run, figure) = &measured.row.by
-                && *its_run == run
+                && run.stands_for(its_run, server)
                 && let Some(figure) = figure.of(&result, server)
             {
                 measured.take(server, figure);
@@ -123,7 +123,7 @@ impl Report {
         };
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let rounds = self.rows.iter().flat_map(|measured| measured.figures.values()).map(Vec::len).max();
-        println!("Medians of {} rounds on {cores} cores.", rounds.unwrap_or_default());
+        println!("Medians; {} round(s) on {cores} cores.", rounds.unwrap_or_default());
         if self.quick {
             println!(
                 "Small data sets (--quick): only what does not depend on size is comparable with its aim."
@@ -190,6 +190,9 @@ impl Measured {
 /// A figure with four digits that count.
 fn show(figure: Option<f64>) -> String {
     let Some(figure) = figure else { return "-".to_owned() };
+    if figure == 0.0 {
+        return "0".to_owned();
+    }
     let decimals = (3.0 - figure.abs().log10().floor()).clamp(0.0, 4.0);
     format!("{figure:.*}", decimals as usize)
 }
