@@ -124,6 +124,9 @@ impl Fs for FaultyFs {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.run(Op::HardLink, to, || RealFs.hard_link(from, to))
     }
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        self.run(Op::Truncate, path, || RealFs.truncate(path, len))
+    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.run(Op::Remove, path, || RealFs.remove(path))
     }

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -26,6 +26,12 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
     /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// Reads a whole file over what `into` holds, whose memory is used again.
+    fn read_into(&self, path: &Path, into: &mut Vec<u8>) -> io::Result<()> {
+        *into = self.read(path)?;
+        Ok(())
+    }
+
     /// Maps a whole file. Only for files that are finished and synced: nobody ever writes to or
     /// truncates them again.
     fn map(&self, path: &Path) -> io::Result<Bytes>;
@@ -38,6 +44,9 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
 
     /// Gives a file a second name, which must be free.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Cuts a file that nobody has open at `len`.
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()>;
 
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -123,6 +132,11 @@ impl Fs for RealFs {
         fs::read(path).map_err(at_path(path))
     }
 
+    fn read_into(&self, path: &Path, into: &mut Vec<u8>) -> io::Result<()> {
+        into.clear();
+        File::open(path).and_then(|mut file| file.read_to_end(into)).map(drop).map_err(at_path(path))
+    }
+
     fn map(&self, path: &Path) -> io::Result<Bytes> {
         let file = File::open(path).map_err(at_path(path))?;
         // SAFETY: the bytes under the map must not change while it lives. The callers map only
@@ -143,6 +157,10 @@ impl Fs for RealFs {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to).map_err(at_path(to))
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        File::options().write(true).open(path).and_then(|file| file.set_len(len)).map_err(at_path(path))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

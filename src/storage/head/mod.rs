@@ -34,6 +34,7 @@ use super::wal::{Wal, WalStats, replay};
 use append::Scratch;
 use index::Index;
 use larum_storage_format::IdentitySeed;
+use larum_storage_format::wal::Contents;
 use lookup::{Lookup, RawHasher};
 use restore::Restore;
 use std::io;
@@ -135,8 +136,11 @@ impl Head {
             counters: Counters::default(),
         };
         let mut restore = Restore::new(&head);
-        segments.read(fs.as_ref(), options.seed, |generation, contents| restore.put(generation, contents))?;
+        let put = |generation, contents: &mut Contents| restore.put(generation, contents);
+        let losses = segments.read(fs.as_ref(), options.seed, put)?;
+        losses.report();
         restore.report();
+        losses.remove_torn(fs.as_ref());
         Ok(head)
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Restore<'a> {
     refs: Vec<u32>,
     homes: Vec<Home>,
     /// Samples of series whose declaration was lost.
-    lost: u64,
+    pub lost: u64,
 }
 
 impl<'a> Restore<'a> {

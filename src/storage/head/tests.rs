@@ -299,6 +299,28 @@ fn a_flipped_byte_costs_at_most_its_frame_and_invents_nothing() {
 }
 
 #[test]
+fn samples_whose_declaration_is_damaged_are_counted_and_the_others_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = open(dir.path());
+    append_floats(&head, &[(0, 1, 1.0)]);
+    let segment = segments(dir.path())[0].clone();
+    let declares = fs::metadata(&segment).unwrap().len() as usize;
+    append_floats(&head, &[(0, 2, 1.0), (1, 2, 1.0)]);
+    append_floats(&head, &[(1, 3, 1.0), (0, 3, 1.0), (1, 4, 1.0)]);
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[declares + 20] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    let restored = open(other.path());
+    let mut restore = Restore::new(&restored);
+    let found = replay::Segments::find(&RealFs, dir.path(), 0).unwrap();
+    found.read(&RealFs, OPTIONS.seed, |generation, contents| restore.put(generation, contents)).unwrap();
+    assert_eq!(restore.lost, 2);
+    assert_eq!((restored.series_count(), floats(&restored.active()).len()), (1, 2));
+}
+
+#[test]
 fn a_log_of_another_folder_or_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     append_floats(&open(dir.path()), &[(0, 1, 1.0)]);
@@ -308,6 +330,9 @@ fn a_log_of_another_folder_or_version_is_refused() {
     let segment = segments(dir.path())[0].clone();
     let mut bytes = fs::read(&segment).unwrap();
     bytes[8] = 9;
+    // A checksum that is right, or it would be damage.
+    let crc = larum_storage_format::checksum::crc32c(&bytes[..32]);
+    bytes[32..36].copy_from_slice(&crc.to_le_bytes());
     fs::write(&segment, &bytes).unwrap();
     let refused = Head::open(Arc::new(RealFs), dir.path(), 1, OPTIONS).err().unwrap();
     assert!(matches!(refused, OpenError::Version { found: 9, supported: 1, .. }), "{refused}");

@@ -4,15 +4,24 @@
 //! at the end of a generation that are no frame are what a crash leaves of a write that nobody was
 //! told about; they are dropped. Bytes that are no frame before others that are, are damage: it is
 //! reported, and what follows is read nevertheless.
+//!
+//! One thread reads, checks and decodes frames, the caller's takes them in their order. Few
+//! decoded frames are under way at a time, in buffers that go back and forth.
 
 use super::segment::SegmentName;
 use crate::storage::error::OpenError;
 use crate::storage::fs::Fs;
+use crossbeam::channel::{Receiver, Sender, bounded};
 use larum_storage_format::wal::frame::Found;
 use larum_storage_format::wal::{Contents, Frames, SegmentHeader};
 use larum_storage_format::{DecodeError, DecodeErrorKind, IdentitySeed};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// So many frames are decoded ahead of the one that is taken.
+const AHEAD: usize = 3;
+/// So many damaged places are reported one by one.
+const REPORTED_MAX: usize = 64;
 
 /// The segments to be replayed.
 #[derive(Debug)]
@@ -21,6 +30,28 @@ pub(crate) struct Segments {
     /// Ascending.
     names: Vec<SegmentName>,
     first_generation: u64,
+}
+
+/// What could not be read.
+#[derive(Debug, Default)]
+pub(crate) struct Losses {
+    /// Torn ends: the file, where its last frame ends, and how many bytes follow. One for each
+    /// generation at most.
+    torn: Vec<(PathBuf, usize, usize)>,
+    /// The first damaged places.
+    damaged: Vec<(PathBuf, usize, usize, Damage)>,
+    /// How many more there are.
+    more: usize,
+}
+
+#[derive(Debug)]
+enum Damage {
+    /// Bytes that are no frame.
+    Bytes,
+    /// A header. The frames behind it were read.
+    Header(DecodeError),
+    /// An intact frame that is none of ours.
+    Senseless(DecodeError),
 }
 
 impl Segments {
@@ -39,7 +70,8 @@ impl Segments {
         self.names.last().map_or(self.first_generation, |last| last.generation.saturating_add(1))
     }
 
-    /// Reads all segments and hands the contents of each frame to `put`, with its generation.
+    /// Reads all segments, hands the contents of each frame to `put` with its generation, and
+    /// returns what could not be read.
     ///
     /// # Errors
     /// If a segment cannot be read, belongs to another folder or is of another version.
@@ -48,30 +80,144 @@ impl Segments {
         fs: &dyn Fs,
         seed: IdentitySeed,
         mut put: impl FnMut(u64, &mut Contents),
-    ) -> Result<(), OpenError> {
-        let mut contents = Contents::default();
-        for (at, name) in self.names.iter().enumerate() {
-            let path = name.path(&self.dir);
-            let bytes = fs.read(&path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
-            let ends_generation =
-                self.names.get(at + 1).is_none_or(|next| next.generation != name.generation);
-            match SegmentHeader::decode(&bytes) {
-                Ok(header) => check_header(&path, header, *name, seed)?,
-                // Cut short while it was made, or a damaged header before intact frames.
-                Err(error) => match error.kind {
-                    DecodeErrorKind::Version { found, known } => {
-                        return Err(OpenError::Version { path, found, supported: known });
-                    }
-                    _ => {
-                        warn(&path, "the header is damaged", &error, ends_generation && error.is_truncated())
-                    }
-                },
-            }
-            read_frames(&path, &bytes, ends_generation, &mut contents, |contents| {
-                put(name.generation, contents);
-            });
+    ) -> Result<Losses, OpenError> {
+        if self.names.is_empty() {
+            return Ok(Losses::default());
         }
-        Ok(())
+        let (decoded, to_put) = bounded(AHEAD);
+        let (put_back, spare) = bounded(AHEAD);
+        for _ in 0..AHEAD {
+            put_back.send(Contents::default()).expect("there is room for so many");
+        }
+        std::thread::scope(|scope| {
+            let losses = Losses::default();
+            let reader = Reader { segments: self, fs, seed, decoded, spare, buffer: None, losses };
+            let reader = std::thread::Builder::new()
+                .name("larum-wal-read".to_owned())
+                .spawn_scoped(scope, || reader.run())
+                .map_err(|source| OpenError::Io { path: self.dir.clone(), source })?;
+            for (generation, mut contents) in to_put {
+                put(generation, &mut contents);
+                // Nobody takes it back once the last frame is read.
+                let _ = put_back.send(contents);
+            }
+            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+/// The thread that reads ahead.
+struct Reader<'a> {
+    segments: &'a Segments,
+    fs: &'a dyn Fs,
+    seed: IdentitySeed,
+    decoded: Sender<(u64, Contents)>,
+    spare: Receiver<Contents>,
+    /// To be filled next.
+    buffer: Option<Contents>,
+    losses: Losses,
+}
+
+impl Reader<'_> {
+    fn run(mut self) -> Result<Losses, OpenError> {
+        let names = &self.segments.names;
+        let mut bytes = Vec::new();
+        for (at, &name) in names.iter().enumerate() {
+            let path = name.path(&self.segments.dir);
+            let read = self.fs.read_into(&path, &mut bytes);
+            read.map_err(|source| OpenError::Io { path: path.clone(), source })?;
+            let ends_generation = names.get(at + 1).is_none_or(|next| next.generation != name.generation);
+            match SegmentHeader::decode(&bytes) {
+                Ok(header) => check_header(&path, header, name, self.seed)?,
+                Err(DecodeError { kind: DecodeErrorKind::Version { found, known }, .. }) => {
+                    return Err(OpenError::Version { path, found, supported: known });
+                }
+                // It was being made, and nothing was in it.
+                Err(_) if ends_generation && is_unwritten(&bytes) => continue,
+                Err(error) => {
+                    let len = SegmentHeader::BYTES.min(bytes.len());
+                    self.losses.damaged(&path, 0, len, Damage::Header(error));
+                }
+            }
+            if !self.read_frames(name.generation, &path, &bytes, ends_generation) {
+                break;
+            }
+        }
+        Ok(self.losses)
+    }
+
+    /// Tells whether somebody still wants frames.
+    fn read_frames(&mut self, generation: u64, path: &Path, bytes: &[u8], ends_generation: bool) -> bool {
+        for found in Frames::new(bytes) {
+            match found {
+                Found::Frame { offset, payload } => {
+                    let Some(mut contents) = self.buffer.take().or_else(|| self.spare.recv().ok()) else {
+                        return false;
+                    };
+                    if let Err(error) = contents.decode(payload) {
+                        self.buffer = Some(contents);
+                        self.losses.damaged(path, offset, payload.len(), Damage::Senseless(error));
+                    } else if self.decoded.send((generation, contents)).is_err() {
+                        return false;
+                    }
+                }
+                Found::Tail { offset, len } if ends_generation => {
+                    self.losses.torn.push((path.to_owned(), offset, len));
+                }
+                Found::Tail { offset, len } | Found::Damage { offset, len } => {
+                    self.losses.damaged(path, offset, len, Damage::Bytes);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Whether a crash left the segment like this before its header was there.
+fn is_unwritten(segment: &[u8]) -> bool {
+    segment.len() < SegmentHeader::BYTES || segment.iter().all(|&byte| byte == 0)
+}
+
+impl Losses {
+    fn damaged(&mut self, path: &Path, offset: usize, len: usize, damage: Damage) {
+        if self.damaged.len() < REPORTED_MAX {
+            self.damaged.push((path.to_owned(), offset, len, damage));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Says what was lost.
+    pub fn report(&self) {
+        for (path, offset, bytes, damage) in &self.damaged {
+            let file = path.display();
+            match damage {
+                Damage::Bytes => {
+                    tracing::warn!(%file, offset, bytes, "the WAL is damaged; the samples in these bytes are lost");
+                }
+                Damage::Header(error) => {
+                    tracing::warn!(%file, %error, "the header of a WAL segment is damaged; the frames behind it are read nevertheless");
+                }
+                Damage::Senseless(error) => {
+                    tracing::warn!(%file, offset, bytes, %error, "a WAL frame is intact but makes no sense; its samples are lost");
+                }
+            }
+        }
+        if self.more > 0 {
+            tracing::warn!(places = self.more, "the WAL is damaged in more places");
+        }
+        for (path, offset, bytes) in &self.torn {
+            tracing::warn!(file = %path.display(), offset, bytes, "dropped the torn end of the WAL: a write that was not acknowledged");
+        }
+    }
+
+    /// Removes torn ends, so that the next start does not meet them again.
+    pub fn remove_torn(&self, fs: &dyn Fs) {
+        for (path, offset, _) in &self.torn {
+            if let Err(error) = fs.truncate(path, *offset as u64) {
+                tracing::warn!(%error, "the torn end of the WAL stays until the head is cut");
+            }
+        }
     }
 }
 
@@ -91,35 +237,156 @@ fn check_header(
     Ok(())
 }
 
-fn read_frames(
-    path: &Path,
-    bytes: &[u8],
-    ends_generation: bool,
-    contents: &mut Contents,
-    mut put: impl FnMut(&mut Contents),
-) {
-    for found in Frames::new(bytes) {
-        match found {
-            Found::Frame { offset, payload } => match contents.decode(payload) {
-                Ok(()) => put(contents),
-                Err(error) => {
-                    tracing::warn!(file = %path.display(), offset, %error, "a WAL frame is intact but makes no sense; its samples are lost");
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::fs::RealFs;
+    use larum_storage_format::wal::FrameEncoder;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::ops::Range;
+
+    const SEED: IdentitySeed = IdentitySeed(7);
+
+    /// A log in memory.
+    #[derive(Debug, Clone, Default)]
+    struct Log {
+        segments: BTreeMap<SegmentName, Vec<u8>>,
+        /// Where each frame lies; its number is the first value in it.
+        frames: Vec<(SegmentName, Range<usize>)>,
+    }
+
+    impl Log {
+        /// A segment for each list of frames, which tells how many samples each has; a new generation
+        /// begins where it is told so.
+        fn new(shape: &[(bool, Vec<usize>)]) -> Log {
+            let mut log = Log::default();
+            let mut encoder = FrameEncoder::default();
+            let mut name = SegmentName { generation: 1, segment: 0 };
+            for (begins_generation, frames) in shape {
+                if *begins_generation {
+                    name = SegmentName { generation: name.generation + 1, segment: 0 };
                 }
-            },
-            Found::Tail { offset, len } if ends_generation => {
-                tracing::warn!(file = %path.display(), offset, bytes = len, "dropped the torn end of the WAL: a write that was not acknowledged");
+                let header = SegmentHeader { seed: SEED, generation: name.generation, segment: name.segment };
+                let mut bytes = header.encode().to_vec();
+                for &samples in frames {
+                    let values = vec![log.frames.len() as f64; samples];
+                    encoder.clear();
+                    encoder.samples(&vec![3; samples], &vec![5; samples], &values);
+                    let start = bytes.len();
+                    bytes.extend_from_slice(encoder.finish().unwrap());
+                    log.frames.push((name, start..bytes.len()));
+                }
+                log.segments.insert(name, bytes);
+                name.segment += 1;
             }
-            Found::Tail { offset, len } | Found::Damage { offset, len } => {
-                tracing::warn!(file = %path.display(), offset, bytes = len, "the WAL is damaged; the samples in these bytes are lost");
+            log
+        }
+
+        fn write(&self, dir: &Path) {
+            for (name, bytes) in &self.segments {
+                std::fs::write(name.path(dir), bytes).unwrap();
             }
         }
-    }
-}
 
-fn warn(path: &Path, what: &str, error: &DecodeError, is_torn: bool) {
-    if is_torn {
-        tracing::warn!(file = %path.display(), "dropped a WAL segment that was cut short while it was made");
-    } else {
-        tracing::warn!(file = %path.display(), %error, "{what}; the frames behind it are read nevertheless");
+        /// The frames that are in `damaged` as they are here.
+        fn intact_in(&self, damaged: &Log) -> Vec<usize> {
+            let is_intact = |(name, range): &(SegmentName, Range<usize>)| {
+                damaged.segments[name].get(range.clone()) == Some(&self.segments[name][range.clone()])
+            };
+            (0..self.frames.len()).filter(|&i| is_intact(&self.frames[i])).collect()
+        }
+    }
+
+    fn read(dir: &Path) -> (Vec<usize>, Losses) {
+        let mut found = Vec::new();
+        let segments = Segments::find(&RealFs, dir, 0).unwrap();
+        let losses = segments.read(&RealFs, SEED, |_, contents| found.push(contents.values[0] as usize));
+        (found, losses.unwrap())
+    }
+
+    #[derive(Debug, Clone)]
+    enum Harm {
+        Flip(u8),
+        Zero(usize),
+        Cut,
+        /// Zeros behind the end, as a file system may leave after a power cut.
+        Lengthen(usize),
+    }
+
+    fn harm() -> impl Strategy<Value = Harm> {
+        prop_oneof![
+            4 => (0u8..8).prop_map(Harm::Flip),
+            1 => (1usize..200).prop_map(Harm::Zero),
+            2 => Just(Harm::Cut),
+            1 => (1usize..100).prop_map(Harm::Lengthen),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_intact_frame_of_a_damaged_log_is_found_in_order_and_torn_ends_are_met_once(
+            shape in proptest::collection::vec((any::<bool>(), proptest::collection::vec(1usize..30, 0..6)), 1..6),
+            harms in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), harm()), 0..5),
+        ) {
+            let log = Log::new(&shape);
+            let mut damaged = log.clone();
+            for (segment, at, harm) in &harms {
+                let names: Vec<SegmentName> = damaged.segments.keys().copied().collect();
+                let bytes = damaged.segments.get_mut(segment.get(&names)).unwrap();
+                let at = at.index(bytes.len() + 1).min(bytes.len());
+                match harm {
+                    Harm::Flip(bit) => bytes[at..].iter_mut().take(1).for_each(|byte| *byte ^= 1 << bit),
+                    Harm::Zero(len) => bytes[at..].iter_mut().take(*len).for_each(|byte| *byte = 0),
+                    Harm::Cut => bytes.truncate(at),
+                    Harm::Lengthen(len) => bytes.resize(bytes.len() + len, 0),
+                }
+            }
+            let dir = tempfile::tempdir().unwrap();
+            damaged.write(dir.path());
+            let expected = log.intact_in(&damaged);
+
+            let (found, losses) = read(dir.path());
+            prop_assert_eq!(&found, &expected);
+            if damaged.segments == log.segments {
+                prop_assert!(losses.torn.is_empty() && losses.damaged.is_empty());
+            }
+            losses.report();
+            losses.remove_torn(&RealFs);
+            let (found, again) = read(dir.path());
+            prop_assert_eq!(&found, &expected);
+            prop_assert_eq!(again.torn.len(), 0);
+            prop_assert_eq!(again.damaged.len(), losses.damaged.len());
+        }
+    }
+
+    #[test]
+    fn many_damaged_places_are_counted_not_listed() {
+        let mut log = Log::new(&[(false, vec![1; 300])]);
+        for (name, range) in log.frames.clone().iter().step_by(2) {
+            log.segments.get_mut(name).unwrap()[range.end - 1] ^= 1;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        log.write(dir.path());
+        let (found, losses) = read(dir.path());
+        assert_eq!(found.len(), 150);
+        assert_eq!((losses.damaged.len(), losses.more), (REPORTED_MAX, 150 - REPORTED_MAX));
+    }
+
+    #[test]
+    fn intact_frames_that_make_no_sense_do_not_stop_the_reading() {
+        let mut log = Log::new(&[(false, vec![2; 12])]);
+        for (name, range) in log.frames.clone().iter().take(10) {
+            let frame = &mut log.segments.get_mut(name).unwrap()[range.clone()];
+            frame[larum_storage_format::wal::frame::FRAME_PREFIX_BYTES] ^= 0xff;
+            larum_storage_format::wal::frame::seal(frame);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        log.write(dir.path());
+        let (found, losses) = read(dir.path());
+        assert_eq!(found, [10, 11]);
+        assert_eq!(losses.damaged.len(), 10);
     }
 }

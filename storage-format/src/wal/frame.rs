@@ -6,7 +6,7 @@
 
 use crate::FORMAT_VERSION;
 use crate::checksum::{check_crc32c, crc32c};
-use crate::cursor::{Cursor, DecodeError};
+use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
 use crate::envelope::check_magic_and_version;
 use crate::series_id::IdentitySeed;
 
@@ -44,14 +44,20 @@ impl SegmentHeader {
         out
     }
 
-    /// Reads the header of a segment.
+    /// Reads the header of a segment. Its layout is the same in all versions, so that a damaged
+    /// version is told from another.
     ///
     /// # Errors
-    /// Another kind of file, another version, a wrong checksum, or too few bytes (torn).
+    /// Another kind of file, a wrong checksum, another version, or too few bytes (torn).
     pub fn decode(segment: &[u8]) -> Result<SegmentHeader, DecodeError> {
         const WHAT: &str = "WAL segment header";
         let mut cursor = Cursor::new(segment);
-        check_magic_and_version(&mut cursor, MAGIC, WHAT)?;
+        let version = check_magic_and_version(&mut cursor, MAGIC, WHAT);
+        if let Err(error) = &version
+            && !matches!(error.kind, DecodeErrorKind::Version { .. })
+        {
+            return Err(error.clone());
+        }
         let header = SegmentHeader {
             seed: IdentitySeed(cursor.u64(WHAT)?),
             generation: cursor.u64(WHAT)?,
@@ -59,7 +65,7 @@ impl SegmentHeader {
         };
         let stored = cursor.u32(WHAT)?;
         check_crc32c(&segment[..SegmentHeader::BYTES - 4], stored, 0, WHAT)?;
-        Ok(header)
+        version.map(|()| header)
     }
 }
 
@@ -156,7 +162,6 @@ impl<'a> Iterator for Frames<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::DecodeErrorKind;
 
     const HEADER: SegmentHeader = SegmentHeader { seed: IdentitySeed(7), generation: 3, segment: 1 };
 
@@ -190,11 +195,16 @@ mod tests {
             let kind = SegmentHeader::decode(&bytes).unwrap_err().kind;
             match at {
                 0..8 => assert_eq!(kind, DecodeErrorKind::Magic),
-                8..12 => assert!(matches!(kind, DecodeErrorKind::Version { .. })),
                 _ => assert!(matches!(kind, DecodeErrorKind::Checksum { .. })),
             }
             assert!(SegmentHeader::decode(&bytes[..at]).unwrap_err().is_truncated() || at >= 8);
         }
+        let mut other = bytes;
+        other[8] = 9;
+        let crc = crc32c(&other[..32]);
+        other[32..].copy_from_slice(&crc.to_le_bytes());
+        let kind = SegmentHeader::decode(&other).unwrap_err().kind;
+        assert_eq!(kind, DecodeErrorKind::Version { found: 9, known: FORMAT_VERSION });
     }
 
     #[test]
