@@ -181,6 +181,10 @@ impl Fs for RealFs {
     }
 }
 
+/// So often what a signal interrupted is tried again before it is left.
+#[cfg(target_os = "linux")]
+const INTERRUPTED_MAX: usize = 16;
+
 #[derive(Debug)]
 struct RealFile(File);
 
@@ -208,10 +212,16 @@ impl WriteFile for RealFile {
     #[cfg(target_os = "linux")]
     fn preallocate(&self, len: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
-        match fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, len) {
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            outcome => Ok(outcome?),
+        use rustix::io::Errno;
+        // Some file systems begin anew after a signal, and signals may come again and again.
+        for _ in 0..INTERRUPTED_MAX {
+            match fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, len) {
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                outcome => return Ok(outcome?),
+            }
         }
+        Ok(())
     }
 
     // macOS' twin (F_PREALLOCATE) gives no promise that later writes fit; APFS copies on write.
