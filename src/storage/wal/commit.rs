@@ -1,16 +1,18 @@
 //! Group commit: one thread syncs, many appends wait for the same sync.
 //!
 //! Frames are counted. The thread takes the count and the files that were written since its last
-//! sync, syncs them, and tells all who wait for a frame up to that count. Under
-//! [`Maintenance::Stepped`] there is no thread, and the first who waits does the same.
+//! sync, syncs them (and the folder, if a file is new), and tells all who wait for a frame up to
+//! that count. Appends go on meanwhile. Under [`Maintenance::Stepped`] there is no thread, and the
+//! first who waits does the same.
 
 use crate::storage::batch::Appended;
 use crate::storage::error::AppendError;
-use crate::storage::fs::WriteFile;
+use crate::storage::fs::{Fs, WriteFile};
 use crate::storage::options::{Maintenance, WalFsync};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,6 +31,8 @@ struct State {
     dirty: Vec<Arc<dyn WriteFile>>,
     /// Takes turns with `dirty`, so that an append after a sync need not allocate.
     spare: Vec<Arc<dyn WriteFile>>,
+    /// Whether there is a new file since the last sync.
+    dirty_folder: bool,
     /// Ascending by frame.
     callbacks: VecDeque<(u64, Callback)>,
     failure: Option<String>,
@@ -37,8 +41,9 @@ struct State {
     sync_time: Duration,
 }
 
-#[derive(Default)]
 struct Shared {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
     /// Nobody syncs unasked.
     stepped: bool,
     state: Mutex<State>,
@@ -76,10 +81,22 @@ pub(crate) struct Ticket {
 
 impl Commit {
     /// Starts the thread that syncs, if there is to be one.
-    pub fn start(policy: WalFsync, maintenance: Maintenance) -> io::Result<Commit> {
+    pub fn start(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        policy: WalFsync,
+        maintenance: Maintenance,
+    ) -> io::Result<Commit> {
         let stepped = maintenance == Maintenance::Stepped;
         let state = State { dirty: Vec::with_capacity(4), spare: Vec::with_capacity(4), ..State::default() };
-        let shared = Arc::new(Shared { stepped, state: Mutex::new(state), ..Shared::default() });
+        let shared = Arc::new(Shared {
+            fs,
+            dir: dir.to_owned(),
+            stepped,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            done: Condvar::new(),
+        });
         let thread = match policy {
             WalFsync::Never => None,
             _ if stepped => None,
@@ -110,6 +127,11 @@ impl Commit {
         drop(state);
         self.shared.work.notify_all();
         self.shared.done.notify_all();
+    }
+
+    /// Notes that a file was made, of which no frame counts as synced before the folder is.
+    pub fn made_file(&self) {
+        self.shared.state().dirty_folder = true;
     }
 
     /// Notes that a frame was written to `file`.
@@ -191,11 +213,13 @@ impl Shared {
     fn sync(&self, mut state: MutexGuard<'_, State>) {
         let spare = std::mem::take(&mut state.spare);
         let mut files = std::mem::replace(&mut state.dirty, spare);
+        let folder = !files.is_empty() && std::mem::take(&mut state.dirty_folder);
         let written = state.written;
         drop(state);
 
         let begun = Instant::now();
         let outcome = files.iter().try_for_each(|file| file.sync());
+        let outcome = outcome.and_then(|()| if folder { self.fs.sync_dir(&self.dir) } else { Ok(()) });
         let synced_files = files.len() as u64;
         files.clear();
 
@@ -342,7 +366,8 @@ mod tests {
 
     #[test]
     fn a_callback_that_panics_does_not_end_the_syncs() {
-        let commit = Commit::start(WalFsync::Always, Maintenance::Thread).unwrap();
+        let fs = Arc::new(crate::storage::fs::RealFs);
+        let commit = Commit::start(fs, Path::new("."), WalFsync::Always, Maintenance::Thread).unwrap();
         let (sync, told) = channel();
         let file: Arc<dyn WriteFile> = Arc::new(Slow(Mutex::new(told)));
         let append = || {

@@ -16,7 +16,6 @@ pub use commit::Pending;
 use super::error::{AppendError, UnavailableCause};
 use super::fs::{Fs, is_disk_full};
 use super::head::HeadOptions;
-use super::options::WalFsync;
 use commit::Commit;
 use larum_storage_format::IdentitySeed;
 use segment::{Segment, SegmentName, segment_bytes};
@@ -36,7 +35,6 @@ pub(crate) struct Wal {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     seed: IdentitySeed,
-    fsync: WalFsync,
     segment_bytes: u64,
     writer: Mutex<Writer>,
     commit: Commit,
@@ -83,13 +81,12 @@ impl Wal {
             failures: 0,
         };
         Ok(Wal {
-            fs,
             dir: dir.to_owned(),
             seed: options.seed,
-            fsync: options.fsync,
             segment_bytes: segment_bytes(options.wal_bytes),
             writer: Mutex::new(writer),
-            commit: Commit::start(options.fsync, options.maintenance)?,
+            commit: Commit::start(fs.clone(), dir, options.fsync, options.maintenance)?,
+            fs,
         })
     }
 
@@ -135,12 +132,7 @@ impl Wal {
         // What a failure leaves behind must not be in the way of the next try.
         writer.next_segment += 1;
         let segment = Segment::create(self.fs.as_ref(), &self.dir, name, self.seed, self.segment_bytes)?;
-        if self.fsync != WalFsync::Never
-            && let Err(e) = self.fs.sync_dir(&self.dir)
-        {
-            let _ = self.fs.remove(&name.path(&self.dir));
-            return Err(e);
-        }
+        self.commit.made_file();
         writer.segment = Some(segment);
         Ok(())
     }
