@@ -11,7 +11,7 @@ pub(super) use matching::Shared;
 
 use super::lookup::{grow_by_an_eighth, truncate};
 use super::pair_lists::PairLists;
-use super::ref_table::RefTable;
+use super::ref_table::{MAX_REFS, RefTable};
 use super::scrape_groups::{Home, ScrapeGroups, Together};
 use larum_storage_format::{Labels, SeriesId};
 use roaring::RoaringBitmap;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// So many series can be told apart, which is more than memory holds. A start believes no ref of the
 /// WAL beyond, as it keeps a vector of them.
-pub(super) const MAX_SERIES: u32 = 1 << 28;
+pub(super) const MAX_SERIES: u32 = MAX_REFS;
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 

@@ -2,9 +2,16 @@
 
 /// No ref.
 const EMPTY: u32 = u32::MAX;
+/// Refs have so many bits; the others of a slot hold a part of the hash.
+const REF_BITS: u32 = 28;
+const REF: u32 = (1 << REF_BITS) - 1;
+
+/// Refs are below this.
+pub(super) const MAX_REFS: u32 = REF;
 
 /// Open addressing with linear probing; five to six bytes a series. Hashes must be uniform: the
-/// high bits decide.
+/// high bits decide where a ref stands, the low ones are kept beside it, so that a search in
+/// crowded slots mostly looks at no other series' key.
 #[derive(Debug, Default)]
 pub(super) struct RefTable {
     slots: Vec<u32>,
@@ -20,16 +27,23 @@ impl RefTable {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
+    /// What stands in a slot for this ref. A ref of all ones would look like [`EMPTY`].
+    fn slot(hash: u64, series: u32) -> u32 {
+        debug_assert!(series < MAX_REFS);
+        (hash as u32) << REF_BITS | series
+    }
+
     /// The ref for which `is_it` says true among those that may have this hash.
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         if self.slots.is_empty() {
             return None;
         }
+        let part = RefTable::slot(hash, 0);
         let mut at = self.start(hash);
         loop {
             match self.slots[at] {
                 EMPTY => return None,
-                series if is_it(series) => return Some(series),
+                slot if slot & !REF == part && is_it(slot & REF) => return Some(slot & REF),
                 _ => at = self.after(at),
             }
         }
@@ -54,8 +68,8 @@ impl RefTable {
 
     fn rebuild(&mut self, slots: usize, hash_of: impl Fn(u32) -> u64) {
         let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
-        for series in old.into_iter().filter(|&series| series != EMPTY) {
-            self.put(hash_of(series), series);
+        for slot in old.into_iter().filter(|&slot| slot != EMPTY) {
+            self.put(hash_of(slot & REF), slot & REF);
         }
     }
 
@@ -64,7 +78,7 @@ impl RefTable {
         while self.slots[at] != EMPTY {
             at = self.after(at);
         }
-        self.slots[at] = series;
+        self.slots[at] = RefTable::slot(hash, series);
     }
 
     /// Removes a ref, if it is there, and moves those up that it had pushed aside.
@@ -72,8 +86,9 @@ impl RefTable {
         if self.slots.is_empty() {
             return;
         }
+        let slot = RefTable::slot(hash, series);
         let mut hole = self.start(hash);
-        while self.slots[hole] != series {
+        while self.slots[hole] != slot {
             if self.slots[hole] == EMPTY {
                 return;
             }
@@ -81,7 +96,7 @@ impl RefTable {
         }
         let mut at = self.after(hole);
         while self.slots[at] != EMPTY {
-            let start = self.start(hash_of(self.slots[at]));
+            let start = self.start(hash_of(self.slots[at] & REF));
             // Whether `start` lies cyclically in (hole, at]: then it must stay behind the hole.
             let stays = if hole < at { hole < start && start <= at } else { hole < start || start <= at };
             if !stays {
@@ -107,7 +122,10 @@ mod tests {
             steps in proptest::collection::vec((any::<bool>(), 0u32..60), 0..300), crowding in 0u32..64,
         ) {
             // Few distinct hashes, so that runs of slots collide and wrap.
-            let hash_of = |series: u32| (u64::from(series) << (crowding % 58)).reverse_bits();
+            let hash_of = |series: u32| {
+                let high = (u64::from(series) << (crowding % 58)).reverse_bits();
+                high & !1 | u64::from(series & 1)
+            };
             let mut table = RefTable::default();
             let mut model = HashSet::new();
             for (put, series) in steps {
