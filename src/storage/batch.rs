@@ -27,6 +27,7 @@ pub struct Batch {
     values: Vec<f64>,
     histograms: Vec<(u32, Arc<Histogram>)>,
     start_timestamps: Vec<(u32, i64)>,
+    too_long: bool,
 }
 
 /// One series of a batch: where its label bytes lie, and which samples are its own.
@@ -60,6 +61,7 @@ impl Batch {
             values: Vec::new(),
             histograms: Vec::new(),
             start_timestamps: Vec::new(),
+            too_long: false,
         }
     }
 
@@ -71,6 +73,7 @@ impl Batch {
         self.values.clear();
         self.histograms.clear();
         self.start_timestamps.clear();
+        self.too_long = false;
     }
 
     /// Empties the batch and hands out its text buffer, to be filled and given back.
@@ -119,23 +122,32 @@ impl Batch {
             return;
         }
         let start = self.text.len();
-        self.text.extend_from_slice(bytes);
-        self.begin_series(start..start + bytes.len());
+        let end = start + bytes.len();
+        // What is refused anyway need not take more memory.
+        if end < u32::MAX as usize {
+            self.text.extend_from_slice(bytes);
+        }
+        self.begin_series(start..end);
     }
 
     /// Begins a series whose label bytes lie at `text` in the batch's text, or in the one that
     /// [`Batch::set_text`] will give it. The samples that follow are its own.
     ///
     /// # Panics
-    /// If the range runs backwards, or lies beyond 4 GiB.
+    /// If the range runs backwards.
     pub fn begin_series(&mut self, text: std::ops::Range<usize>) {
         assert!(text.start <= text.end, "series text out of range");
-        let small = |n: usize| u32::try_from(n).expect("a batch is below 4 GiB");
-        self.series.push(BatchSeries {
-            text_start: small(text.start),
-            text_end: small(text.end),
-            first_sample: small(self.timestamps.len()),
-        });
+        let small = |n: usize| u32::try_from(n).ok().filter(|&n| n < u32::MAX);
+        match (small(text.start), small(text.end), small(self.timestamps.len())) {
+            (Some(text_start), Some(text_end), Some(first_sample)) => {
+                self.series.push(BatchSeries { text_start, text_end, first_sample });
+            }
+            _ => {
+                self.too_long = true;
+                let first_sample = self.series.last().map_or(0, |last| last.first_sample);
+                self.series.push(BatchSeries { text_start: 0, text_end: 0, first_sample });
+            }
+        }
     }
 
     /// Moves the label bytes of the series begun last to `text`.
@@ -172,6 +184,11 @@ impl Batch {
         if let Some(last) = self.timestamps.len().checked_sub(1) {
             self.start_timestamps.push((last as u32, st_ms));
         }
+    }
+
+    /// Whether the batch holds 4 GiB of text or as many samples: it is refused as a whole.
+    pub fn is_too_long(&self) -> bool {
+        self.too_long || self.len() >= u32::MAX as usize
     }
 
     /// How many samples the batch holds.
@@ -323,5 +340,18 @@ mod tests {
         assert_eq!(batch.start_timestamps(), [(2, 1)]);
         batch.clear();
         assert!(batch.take_text().capacity() > 0 && batch.is_empty());
+    }
+
+    #[test]
+    fn text_beyond_four_gigabytes_makes_the_batch_too_long_until_it_is_cleared() {
+        let mut batch = Batch::new();
+        batch.begin_series(0..0);
+        batch.sample(1, 1.0);
+        assert!(!batch.is_too_long());
+        batch.begin_series(u32::MAX as usize..1 << 33);
+        batch.sample(1, 1.0);
+        assert!(batch.is_too_long());
+        batch.clear();
+        assert!(!batch.is_too_long());
     }
 }

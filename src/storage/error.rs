@@ -52,10 +52,16 @@ pub enum OpenError {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{cause}")]
 pub struct AppendError {
-    /// What is short: disk, memory, backlog, or the database is closing.
+    /// What is short: disk, memory, backlog; or the batch is too long, or the database is closing.
     pub cause: UnavailableCause,
     /// When it is worth trying again.
     pub retry_after: Duration,
+}
+
+impl AppendError {
+    pub(crate) fn too_long(why: &dyn std::fmt::Display) -> AppendError {
+        AppendError { cause: UnavailableCause::TooLong(why.to_string()), retry_after: Duration::ZERO }
+    }
 }
 
 /// Why an append cannot be done now.
@@ -74,6 +80,9 @@ pub enum UnavailableCause {
     /// The memory budget is used up.
     #[error("out of memory budget: {0}")]
     Memory(String),
+    /// The batch is too long for one frame of the WAL; only its parts can be kept.
+    #[error("the batch is too long: {0}")]
+    TooLong(String),
     /// The database is closed or closing.
     #[error("the database is shutting down")]
     Closing,

@@ -33,7 +33,7 @@ fn the_frame_is_as_specified() {
     let mut encoder = FrameEncoder::default();
     encoder.series([declaration()].iter());
     encoder.samples(&[0], &[60_000], &[1.5]);
-    let frame = encoder.finish();
+    let frame = encoder.finish().unwrap();
     assert_eq!(example("wal-frame"), frame, "{frame:02x?}");
 
     let segment = [HEADER.encode().as_slice(), frame].concat();

@@ -90,6 +90,9 @@ impl Head {
         batch: &Batch,
         accept: TimeRange,
     ) -> Result<Pending, AppendError> {
+        if batch.is_too_long() {
+            return Err(AppendError::too_long(&"it has 4 GiB of labels or samples; append it in parts"));
+        }
         let gate = self.gate();
         let generation: &Generation = &gate;
         scratch.resolve(self, batch);
@@ -106,7 +109,8 @@ impl Head {
         }
         generation.grow(scratch.bounds.0, scratch.bounds.1);
         self.encode(scratch, generation);
-        let ticket = self.wal.append(scratch.encoder.finish())?;
+        let frame = scratch.encoder.finish().map_err(|e| AppendError::too_long(&e))?;
+        let ticket = self.wal.append(frame)?;
         generation.declare(&scratch.undeclared);
         let rows = scratch.rows();
         generation.put(&rows);

@@ -8,4 +8,4 @@ mod histogram;
 pub mod record;
 
 pub use frame::{Frames, SegmentHeader};
-pub use record::{Contents, Exemplar, FrameEncoder, SeriesDeclaration};
+pub use record::{Contents, Exemplar, FrameEncoder, FrameTooLong, SeriesDeclaration};

@@ -5,7 +5,7 @@
 //! Encoding works in buffers that live on from frame to frame.
 
 use super::{frame, histogram};
-use crate::cursor::{Cursor, DecodeError};
+use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
 use crate::metadata::MetricMetadata;
@@ -25,6 +25,20 @@ mod kind {
 
 /// Snappy cannot make more than this of one byte (64 bytes of 3, copies of the shortest form).
 const MAX_EXPANSION: usize = 22;
+
+/// A frame is not longer than this before it is packed: the packed length has to fit 32 bits, and
+/// Snappy may add a sixth.
+pub const MAX_UNPACKED_BYTES: usize = 3 << 30;
+
+/// What was put does not fit a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it takes {bytes} bytes in the WAL, {limit_bytes} are possible; append it in parts")]
+pub struct FrameTooLong {
+    /// What it takes.
+    pub bytes: usize,
+    /// What is possible.
+    pub limit_bytes: usize,
+}
 
 /// A series as a generation declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,11 +96,17 @@ pub struct FrameEncoder {
     /// Longer than the frame: never shrunk, so that it need not be zeroed again.
     frame: Vec<u8>,
     snappy: snap::raw::Encoder,
+    limit_bytes: usize,
 }
 
 impl Default for FrameEncoder {
     fn default() -> FrameEncoder {
-        FrameEncoder { payload: Vec::new(), frame: Vec::new(), snappy: snap::raw::Encoder::new() }
+        FrameEncoder {
+            payload: Vec::new(),
+            frame: Vec::new(),
+            snappy: snap::raw::Encoder::new(),
+            limit_bytes: MAX_UNPACKED_BYTES,
+        }
     }
 }
 
@@ -112,7 +132,8 @@ impl FrameEncoder {
         let start = self.payload.len() + 4;
         self.payload.extend_from_slice(&[0; 4]);
         body(&mut self.payload);
-        let len = u32::try_from(self.payload.len() - start).expect("a record is below 4 GiB");
+        // If it does not fit, finish() refuses the frame.
+        let len = (self.payload.len() - start) as u32;
         self.payload[start - 4..start].copy_from_slice(&len.to_le_bytes());
     }
 
@@ -185,7 +206,14 @@ impl FrameEncoder {
     }
 
     /// The frame, compressed and sealed.
-    pub fn finish(&mut self) -> &[u8] {
+    ///
+    /// # Errors
+    /// If what was put is longer than [`MAX_UNPACKED_BYTES`].
+    pub fn finish(&mut self) -> Result<&[u8], FrameTooLong> {
+        let (bytes, limit_bytes) = (self.payload.len(), self.limit_bytes);
+        if bytes > limit_bytes {
+            return Err(FrameTooLong { bytes, limit_bytes });
+        }
         let most = frame::FRAME_PREFIX_BYTES + snap::raw::max_compress_len(self.payload.len());
         if self.frame.len() < most {
             self.frame.resize(most, 0);
@@ -196,7 +224,7 @@ impl FrameEncoder {
             .expect("the output has room for the longest result and a payload is below 4 GiB");
         let frame = &mut self.frame[..frame::FRAME_PREFIX_BYTES + len];
         frame::seal(frame);
-        frame
+        Ok(frame)
     }
 }
 
@@ -347,16 +375,27 @@ impl Contents {
     fn decode_values(&mut self, count: usize, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
         const WHAT: &str = "values of samples";
         let lens = cursor.take(count.div_ceil(2), WHAT)?;
+        let bytes = cursor.rest();
         self.values.reserve(count);
+        let mut end = 0;
         for i in 0..count {
             let len = usize::from(lens[i / 2] >> (4 * (i % 2)) & 0xf);
             if len > 8 {
                 return Err(cursor.corrupt(WHAT, "a value is longer than 8 bytes"));
             }
-            let mut bits = [0; 8];
-            bits[..len].copy_from_slice(cursor.take(len, WHAT)?);
-            self.values.push(f64::from_be_bytes(bits));
+            // Eight bytes are read at once, and those cut off that belong to the values behind.
+            let bits = match bytes[end..].first_chunk() {
+                Some(eight) => u64::from_be_bytes(*eight),
+                None => u64::from_be_bytes(padded(
+                    bytes
+                        .get(end..end + len)
+                        .ok_or_else(|| cursor.error(WHAT, DecodeErrorKind::Truncated))?,
+                )),
+            };
+            self.values.push(f64::from_bits(bits & KEPT[len]));
+            end += len;
         }
+        cursor.take(end, WHAT)?;
         Ok(())
     }
 
@@ -410,6 +449,24 @@ impl Contents {
         }
         Ok(())
     }
+}
+
+/// The bits of a value that its length keeps.
+const KEPT: [u64; 9] = {
+    let mut kept = [0; 9];
+    let mut len = 1;
+    while len < kept.len() {
+        kept[len] = u64::MAX << (64 - 8 * len);
+        len += 1;
+    }
+    kept
+};
+
+/// Up to eight bytes with zeros behind them.
+fn padded(bytes: &[u8]) -> [u8; 8] {
+    let mut padded = [0; 8];
+    padded[..bytes.len()].copy_from_slice(bytes);
+    padded
 }
 
 fn number(cursor: &mut Cursor<'_>, what: &'static str) -> Result<u32, DecodeError> {
@@ -470,7 +527,7 @@ mod tests {
             help: "Whether it is up.".into(),
         }];
         encoder.metadata(&metadata);
-        let frame = encoder.finish().to_vec();
+        let frame = encoder.finish().unwrap().to_vec();
 
         let mut contents = Contents::default();
         contents.decode(&frame[FRAME_PREFIX_BYTES..]).unwrap();
@@ -483,6 +540,19 @@ mod tests {
         assert_eq!(contents.start_timestamps, [(0, 3), (3, i64::MIN)]);
         assert_eq!(contents.exemplars, exemplars);
         assert_eq!(contents.metadata, metadata);
+    }
+
+    #[test]
+    fn what_does_not_fit_a_frame_is_refused_and_the_next_frame_is_whole() {
+        let mut encoder = FrameEncoder { limit_bytes: 100, ..FrameEncoder::default() };
+        encoder.samples(&[7; 40], &[1; 40], &[0.1; 40]);
+        let refused = encoder.finish().unwrap_err();
+        assert!(refused.bytes > 100 && refused.limit_bytes == 100, "{refused}");
+        encoder.clear();
+        encoder.samples(&[7], &[1], &[0.1]);
+        let mut contents = Contents::default();
+        contents.decode(&encoder.finish().unwrap()[FRAME_PREFIX_BYTES..]).unwrap();
+        assert_eq!(contents.values, [0.1]);
     }
 
     #[test]
@@ -502,7 +572,7 @@ mod tests {
             let mut encoder = FrameEncoder::default();
             encoder.samples(&refs, &timestamps, &values);
             let mut contents = Contents::default();
-            contents.decode(&encoder.finish()[FRAME_PREFIX_BYTES..]).unwrap();
+            contents.decode(&encoder.finish().unwrap()[FRAME_PREFIX_BYTES..]).unwrap();
             prop_assert_eq!(&contents.refs, &refs);
             prop_assert_eq!(&contents.timestamps, &timestamps);
             let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
