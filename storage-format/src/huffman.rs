@@ -204,6 +204,9 @@ impl BitWriter {
 /// plain bits in the next six, what stands above them in the rest.
 type Entry = u16;
 
+/// How many bits a load of eight bytes holds of a stream at any position.
+const LOADED_BITS: u32 = 57;
+
 /// The table of a decoder, indexed by as many bits as the longest code has.
 struct Table {
     entries: [Entry; 1 << CODE_BITS_MAX],
@@ -211,7 +214,12 @@ struct Table {
 }
 
 impl Table {
-    fn read(cursor: &mut Cursor<'_>) -> Result<Table, DecodeError> {
+    fn empty() -> Table {
+        Table { entries: [0; 1 << CODE_BITS_MAX], bits: 0 }
+    }
+
+    /// Fills an empty table in place, as it is too large to be moved about.
+    fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
         const WHAT: &str = "code lengths";
         let start = cursor.clone();
         let classes = usize::from(cursor.u8(WHAT)?) + 1;
@@ -219,40 +227,54 @@ impl Table {
             return Err(start.corrupt(WHAT, "unknown class"));
         }
         let bitmap = cursor.take(classes.div_ceil(8), WHAT)?;
-        let mut present = [false; CLASSES];
-        for (class, present) in present[..classes].iter_mut().enumerate() {
-            *present = bitmap[class / 8] >> (class % 8) & 1 == 1;
+        let mut present = [0u8; CLASSES];
+        let mut count = 0;
+        for class in (0..classes).filter(|class| bitmap[class / 8] >> (class % 8) & 1 == 1) {
+            present[count] = class as u8;
+            count += 1;
         }
-        let packed = cursor.take(present.iter().filter(|&&p| p).count().div_ceil(2), WHAT)?;
-        let mut nibbles = packed.iter().flat_map(|byte| [byte & 15, byte >> 4]);
-        let mut lengths = [0; CLASSES];
-        let mut bits = 0;
-        for class in (0..classes).filter(|&class| present[class]) {
-            lengths[class] = nibbles.next().unwrap_or(0);
-            bits = bits.max(u32::from(lengths[class]));
-        }
+        let present = &present[..count];
+        let packed = cursor.take(count.div_ceil(2), WHAT)?;
+        let length_of = |at: usize| usize::from(packed[at / 2] >> (at % 2 * 4) & 15);
+        let mut of_length = [0u32; 16];
+        (0..count).for_each(|at| of_length[length_of(at)] += 1);
+        let bits = of_length.iter().rposition(|&n| n > 0).unwrap_or(0) as u32;
         // A code must be complete: then every entry of the table is filled, exactly once.
-        let filled: u32 = (0..classes)
-            .filter(|&class| present[class])
-            .map(|class| 1u32 << bits.saturating_sub(lengths[class].into()))
-            .sum();
-        if bits > CODE_BITS_MAX || filled != 1 << bits {
+        let filled: u32 = of_length.iter().enumerate().map(|(length, n)| n << bits >> length).sum();
+        if bits > CODE_BITS_MAX || filled != 1 << bits || bits > 0 && of_length[0] > 0 {
             return Err(start.corrupt(WHAT, "not a complete code"));
         }
-        let codes = codes_of(&lengths, &present);
-        let mut table = Table { entries: [0; 1 << CODE_BITS_MAX], bits };
-        for class in (0..classes).filter(|&class| present[class]) {
-            let (plain, above) = plain_bits(class);
-            let entry = Entry::from(lengths[class]) | (plain as Entry) << 4 | (above as Entry) << 10;
-            let from = usize::from(codes[class]);
-            let places = table.entries[..1 << bits].iter_mut().skip(from).step_by(1 << lengths[class]);
-            places.for_each(|place| *place = entry);
+        self.bits = bits;
+        let mut code = 0u32;
+        for length in 0..=bits {
+            // What stands for fewer bits stands for them whatever the next one is.
+            if length > 0 {
+                self.entries.copy_within(..1 << (length - 1), 1 << (length - 1));
+                code <<= 1;
+            }
+            for at in (0..count).filter(|&at| length_of(at) == length as usize) {
+                let (plain, above) = plain_bits(present[at].into());
+                let place = code.reverse_bits().checked_shr(32 - length).unwrap_or(0);
+                self.entries[place as usize] =
+                    length as Entry | (plain as Entry) << 4 | (above as Entry) << 10;
+                code += 1;
+            }
         }
-        Ok(table)
+        Ok(())
+    }
+
+    /// What the lowest of `bits` stand for, and how many they are; rubbish if `bits` are fewer.
+    #[inline(always)]
+    fn lookup(&self, bits: u64) -> (u64, u32) {
+        let index = bits & ((1 << self.bits) - 1) & ((1 << CODE_BITS_MAX) - 1);
+        let entry = self.entries[index as usize];
+        let (length, plain) = (u32::from(entry & 15), u32::from(entry >> 4 & 63));
+        let value = u64::from(entry >> 10) << plain | (bits >> length & ((1 << plain) - 1));
+        (value, length + plain)
     }
 }
 
-/// A position in a stream of bits. Behind the end there are zeros; whoever reads checks afterwards
+/// A position in a stream of bits. Behind the bytes there are zeros; whoever reads checks afterwards
 /// whether he got there.
 struct BitReader<'a> {
     bytes: &'a [u8],
@@ -260,44 +282,93 @@ struct BitReader<'a> {
 }
 
 impl BitReader<'_> {
-    /// At least the next 57 bits.
+    /// At least the next [`LOADED_BITS`] bits.
     #[inline(always)]
     fn peek(&self) -> u64 {
-        let at = self.position / 8;
-        let word = match self.bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-            Some(word) => u64::from_le_bytes(*word),
-            None => self.peek_at_end(at),
-        };
-        word >> (self.position % 8)
+        self.loaded().unwrap_or_else(|| self.peek_at_end())
+    }
+
+    /// The same, unless the stream ends before.
+    #[inline(always)]
+    fn loaded(&self) -> Option<u64> {
+        let word = self.bytes.get(self.position / 8..)?.first_chunk::<8>()?;
+        Some(u64::from_le_bytes(*word) >> (self.position % 8))
     }
 
     #[cold]
-    fn peek_at_end(&self, at: usize) -> u64 {
-        let rest = self.bytes.get(at..).unwrap_or(&[]);
+    fn peek_at_end(&self) -> u64 {
+        let rest = self.bytes.get(self.position / 8..).unwrap_or(&[]);
         let mut word = [0; 8];
         word[..rest.len()].copy_from_slice(rest);
-        u64::from_le_bytes(word)
+        u64::from_le_bytes(word) >> (self.position % 8)
     }
 
-    #[inline(always)]
     fn next(&mut self, table: &Table) -> u64 {
-        let mut bits = self.peek();
-        let entry = table.entries[(bits & ((1 << table.bits) - 1)) as usize & ((1 << CODE_BITS_MAX) - 1)];
-        let (length, plain) = (usize::from(entry & 15), u32::from(entry >> 4 & 63));
-        self.position += length;
-        if length as u32 + plain > 57 {
-            bits = self.peek();
-        } else {
-            bits >>= length;
-        }
+        let bits = self.peek();
+        let entry = table.entries[(bits & ((1 << table.bits) - 1)) as usize];
+        let (length, plain) = (u32::from(entry & 15), u32::from(entry >> 4 & 63));
+        self.position += length as usize;
+        // Both may take more than one load holds.
+        let plain_bits = if length + plain > LOADED_BITS { self.peek() } else { bits >> length };
         self.position += plain as usize;
-        u64::from(entry >> 10) << plain | (bits & ((1 << plain) - 1))
+        u64::from(entry >> 10) << plain | (plain_bits & ((1 << plain) - 1))
     }
 
     /// How many bytes were read, if there are as many.
     fn finish(&self) -> Option<usize> {
         let read = self.position.div_ceil(8);
         (read <= self.bytes.len()).then_some(read)
+    }
+}
+
+/// Reads rounds of `LOADS` integers of each of four streams with one load each, as long as the
+/// streams hold enough, and tells how many integers that gave.
+fn decode_rounds<const LOADS: usize>(
+    streams: &mut [BitReader<'_>; STREAMS],
+    table: &Table,
+    map: &impl Fn(u64) -> i64,
+    out: &mut [i64],
+) -> usize {
+    let mut done = 0;
+    for values in out.chunks_exact_mut(LOADS * STREAMS) {
+        let [a, b, c, d] = &*streams;
+        let (Some(a), Some(b), Some(c), Some(d)) = (a.loaded(), b.loaded(), c.loaded(), d.loaded()) else {
+            break;
+        };
+        // Four chains that do not wait for each other.
+        let (mut bits, mut taken) = ([a, b, c, d], [0u32; STREAMS]);
+        for four in values.as_chunks_mut::<STREAMS>().0 {
+            for (s, value) in four.iter_mut().enumerate() {
+                let (read, length) = table.lookup(bits[s]);
+                *value = map(read);
+                bits[s] >>= length & 63;
+                taken[s] += length;
+            }
+        }
+        if taken.iter().any(|&taken| taken > LOADED_BITS) {
+            // More than usual: one by one.
+            decode_singly(streams, table, map, values);
+        } else {
+            for (stream, taken) in streams.iter_mut().zip(taken) {
+                stream.position += taken as usize;
+            }
+        }
+        done += LOADS * STREAMS;
+    }
+    done
+}
+
+/// Reads an integer of each stream in turn.
+fn decode_singly(
+    streams: &mut [BitReader<'_>; STREAMS],
+    table: &Table,
+    map: &impl Fn(u64) -> i64,
+    out: &mut [i64],
+) {
+    for four in out.chunks_mut(STREAMS) {
+        for (value, stream) in four.iter_mut().zip(&mut *streams) {
+            *value = map(stream.next(table));
+        }
     }
 }
 
@@ -309,7 +380,8 @@ pub(crate) fn decode(
     out: &mut Vec<i64>,
 ) -> Result<(), DecodeError> {
     const WHAT: &str = "class-Huffman streams";
-    let table = Table::read(cursor)?;
+    let mut table = Table::empty();
+    table.read(cursor)?;
     let start = cursor.clone();
     let from = out.len();
     out.resize(from + n, 0);
@@ -325,19 +397,24 @@ pub(crate) fn decode(
         *length = cursor.count(1, "length of a stream")?;
     }
     let mut streams = [const { BitReader { bytes: &[], position: 0 } }; STREAMS];
+    // A stream may be loaded beyond its end; whether it was read beyond is checked afterwards.
     for (stream, length) in streams.iter_mut().zip(lengths) {
-        stream.bytes = cursor.take(length, WHAT)?;
+        stream.bytes = cursor.rest();
+        cursor.take(length, WHAT)?;
     }
     streams[STREAMS - 1].bytes = cursor.rest();
-    let (fours, rest) = out.as_chunks_mut::<STREAMS>();
-    for four in fours {
-        for (value, stream) in four.iter_mut().zip(&mut streams) {
-            *value = map(stream.next(&table));
-        }
-    }
-    for (value, stream) in rest.iter_mut().zip(&mut streams) {
-        *value = map(stream.next(&table));
-    }
+    // As many a load as fit if all take half as many bits again as they do on average.
+    let most_bytes = lengths.iter().copied().max().unwrap_or(0);
+    let usual_bits = most_bytes * 8 * STREAMS / n * 3 / 2;
+    let decode = match LOADED_BITS as usize / usual_bits.max(1) {
+        0 | 1 => decode_rounds::<1>,
+        2 => decode_rounds::<2>,
+        3 => decode_rounds::<3>,
+        4 => decode_rounds::<4>,
+        _ => decode_rounds::<5>,
+    };
+    let done = decode(&mut streams, &table, &map, out);
+    decode_singly(&mut streams, &table, &map, &mut out[done..]);
     for (stream, length) in streams.iter().zip(lengths) {
         if stream.finish() != Some(length) {
             return Err(start.corrupt(WHAT, "a stream is not as long as it says"));
