@@ -20,10 +20,12 @@ pub enum Aim {
 pub enum Verdict {
     /// It is.
     Met,
+    /// It is, but the better peer's figure is better than ours.
+    MetBehind,
     /// It is not.
     Missed,
     /// It is not, and the better peer's figure is better than ours.
-    Worse,
+    MissedBehind,
     /// Ours, or the one it is compared with, is not there.
     NotMeasured,
 }
@@ -39,12 +41,11 @@ impl Aim {
         };
         let Some(border) = border.map(|border| border * factor) else { return Verdict::NotMeasured };
         let beats = |a: f64, b: f64| if less_is_better { a < b } else { a > b };
-        if !beats(border, ours) {
-            Verdict::Met
-        } else if peers.iter().any(|&peer| beats(peer, ours)) {
-            Verdict::Worse
-        } else {
-            Verdict::Missed
+        match (!beats(border, ours), peers.iter().any(|&peer| beats(peer, ours))) {
+            (true, false) => Verdict::Met,
+            (true, true) => Verdict::MetBehind,
+            (false, false) => Verdict::Missed,
+            (false, true) => Verdict::MissedBehind,
         }
     }
 }
@@ -64,8 +65,9 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Verdict::Met => "met",
+            Verdict::MetBehind => "met, behind a peer",
             Verdict::Missed => "missed",
-            Verdict::Worse => "WORSE than a peer",
+            Verdict::MissedBehind => "MISSED, behind a peer",
             Verdict::NotMeasured => "not measured",
         })
     }
