@@ -4,6 +4,7 @@
 //! `cargo bench -p larum-storage-format --bench chunk`
 
 use larum_storage_format::IdentitySeed;
+use larum_storage_format::STALE_NAN;
 use larum_storage_format::chunk::{Packing, decode_floats, encode_floats};
 use larum_storage_format::timestamps::{TimestampReader, TimestampWriter};
 use std::time::{Duration, Instant};
@@ -62,6 +63,29 @@ fn sets() -> Vec<(&'static str, Vec<f64>)> {
         set("gauge, 2 decimals", Box::new(|v, r| ((v * 100.0).round() + r.below(101) as f64 - 50.0) / 100.0)),
         set("memory in pages", Box::new(|v, r| ((v / 4096.0).round() + r.below(65) as f64 - 32.0) * 4096.0)),
         set("sum of durations", Box::new(|v, r| v + r.below(5_000_000) as f64 / 1e9)),
+        set("histogram bucket", {
+            // A burst of requests every now and then.
+            let mut burst = 0;
+            Box::new(move |v, r| {
+                burst = if r.below(100) == 0 { 20 } else { burst - burst.min(1) };
+                v + if burst > 0 { r.below(40) } else { r.below(100) / 97 * r.below(9) } as f64
+            })
+        }),
+        set("NaN, stale, Inf, -0", {
+            let mut walk = 1000i64;
+            Box::new(move |_, r| {
+                walk += r.below(11) as i64 - 5;
+                match r.below(1000) {
+                    0 => f64::NAN,
+                    1..4 => STALE_NAN,
+                    4 => f64::INFINITY,
+                    5 => -0.0,
+                    _ => walk as f64 / 10.0,
+                }
+            })
+        }),
+        set("random walk", Box::new(|v, r| v + r.unit() - 0.5)),
+        set("ratio", Box::new(|_, r| (12_000_000 + r.below(65_536)) as f64 / 15_728_640.0)),
         set("float from f32", Box::new(|_, r| f64::from(r.unit() as f32))),
         set("noise", Box::new(|_, r| r.unit())),
     ]
@@ -89,7 +113,9 @@ fn main() {
     );
     let packings = [("fast", Packing::FAST), ("kept", Packing::KEPT)];
     for (name, values) in sets() {
-        for (n, (how, packing)) in [16, 120, 480, 4096].into_iter().flat_map(|n| packings.map(|p| (n, p))) {
+        for (n, (how, packing)) in
+            [16, 120, 480, 1000, 4096].into_iter().flat_map(|n| packings.map(|p| (n, p)))
+        {
             let mut bytes = Vec::new();
             let mut ends = Vec::new();
             let encode = best(|| {
