@@ -106,7 +106,9 @@ impl Index {
             return Ok((series, false));
         }
         let mut pairs = std::mem::take(&mut self.previous);
+        let mut count = 0;
         for (i, (name, value)) in labels.iter().enumerate() {
+            count = i + 1;
             let same = pairs.get(i).copied().filter(|&pair| self.pair(pair) == (name, value));
             let pair = same.unwrap_or_else(|| self.intern(name, value));
             match pairs.get_mut(i) {
@@ -114,7 +116,7 @@ impl Index {
                 None => pairs.push(pair),
             }
         }
-        pairs.truncate(labels.len());
+        pairs.truncate(count);
         let created = self.create(id, &pairs, together);
         if created.is_err() {
             // Who cannot be kept must not leave names and values behind.
