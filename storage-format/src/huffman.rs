@@ -241,7 +241,7 @@ impl Table {
         let bits = of_length.iter().rposition(|&n| n > 0).unwrap_or(0) as u32;
         // A code must be complete: then every entry of the table is filled, exactly once.
         let filled: u32 = of_length.iter().enumerate().map(|(length, n)| n << bits >> length).sum();
-        if bits > CODE_BITS_MAX || filled != 1 << bits || bits > 0 && of_length[0] > 0 {
+        if bits > CODE_BITS_MAX || filled != 1 << bits {
             return Err(start.corrupt(WHAT, "not a complete code"));
         }
         self.bits = bits;
