@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
 fn read_everything(file: &[u8]) {
     let Ok(partition) = Partition::open(file) else { return };
     for ordinal in 0..partition.series_count() {
-        partition.find(partition.series_id(ordinal).unwrap_or(SeriesId(0)));
+        let _ = partition.series_id(ordinal).map(|id| partition.find(id.unwrap_or(SeriesId(0))));
         let _ = partition.labels(ordinal);
         for chunk in partition.chunks(ordinal).into_iter().flatten().flatten() {
             let Ok(column) = partition.column(chunk.timestamps.column) else { continue };

@@ -3,6 +3,7 @@
 use super::catalog::{Change, Live};
 use super::cutter::TIMESTAMPS_KEPT;
 use super::engine::{Deleted, Inner};
+use super::error::ReadError;
 use super::folder::Folder;
 use super::fs::{Fs, replace_file};
 use super::matcher::Matcher;
@@ -29,7 +30,7 @@ pub(crate) fn delete(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> 
     }
     let in_head = inner.head.generations().iter().any(|generation| {
         generation.time_range().is_some_and(|own| own.overlaps(&range))
-            && sets.iter().any(|matchers| !generation.select(matchers).is_empty())
+            && sets.iter().any(|matchers| !generation.matching(matchers).is_empty())
     });
     if in_head {
         inner.cut_all()?;
@@ -43,7 +44,8 @@ pub(crate) fn delete(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> 
     let mut deleted = Deleted::default();
     let mut new = Vec::new();
     for p in &partitions {
-        let found = samples_in(p, sets, range);
+        // What cannot be found cannot be deleted, and must not seem to be.
+        let found = samples_in(p, sets, range).map_err(io::Error::other)?;
         if found.is_empty() {
             continue;
         }
@@ -66,9 +68,11 @@ pub(crate) fn delete(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> 
 }
 
 /// How many samples each series that matches has in the range; those without are left out.
-fn samples_in(p: &Live, sets: &[Vec<Matcher>], range: TimeRange) -> Vec<(SeriesId, u64)> {
-    let matching = sets.iter().flat_map(|matchers| p.partition.select(matchers));
-    let matching: BTreeMap<u32, SeriesId> = matching.map(|(id, ordinal)| (ordinal, id)).collect();
+fn samples_in(p: &Live, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<(SeriesId, u64)>, ReadError> {
+    let mut matching: BTreeMap<u32, SeriesId> = BTreeMap::new();
+    for matchers in sets {
+        matching.extend(p.partition.select(matchers)?.into_iter().map(|(id, ordinal)| (ordinal, id)));
+    }
     let layer = p.layer();
     let mut columns = Columns::default();
     let count = |(ordinal, id): (u32, SeriesId)| {
@@ -78,7 +82,7 @@ fn samples_in(p: &Live, sets: &[Vec<Matcher>], range: TimeRange) -> Vec<(SeriesI
         columns.forget_beyond(TIMESTAMPS_KEPT);
         (id, samples)
     };
-    matching.into_iter().map(count).filter(|&(_, samples)| samples > 0).collect()
+    Ok(matching.into_iter().map(count).filter(|&(_, samples)| samples > 0).collect())
 }
 
 /// Writes tombstones and puts them in force. Called with the lock for deletions.

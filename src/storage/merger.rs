@@ -95,8 +95,16 @@ impl Job<'_> {
         let layers: Vec<Layer> = self.inputs.iter().map(Live::layer).collect();
         let options = self.options(number, window_ms.clone());
         let mut writer = FileWriter::create(self.fs, &self.folder.partition(number), options)?;
-        let mut cursors: Vec<Cursor> =
-            (0..self.inputs.len()).filter_map(|input| self.cursor(input, 0)).collect();
+        let mut cursors: Vec<Cursor> = Vec::new();
+        for (input, Live { meta, partition, .. }) in self.inputs.iter().enumerate() {
+            match partition.verify_index() {
+                Ok(()) => cursors.extend(self.cursor(input, 0)),
+                Err(error) => {
+                    tracing::error!(%error, "a partition with a damaged index is left out of a merge");
+                    damaged.insert(meta.number);
+                }
+            }
+        }
         let mut columns = Columns::default();
         while let Some(id) = cursors.iter().map(|cursor| cursor.id).min() {
             // Cursors stay in the order of the inputs, so that runs come by rising sequence.

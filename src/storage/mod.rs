@@ -38,7 +38,7 @@ pub use engine::{Deleted, Storage};
 pub use error::{AppendError, OpenError, ReadError};
 pub use matcher::{MatchOp, Matcher};
 pub use options::Options;
-pub use querier::View;
+pub use querier::{Listing, View};
 pub use series_set::{SeriesSet, Source};
 pub use stats::{HeadStatus, StorageStats};
 pub use time::{TimeRange, Timestamp};

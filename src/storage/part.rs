@@ -15,11 +15,20 @@ pub(crate) trait Part: Send + Sync {
     /// The times of the samples held; `None` if there are none.
     fn time_range(&self) -> Option<TimeRange>;
 
-    /// The series that match all `matchers`, ascending by id.
-    fn select(&self, matchers: &[Matcher]) -> Vec<(SeriesId, u32)>;
+    /// The series that match all `matchers`, in any order. What their labels are read from was found
+    /// intact.
+    ///
+    /// # Errors
+    /// The index is damaged where it would have to be read.
+    fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, u32)>, ReadError>;
 
-    /// The labels of a selected series.
-    fn labels(&self, series: u32) -> Labels;
+    /// Reads the labels of selected series.
+    fn label_reader(&self) -> Box<dyn PartLabels + '_>;
+
+    /// The labels of a selected series. For those of many, see [`Part::label_reader`].
+    fn labels(&self, series: u32) -> Labels {
+        self.label_reader().labels(series)
+    }
 
     /// Appends the samples of a selected series to `load.runs`, ascending by time within a run. Runs
     /// of one part may overlap (late samples in the head); a later run then wins. What is damaged is
@@ -27,10 +36,22 @@ pub(crate) trait Part: Send + Sync {
     fn load(&self, series: u32, load: &mut Load<'_>);
 
     /// The label names of the series that match, unordered, possibly with repetitions.
-    fn label_names(&self, matchers: &[Matcher]) -> Vec<String>;
+    ///
+    /// # Errors
+    /// As [`Part::select`].
+    fn label_names(&self, matchers: &[Matcher]) -> Result<Vec<String>, ReadError>;
 
     /// The values of label `name` among the series that match, unordered, possibly with repetitions.
-    fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String>;
+    ///
+    /// # Errors
+    /// As [`Part::select`].
+    fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError>;
+}
+
+/// Reads the labels of a part's series; those of neighbours one after the other fastest.
+pub(crate) trait PartLabels: Send {
+    /// The labels of a selected series.
+    fn labels(&mut self, series: u32) -> Labels;
 }
 
 /// What a reader wants of the series it loads, and what it gets.

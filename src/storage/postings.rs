@@ -13,24 +13,32 @@ use std::borrow::Cow;
 
 /// An index from labels to series, which are numbers that are meaningful within it only.
 pub(crate) trait Index {
+    /// Why the index cannot be read.
+    type Error;
+
     /// All series.
     fn all(&self) -> RoaringBitmap;
 
     /// The series that have the label `name` with exactly this value.
-    fn postings(&self, name: &str, value: &str) -> Cow<'_, RoaringBitmap>;
+    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, RoaringBitmap>, Self::Error>;
 
     /// How many series that are, or a guess. Cheap.
-    fn postings_len(&self, name: &str, value: &str) -> u64;
+    fn postings_len(&self, name: &str, value: &str) -> Result<u64, Self::Error>;
 
     /// How many values the label has, or a guess. Cheap.
-    fn value_count(&self, name: &str) -> u64;
+    fn value_count(&self, name: &str) -> Result<u64, Self::Error>;
 
-    /// Adds to `into` the series of all values of the label that start with `prefix` and for which
-    /// `keep` says true. Each value is asked for once, in any order.
-    fn union(&self, name: &str, prefix: &str, keep: &mut dyn FnMut(&str) -> bool, into: &mut RoaringBitmap);
+    /// The series of all values of the label that start with `prefix` and for which `keep` says
+    /// true. Each value is asked for once, in any order.
+    fn union(
+        &self,
+        name: &str,
+        prefix: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<RoaringBitmap, Self::Error>;
 
-    /// Whether the series passes the matcher.
-    fn passes(&self, series: u32, matcher: &Matcher) -> bool;
+    /// Those of the series that pass the matcher.
+    fn filter(&self, series: RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap, Self::Error>;
 }
 
 /// Cost of going through all values of a label, on top of their number: dearer than any postings,
@@ -41,14 +49,14 @@ const SCAN_COST: u64 = 1 << 40;
 const VALUES_PER_SERIES: u64 = 4;
 
 /// The series of `index` that pass all `matchers`.
-pub(crate) fn select(index: &dyn Index, matchers: &[Matcher]) -> RoaringBitmap {
+pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<RoaringBitmap, I::Error> {
     let mut present: Vec<Step<'_>> = Vec::new();
     let mut absent: Vec<Step<'_>> = Vec::new();
     for matcher in matchers {
         if !matcher.matches("") {
-            present.push(Step::new(index, matcher, true));
+            present.push(Step::new(index, matcher, true)?);
         } else if !passes_everything(matcher) {
-            absent.push(Step::new(index, matcher, false));
+            absent.push(Step::new(index, matcher, false)?);
         }
     }
     present.sort_by_key(|step| step.cost);
@@ -57,12 +65,12 @@ pub(crate) fn select(index: &dyn Index, matchers: &[Matcher]) -> RoaringBitmap {
     let mut left: Option<RoaringBitmap> = None;
     for step in &present {
         left = Some(match left {
-            None => step.series(index).into_owned(),
-            Some(left) if step.is_dearer_than(&left) => step.filter(index, left),
-            Some(left) => left & step.series(index).as_ref(),
+            None => step.series(index)?.into_owned(),
+            Some(left) if step.is_dearer_than(&left) => index.filter(left, step.matcher)?,
+            Some(left) => left & step.series(index)?.as_ref(),
         });
         if left.as_ref().is_some_and(RoaringBitmap::is_empty) {
-            return RoaringBitmap::new();
+            return Ok(RoaringBitmap::new());
         }
     }
     let mut left = left.unwrap_or_else(|| index.all());
@@ -71,11 +79,11 @@ pub(crate) fn select(index: &dyn Index, matchers: &[Matcher]) -> RoaringBitmap {
             break;
         }
         left = match step.is_dearer_than(&left) {
-            true => step.filter(index, left),
-            false => left - step.series(index).as_ref(),
+            true => index.filter(left, step.matcher)?,
+            false => left - step.series(index)?.as_ref(),
         };
     }
-    left
+    Ok(left)
 }
 
 /// Whether no value fails the matcher, as far as that is easy to see.
@@ -101,7 +109,7 @@ enum Values<'a> {
 }
 
 impl<'a> Step<'a> {
-    fn new(index: &dyn Index, matcher: &'a Matcher, passing: bool) -> Step<'a> {
+    fn new<I: Index>(index: &I, matcher: &'a Matcher, passing: bool) -> Result<Step<'a>, I::Error> {
         // The values a matcher names are those that pass `=` and `=~`, and fail `!=` and `!~`.
         let names_passing = matches!(matcher.op(), MatchOp::Equal | MatchOp::Regex);
         let values = match matcher.regex() {
@@ -112,30 +120,35 @@ impl<'a> Step<'a> {
                 None => Values::Scan { prefix: regex.prefix() },
             },
         };
-        let cost = match &values {
-            Values::Some(values) => values.iter().map(|v| index.postings_len(matcher.name(), v)).sum(),
-            Values::Scan { .. } => SCAN_COST + index.value_count(matcher.name()),
-        };
-        Step { matcher, passing, values, cost }
+        let mut cost = 0;
+        match &values {
+            Values::Some(values) => {
+                for value in values {
+                    cost += index.postings_len(matcher.name(), value)?;
+                }
+            }
+            Values::Scan { .. } => cost = SCAN_COST + index.value_count(matcher.name())?,
+        }
+        Ok(Step { matcher, passing, values, cost })
     }
 
     /// The series of the step's values.
-    fn series<'i>(&self, index: &'i dyn Index) -> Cow<'i, RoaringBitmap> {
+    fn series<'i, I: Index>(&self, index: &'i I) -> Result<Cow<'i, RoaringBitmap>, I::Error> {
         let name = self.matcher.name();
         match &self.values {
             Values::Some(values) => match values.as_slice() {
                 [value] => index.postings(name, value),
                 values => {
                     let mut all = RoaringBitmap::new();
-                    values.iter().for_each(|value| all |= index.postings(name, value).as_ref());
-                    Cow::Owned(all)
+                    for value in values {
+                        all |= index.postings(name, value)?.as_ref();
+                    }
+                    Ok(Cow::Owned(all))
                 }
             },
             Values::Scan { prefix } => {
-                let mut all = RoaringBitmap::new();
                 let mut keep = |value: &str| self.matcher.matches(value) == self.passing;
-                index.union(name, prefix, &mut keep, &mut all);
-                Cow::Owned(all)
+                index.union(name, prefix, &mut keep).map(Cow::Owned)
             }
         }
     }
@@ -144,10 +157,6 @@ impl<'a> Step<'a> {
         matches!(self.values, Values::Scan { .. })
             && left.len().saturating_mul(VALUES_PER_SERIES) < self.cost - SCAN_COST
     }
-
-    fn filter(&self, index: &dyn Index, left: RoaringBitmap) -> RoaringBitmap {
-        left.into_iter().filter(|&series| index.passes(series, self.matcher)).collect()
-    }
 }
 
 #[cfg(test)]
@@ -155,6 +164,7 @@ mod tests {
     use super::*;
     use larum_storage_format::Labels;
     use proptest::prelude::*;
+    use std::convert::Infallible;
 
     struct List(Vec<Labels>);
 
@@ -165,20 +175,22 @@ mod tests {
     }
 
     impl Index for List {
+        type Error = Infallible;
+
         fn all(&self) -> RoaringBitmap {
             self.of(|_| true)
         }
 
-        fn postings(&self, name: &str, value: &str) -> Cow<'_, RoaringBitmap> {
-            Cow::Owned(self.of(|labels| labels.get(name) == Some(value)))
+        fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, RoaringBitmap>, Infallible> {
+            Ok(Cow::Owned(self.of(|labels| labels.get(name) == Some(value))))
         }
 
-        fn postings_len(&self, name: &str, value: &str) -> u64 {
-            self.postings(name, value).len()
+        fn postings_len(&self, name: &str, value: &str) -> Result<u64, Infallible> {
+            Ok(self.postings(name, value)?.len())
         }
 
-        fn value_count(&self, name: &str) -> u64 {
-            self.of(|labels| labels.get(name).is_some()).len()
+        fn value_count(&self, name: &str) -> Result<u64, Infallible> {
+            Ok(self.of(|labels| labels.get(name).is_some()).len())
         }
 
         fn union(
@@ -186,14 +198,13 @@ mod tests {
             name: &str,
             prefix: &str,
             keep: &mut dyn FnMut(&str) -> bool,
-            into: &mut RoaringBitmap,
-        ) {
-            *into |= self
-                .of(|labels| labels.get(name).is_some_and(|value| value.starts_with(prefix) && keep(value)));
+        ) -> Result<RoaringBitmap, Infallible> {
+            let mut has = |value: &str| value.starts_with(prefix) && keep(value);
+            Ok(self.of(|labels| labels.get(name).is_some_and(&mut has)))
         }
 
-        fn passes(&self, series: u32, matcher: &Matcher) -> bool {
-            matcher.matches_series(&self.0[series as usize])
+        fn filter(&self, series: RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap, Infallible> {
+            Ok(self.of(|labels| matcher.matches_series(labels)) & series)
         }
     }
 
@@ -236,7 +247,7 @@ mod tests {
             let expected = index.of(|labels| {
                 matchers.iter().all(|m| m.matches_series(labels))
             });
-            prop_assert_eq!(select(&index, &matchers), expected);
+            prop_assert_eq!(select(&index, &matchers), Ok(expected));
         }
     }
 }

@@ -5,6 +5,8 @@
 //!    active generation of the head goes on growing).
 //! 2. A selection asks every layer that overlaps its range for matching series, and brings those
 //!    of one identity together. Nothing is decoded.
+//!    A layer whose index is damaged where it would have to be read is left out as a whole, with a
+//!    warning: no part of its answer passes for all of it.
 //! 3. Loading a series collects its runs from its layers, cuts out what was deleted from each
 //!    layer, and merges the rest. Who wants nothing but the newest sample gets the newest of each
 //!    layer: the newest of these is the newest of all, and each layer that holds that time has it.
@@ -12,12 +14,11 @@
 use super::error::ReadError;
 use super::matcher::Matcher;
 use super::merge::{merge, push_without};
-use super::part::{Load, Part};
+use super::part::{Load, Part, PartLabels};
 use super::series_set::{Columns, SeriesSet, Source};
 use super::time::TimeRange;
 use larum_storage_format::tombstones::Tombstones;
 use larum_storage_format::{Labels, Samples, SeriesId};
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -66,53 +67,65 @@ impl View {
 
     /// The names of the labels of the series that match any of the `sets` (all series, if there is
     /// no set), sorted.
-    pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<String>, ReadError> {
-        Ok(self.collect(sets, range, |part, matchers| part.label_names(matchers)))
+    pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<String> {
+        self.collect(sets, range, |part, matchers| part.label_names(matchers))
     }
 
     /// The values of the label `name` among the series that match any of the `sets`, sorted.
-    pub fn label_values(
-        &self,
-        name: &str,
-        sets: &[Vec<Matcher>],
-        range: TimeRange,
-    ) -> Result<Vec<String>, ReadError> {
-        Ok(self.collect(sets, range, |part, matchers| part.label_values(name, matchers)))
+    pub fn label_values(&self, name: &str, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<String> {
+        self.collect(sets, range, |part, matchers| part.label_values(name, matchers))
     }
 
     /// The series that match any of the `sets` (all series, if there is no set) and may hold samples
     /// in `range`, sorted by labels.
-    pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, ReadError> {
-        let mut found: BTreeMap<SeriesId, Labels> = BTreeMap::new();
-        let everything = [Vec::new()];
-        let sets = if sets.is_empty() { &everything } else { sets };
-        for (_, layer) in self.layers_in(range) {
-            for matchers in sets {
-                for (id, series) in layer.part.select(matchers) {
-                    found.entry(id).or_insert_with(|| layer.part.labels(series));
+    pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<Labels> {
+        let mut list = Listing { items: Vec::new(), warnings: Vec::new() };
+        let layers: Vec<&Layer> = self.layers_in(range).map(|(_, layer)| layer).collect();
+        let mut found: Vec<Found> = Vec::new();
+        for (place, layer) in (0..).zip(&layers) {
+            for matchers in or_everything(sets) {
+                match layer.part.select(matchers) {
+                    Ok(selected) => {
+                        found.extend(selected.into_iter().map(|(id, series)| Found {
+                            id,
+                            layer: place,
+                            series,
+                        }));
+                    }
+                    Err(error) => list.left_out(&error),
                 }
             }
         }
-        let mut labels: Vec<Labels> = found.into_values().collect();
-        labels.sort_unstable();
-        Ok(labels)
+        found.sort_unstable();
+        found.dedup_by_key(|found| found.id);
+        // Neighbours of one layer are read fastest.
+        found.sort_unstable_by_key(|found| (found.layer, found.series));
+        for of_layer in found.chunk_by(|a, b| a.layer == b.layer) {
+            let mut reader = layers[of_layer[0].layer as usize].part.label_reader();
+            list.items.extend(of_layer.iter().map(|found| reader.labels(found.series)));
+        }
+        list.items.sort_unstable();
+        list
     }
 
     fn collect(
         &self,
         sets: &[Vec<Matcher>],
         range: TimeRange,
-        ask: impl Fn(&dyn Part, &[Matcher]) -> Vec<String>,
-    ) -> Vec<String> {
-        let everything = [Vec::new()];
-        let sets = if sets.is_empty() { &everything } else { sets };
-        let mut found = BTreeSet::new();
+        ask: impl Fn(&dyn Part, &[Matcher]) -> Result<Vec<String>, ReadError>,
+    ) -> Listing<String> {
+        let mut list = Listing { items: Vec::new(), warnings: Vec::new() };
         for (_, layer) in self.layers_in(range) {
-            for matchers in sets {
-                found.extend(ask(&*layer.part, matchers));
+            for matchers in or_everything(sets) {
+                match ask(&*layer.part, matchers) {
+                    Ok(mut items) => list.items.append(&mut items),
+                    Err(error) => list.left_out(&error),
+                }
             }
         }
-        found.into_iter().collect()
+        list.items.sort_unstable();
+        list.items.dedup();
+        list
     }
 
     fn layers(&self) -> impl Iterator<Item = &Layer> {
@@ -132,19 +145,54 @@ impl View {
 
     /// Selects without boxing.
     pub(crate) fn selection(&self, matchers: &[Matcher], range: TimeRange) -> Selection<'_> {
-        let mut layers = Vec::new();
+        let mut layers: Vec<SelectedLayer<'_>> = Vec::new();
         let mut found: Vec<Found> = Vec::new();
+        let mut warnings = Warnings::default();
         for (number, layer) in self.layers_in(range) {
             let place = layers.len() as u32;
-            let selected = layer.part.select(matchers).into_iter();
-            found.extend(selected.map(|(id, series)| Found { id, layer: place, series }));
-            layers.push((number, layer));
+            match layer.part.select(matchers) {
+                Ok(selected) => {
+                    found.extend(selected.into_iter().map(|(id, series)| Found { id, layer: place, series }));
+                    let reader = Mutex::new(layer.part.label_reader());
+                    layers.push(SelectedLayer { number, layer, reader });
+                }
+                Err(error) => warnings.add(|| left_out(&error)),
+            }
         }
-        // One sorted stretch per layer: the stable sort merges them, and layers stay in order.
-        found.sort_by_key(|f| f.id);
+        if layers.len() > 1 {
+            // Stretches of partitions are sorted; the stable sort merges them, and layers stay in order.
+            found.sort_by_key(|f| f.id);
+        }
         let starts = (0..found.len()).filter(|&i| i == 0 || found[i - 1].id != found[i].id);
         let starts = starts.chain([found.len()]).map(|i| i as u32).collect();
-        Selection { layers, found, starts, range: self.shown(range), warnings: Mutex::default() }
+        Selection { layers, found, starts, range: self.shown(range), warnings: Mutex::new(warnings) }
+    }
+}
+
+/// The sets, or one that everything passes if there is none.
+fn or_everything(sets: &[Vec<Matcher>]) -> &[Vec<Matcher>] {
+    if sets.is_empty() { const { &[Vec::new()] } } else { sets }
+}
+
+/// What could not be asked, in a sentence.
+fn left_out(error: &ReadError) -> String {
+    format!("a file is left out, series and samples may be missing: {error}")
+}
+
+/// What was found, and what could not be read for it, one sentence each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// What was found, sorted.
+    pub items: Vec<T>,
+    /// Files that are left out because they are damaged.
+    pub warnings: Vec<String>,
+}
+
+impl<T> Listing<T> {
+    fn left_out(&mut self, error: &ReadError) {
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push(left_out(error));
+        }
     }
 }
 
@@ -159,17 +207,25 @@ impl Source for View {
 }
 
 /// A selected series in one layer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Found {
     id: SeriesId,
     layer: u32,
     series: u32,
 }
 
+/// A layer that answered a selection.
+struct SelectedLayer<'a> {
+    /// Its number in the view.
+    number: u32,
+    layer: &'a Layer,
+    /// Whoever comes while another reads labels does without it.
+    reader: Mutex<Box<dyn PartLabels + 'a>>,
+}
+
 /// Series selected from a view.
 pub(crate) struct Selection<'a> {
-    /// The layers asked, with their numbers in the view.
-    layers: Vec<(u32, &'a Layer)>,
+    layers: Vec<SelectedLayer<'a>>,
     /// By identity, then by layer.
     found: Vec<Found>,
     /// Where each series starts in `found`, and where the last one ends.
@@ -193,8 +249,8 @@ impl Selection<'_> {
     fn load_as(&self, index: usize, columns: &mut Columns, newest_only: bool) -> Samples {
         let mut load = Load { newest_only, ..Load::new(self.range, columns) };
         for place in self.places(index) {
-            let (number, layer) = self.layers[place.layer as usize];
-            load.part = number;
+            let SelectedLayer { number, layer, .. } = &self.layers[place.layer as usize];
+            load.part = *number;
             layer.load(place.id, place.series, &mut load);
         }
         let Load { runs, damaged, .. } = load;
@@ -207,12 +263,17 @@ impl Selection<'_> {
     fn warn(&self, index: usize, damaged: &[ReadError]) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         for error in damaged {
-            if warnings.kept.len() < WARNINGS_MAX {
-                let labels = self.labels(index);
-                warnings.kept.push(format!("samples of {labels} are missing: {error}"));
-            } else {
-                warnings.more += 1;
-            }
+            warnings.add(|| format!("samples of {} are missing: {error}", self.labels(index)));
+        }
+    }
+}
+
+impl Warnings {
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.kept.len() < WARNINGS_MAX {
+            self.kept.push(text());
+        } else {
+            self.more += 1;
         }
     }
 }
@@ -226,7 +287,11 @@ impl SeriesSet for Selection<'_> {
         // All layers have the same labels under an identity; the newest is likeliest in the caches.
         let places = self.places(index);
         let place = places[places.len() - 1];
-        self.layers[place.layer as usize].1.part.labels(place.series)
+        let SelectedLayer { layer, reader, .. } = &self.layers[place.layer as usize];
+        match reader.try_lock() {
+            Ok(mut reader) => reader.labels(place.series),
+            Err(_) => layer.part.labels(place.series),
+        }
     }
 
     fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
@@ -241,7 +306,7 @@ impl SeriesSet for Selection<'_> {
         let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = warnings.kept.clone();
         if warnings.more > 0 {
-            all.push(format!("{} more stretches of samples are missing (damaged)", warnings.more));
+            all.push(format!("{} more stretches of samples or files are missing (damaged)", warnings.more));
         }
         all
     }
@@ -273,6 +338,9 @@ mod tests {
     use larum_storage_format::IdentitySeed;
     use larum_storage_format::tombstones::Interval;
 
+    /// The value of a layer whose index is damaged.
+    const UNREADABLE: f64 = -2.0;
+
     /// Series of one name with samples on one column each.
     struct Fake {
         series: Vec<(SeriesId, Labels)>,
@@ -295,13 +363,16 @@ mod tests {
             Some(TimeRange::new(*self.times.first()?, *self.times.last()?))
         }
 
-        fn select(&self, matchers: &[Matcher]) -> Vec<(SeriesId, u32)> {
+        fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, u32)>, ReadError> {
+            if self.value == UNREADABLE {
+                return Err(ReadError::Canceled);
+            }
             let passes = |labels: &Labels| matchers.iter().all(|m| m.matches_series(labels));
-            (0..).zip(&self.series).filter(|(_, s)| passes(&s.1)).map(|(i, s)| (s.0, i)).collect()
+            Ok((0..).zip(&self.series).filter(|(_, s)| passes(&s.1)).map(|(i, s)| (s.0, i)).collect())
         }
 
-        fn labels(&self, series: u32) -> Labels {
-            self.series[series as usize].1.clone()
+        fn label_reader(&self) -> Box<dyn PartLabels + '_> {
+            Box::new(FakeLabels(self))
         }
 
         fn load(&self, _series: u32, load: &mut Load<'_>) {
@@ -321,13 +392,21 @@ mod tests {
             }
         }
 
-        fn label_names(&self, _: &[Matcher]) -> Vec<String> {
-            vec!["job".into(), "__name__".into()]
+        fn label_names(&self, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
+            self.select(matchers).map(|_| vec!["job".into(), "__name__".into()])
         }
 
-        fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String> {
-            let selected = self.select(matchers).into_iter();
-            selected.filter_map(|(_, s)| self.labels(s).get(name).map(str::to_owned)).collect()
+        fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
+            let selected = self.select(matchers)?.into_iter();
+            Ok(selected.filter_map(|(_, s)| self.labels(s).get(name).map(str::to_owned)).collect())
+        }
+    }
+
+    struct FakeLabels<'a>(&'a Fake);
+
+    impl PartLabels for FakeLabels<'_> {
+        fn labels(&mut self, series: u32) -> Labels {
+            self.0.series[series as usize].1.clone()
         }
     }
 
@@ -365,7 +444,7 @@ mod tests {
         assert_eq!(load(&view, "a", TimeRange::ALL), []);
         assert_eq!(load(&view, "b", TimeRange::ALL), [(30, 3.0), (40, 3.0)]);
         assert_eq!(view.time_range(), Some(TimeRange::new(25, 40)));
-        assert_eq!(view.label_values("job", &[], TimeRange::ALL).unwrap(), ["b", "c"]);
+        assert_eq!(view.label_values("job", &[], TimeRange::ALL).items, ["b", "c"]);
     }
 
     #[test]
@@ -384,10 +463,10 @@ mod tests {
     #[test]
     fn labels_are_listed_once_and_sorted() {
         let view = view(i64::MIN);
-        assert_eq!(view.label_names(&[], TimeRange::ALL).unwrap(), ["__name__", "job"]);
+        assert_eq!(view.label_names(&[], TimeRange::ALL).items, ["__name__", "job"]);
         let sets = [vec![Matcher::equal("job", "c")], vec![Matcher::equal("job", "a")]];
-        assert_eq!(view.label_values("job", &sets, TimeRange::ALL).unwrap(), ["a", "c"]);
-        let series = view.series(&sets, TimeRange::ALL).unwrap();
+        assert_eq!(view.label_values("job", &sets, TimeRange::ALL).items, ["a", "c"]);
+        let series = view.series(&sets, TimeRange::ALL).items;
         let jobs: Vec<_> = series.iter().map(|labels| labels.get("job").unwrap()).collect();
         assert_eq!(jobs, ["a", "c"]);
     }
@@ -399,5 +478,18 @@ mod tests {
         assert!(set.warnings().is_empty());
         set.load(0, &mut Columns::default()).unwrap();
         assert!(set.warnings()[0].contains(r#"job="a""#), "{:?}", set.warnings());
+    }
+
+    #[test]
+    fn a_layer_with_a_damaged_index_is_left_out_and_told_of() {
+        let layers = [Fake::layer(&["a", "b"], &[10], UNREADABLE), Fake::layer(&["b"], &[10], 1.0)];
+        let view = View::new(layers.into(), [], i64::MIN);
+        let set = view.select(&[], TimeRange::ALL).unwrap();
+        assert_eq!((set.len(), set.labels(0).get("job")), (1, Some("b")));
+        assert!(set.warnings()[0].contains("left out"), "{:?}", set.warnings());
+        let series = view.series(&[], TimeRange::ALL);
+        assert_eq!((series.items.len(), series.warnings), (1, set.warnings()));
+        assert_eq!(view.label_values("job", &[], TimeRange::ALL).items, ["b"]);
+        assert_eq!(view.label_names(&[], TimeRange::ALL).warnings.len(), 1);
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::cursor::{Cursor, DecodeError};
 use crate::ints::{Packing, decode_ints, encode_ints};
+use crate::partition::extents::SectionBytes;
 use crate::series_id::IdentitySeed;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -180,9 +181,9 @@ impl TimestampWriter {
 /// Reads the three sections in place.
 #[derive(Debug, Clone, Copy)]
 pub struct TimestampReader<'a> {
-    columns: &'a [u8],
-    directory: &'a [[u8; ENTRY_BYTES]],
-    slices: &'a [[u8; ENTRY_BYTES]],
+    columns: SectionBytes<'a>,
+    directory: SectionBytes<'a>,
+    slices: SectionBytes<'a>,
 }
 
 impl<'a> TimestampReader<'a> {
@@ -190,26 +191,30 @@ impl<'a> TimestampReader<'a> {
     ///
     /// # Errors
     /// A directory that does not consist of whole entries.
-    pub fn new(columns: &'a [u8], directory: &'a [u8], slices: &'a [u8]) -> Result<Self, DecodeError> {
-        let whole = |section: &'a [u8], what| match section.as_chunks() {
-            (entries, []) => Ok(entries),
-            _ => Err(DecodeError::corrupt(section.len(), what, "the last entry is cut")),
+    pub fn new(
+        columns: impl Into<SectionBytes<'a>>,
+        directory: impl Into<SectionBytes<'a>>,
+        slices: impl Into<SectionBytes<'a>>,
+    ) -> Result<Self, DecodeError> {
+        let whole = |section: SectionBytes<'a>, what| match section.len() % ENTRY_BYTES {
+            0 => Ok(section),
+            _ => Err(section.corrupt(section.len(), what, "the last entry is cut")),
         };
         Ok(TimestampReader {
-            columns,
-            directory: whole(directory, "timestamp directory")?,
-            slices: whole(slices, "timestamp slices")?,
+            columns: columns.into(),
+            directory: whole(directory.into(), "timestamp directory")?,
+            slices: whole(slices.into(), "timestamp slices")?,
         })
     }
 
     /// How many columns there are.
     pub fn column_count(&self) -> usize {
-        self.directory.len()
+        self.directory.len() / ENTRY_BYTES
     }
 
     /// How many slices there are.
     pub fn slice_count(&self) -> usize {
-        self.slices.len()
+        self.slices.len() / ENTRY_BYTES
     }
 
     /// The slice of that number.
@@ -219,14 +224,16 @@ impl<'a> TimestampReader<'a> {
     pub fn slice(&self, number: u32) -> Result<TimestampSlice, DecodeError> {
         const WHAT: &str = "timestamp slice";
         let at = number as usize * ENTRY_BYTES;
-        let Some(entry) = self.slices.get(number as usize) else {
-            return Err(DecodeError::corrupt(at, WHAT, "no such slice"));
-        };
-        let mut cursor = Cursor::with_base(entry, at);
+        let corrupt = |why| Err(self.slices.corrupt(at, WHAT, why));
+        if number as usize >= self.slice_count() {
+            return corrupt("no such slice");
+        }
+        let entry: &[u8; ENTRY_BYTES] = self.slices.record(number as usize, WHAT)?;
+        let mut cursor = Cursor::with_base(entry, self.slices.offset(at));
         let (column, start, len) = (cursor.u32(WHAT)?, cursor.u16(WHAT)?, cursor.u16(WHAT)?);
         let column_len = self.entry(column)?.1;
         if len == 0 || usize::from(start) + usize::from(len) > column_len {
-            return Err(DecodeError::corrupt(at, WHAT, "empty, or beyond its column"));
+            return corrupt("empty, or beyond its column");
         }
         Ok(TimestampSlice { column, start, len })
     }
@@ -235,13 +242,14 @@ impl<'a> TimestampReader<'a> {
     fn entry(&self, column: u32) -> Result<(usize, usize), DecodeError> {
         const WHAT: &str = "timestamp directory";
         let at = column as usize * ENTRY_BYTES;
-        let Some(entry) = self.directory.get(column as usize) else {
-            return Err(DecodeError::corrupt(at, WHAT, "no such column"));
-        };
-        let mut cursor = Cursor::with_base(entry, at);
+        if column as usize >= self.column_count() {
+            return Err(self.directory.corrupt(at, WHAT, "no such column"));
+        }
+        let entry: &[u8; ENTRY_BYTES] = self.directory.record(column as usize, WHAT)?;
+        let mut cursor = Cursor::with_base(entry, self.directory.offset(at));
         let (offset, len) = (cursor.u32(WHAT)? as usize, cursor.u32(WHAT)? as usize);
         if len == 0 || len > MAX_CHUNK_SAMPLES || offset > self.columns.len() {
-            return Err(DecodeError::corrupt(at, WHAT, "impossible length or offset"));
+            return Err(self.directory.corrupt(at, WHAT, "impossible length or offset"));
         }
         Ok((offset, len))
     }
@@ -251,13 +259,20 @@ impl<'a> TimestampReader<'a> {
     /// # Errors
     /// No such column, or one that does not decode to strictly ascending timestamps.
     pub fn decode_column(&self, column: u32, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+        const WHAT: &str = "timestamp column";
         let (offset, len) = self.entry(column)?;
+        // Columns follow one another; what lies behind this one need not be intact.
+        let next = match column as usize + 1 < self.column_count() {
+            true => self.entry(column + 1)?.0,
+            false => self.columns.len(),
+        };
+        let bytes = self.columns.get(offset..next, WHAT)?;
         let from = out.len();
-        decode_ints(&mut Cursor::with_base(&self.columns[offset..], offset), len, out)?;
+        decode_ints(&mut Cursor::with_base(bytes, self.columns.offset(offset)), len, out)?;
         if out[from..].windows(2).all(|w| w[0] < w[1]) {
             Ok(())
         } else {
-            Err(DecodeError::corrupt(offset, "timestamp column", "not strictly ascending"))
+            Err(self.columns.corrupt(offset, WHAT, "not strictly ascending"))
         }
     }
 }

@@ -263,7 +263,7 @@ fn aliased() -> Vec<u8> {
     let file = partition_of(&[(up("a"), &timestamps, &values[0]), (up("b"), &timestamps, &values[1])]);
     let partition = Partition::open(&file[..]).unwrap();
     for (job, values) in [("a", values[0]), ("b", values[1])] {
-        let ordinal = partition.find(SeriesId::of(&up(job), SEED)).unwrap();
+        let ordinal = partition.find(SeriesId::of(&up(job), SEED)).unwrap().unwrap();
         let chunk = partition.chunks(ordinal).unwrap().next().unwrap().unwrap();
         assert_eq!(partition.decode(&chunk, &timestamps).unwrap().floats, values);
     }
@@ -274,7 +274,7 @@ fn aliased() -> Vec<u8> {
 fn read_partition(bytes: &[u8]) {
     let partition = Partition::open(bytes).unwrap();
     assert_eq!(partition.header().number, 4);
-    let ordinal = partition.find(SeriesId::of(&labels(), SEED)).unwrap();
+    let ordinal = partition.find(SeriesId::of(&labels(), SEED)).unwrap().unwrap();
     assert_eq!(partition.labels(ordinal), Ok(labels()));
     let chunk = partition.chunks(ordinal).unwrap().next().unwrap().unwrap();
     let decoded = partition.decode(&chunk, &partition.column(0).unwrap()).unwrap();

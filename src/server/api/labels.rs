@@ -7,6 +7,7 @@ use super::super::json;
 use super::on_query_thread;
 use super::selectors::{matcher_sets, required_matcher_sets, time_range, unescape_name};
 use crate::Db;
+use crate::storage::Listing;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub async fn series(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let params = Params::read(request, app.args.read_timeout).await?;
     let sets = required_matcher_sets(&params)?;
     let range = time_range(&params)?;
-    answer(&app, params, move |db| Ok(db.view().series(&sets, range)?), json::labels).await
+    answer(&app, params, move |db| db.view().series(&sets, range), json::labels).await
 }
 
 /// `GET,POST /api/v1/labels`
@@ -25,13 +26,8 @@ pub async fn names(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let params = Params::read(request, app.args.read_timeout).await?;
     let sets = matcher_sets(&params)?;
     let range = time_range(&params)?;
-    answer(
-        &app,
-        params,
-        move |db| Ok(db.view().label_names(&sets, range)?),
-        |out, name| json::text(out, name),
-    )
-    .await
+    answer(&app, params, move |db| db.view().label_names(&sets, range), |out, name| json::text(out, name))
+        .await
 }
 
 /// `GET /api/v1/label/{name}/values`
@@ -47,7 +43,7 @@ pub async fn values(
     }
     let sets = matcher_sets(&params)?;
     let range = time_range(&params)?;
-    let find = move |db: &Db| Ok(db.view().label_values(&name, &sets, range)?);
+    let find = move |db: &Db| db.view().label_values(&name, &sets, range);
     answer(&app, params, find, |out, value| json::text(out, value)).await
 }
 
@@ -55,18 +51,22 @@ pub async fn values(
 async fn answer<T: Send + 'static>(
     app: &Arc<App>,
     params: Params,
-    find: impl FnOnce(&Db) -> Result<Vec<T>, ApiError> + Send + 'static,
+    find: impl FnOnce(&Db) -> Listing<T> + Send + 'static,
     write: impl Fn(&mut Vec<u8>, &T) + Send + 'static,
 ) -> Result<Response, ApiError> {
     let limit = params.limit()?;
     let deadline = Instant::now() + app.args.query_timeout;
     let body = on_query_thread(app, deadline, move |_, db, _| {
-        let found = find(db)?;
-        let shown = limit.map_or(found.len(), |limit| limit.min(found.len()));
+        let Listing { items, mut warnings } = find(db);
+        let shown = limit.map_or(items.len(), |limit| limit.min(items.len()));
+        if shown < items.len() {
+            warnings.push("results truncated due to limit".to_owned());
+        }
         let mut body = json::SUCCESS.to_vec();
-        json::list(&mut body, &found[..shown], |out, item| write(out, item));
-        if shown < found.len() {
-            body.extend_from_slice(br#","warnings":["results truncated due to limit"]"#);
+        json::list(&mut body, &items[..shown], |out, item| write(out, item));
+        if !warnings.is_empty() {
+            body.extend_from_slice(br#","warnings":"#);
+            json::list(&mut body, &warnings, |out, warning| json::text(out, warning));
         }
         body.push(b'}');
         Ok(body)

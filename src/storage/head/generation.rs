@@ -7,8 +7,9 @@ use super::group::Group;
 use super::held::Held;
 use super::index::{Index, Shared};
 use super::scrape_groups::Home;
+use crate::storage::error::ReadError;
 use crate::storage::matcher::Matcher;
-use crate::storage::part::{Load, Part, Run};
+use crate::storage::part::{Load, Part, PartLabels, Run};
 use crate::storage::series_set::{ColumnPiece, Columns};
 use crate::storage::time::TimeRange;
 use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
@@ -50,6 +51,10 @@ impl Bits {
         if word.load(Relaxed) & bit == 0 {
             word.fetch_or(bit, Relaxed);
         }
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
     }
 
     fn to_bitmap(&self) -> RoaringBitmap {
@@ -195,9 +200,14 @@ impl Generation {
     }
 
     /// The written series that match.
-    fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
+    pub fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
         let selected = Shared(&self.index).select(matchers);
+        let all = self.index().len();
         let tables = self.tables();
+        // Mostly every series has samples here.
+        if tables.written.count() == all {
+            return selected;
+        }
         selected.iter().filter(|&series| tables.written.get(series)).collect()
     }
 
@@ -254,12 +264,14 @@ impl Part for Generation {
         (!range.is_empty()).then_some(range)
     }
 
-    fn select(&self, matchers: &[Matcher]) -> Vec<(SeriesId, u32)> {
-        self.with_ids(self.matching(matchers))
+    fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, u32)>, ReadError> {
+        let matching = self.matching(matchers);
+        let index = self.index();
+        Ok(matching.iter().map(|series| (index.id(series), series)).collect())
     }
 
-    fn labels(&self, series: u32) -> Labels {
-        self.index().labels(series)
+    fn label_reader(&self) -> Box<dyn PartLabels + '_> {
+        Box::new(Reader(self))
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
@@ -267,12 +279,21 @@ impl Part for Generation {
         load.runs.extend(run);
     }
 
-    fn label_names(&self, matchers: &[Matcher]) -> Vec<String> {
-        Shared(&self.index).label_names(&self.matching(matchers))
+    fn label_names(&self, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
+        Ok(Shared(&self.index).label_names(&self.matching(matchers)))
     }
 
-    fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String> {
+    fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
         let matching = self.matching(matchers);
-        Shared(&self.index).label_values(name, &matching)
+        Ok(Shared(&self.index).label_values(name, &matching))
+    }
+}
+
+/// Reads the labels of a generation's series.
+struct Reader<'a>(&'a Generation);
+
+impl PartLabels for Reader<'_> {
+    fn labels(&mut self, series: u32) -> Labels {
+        self.0.index().labels(series)
     }
 }

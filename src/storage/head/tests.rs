@@ -74,7 +74,7 @@ fn one(head: &Head, n: usize) -> Samples {
     let labels = series(n);
     let matchers: Vec<Matcher> = labels.iter().map(|(name, value)| Matcher::equal(name, value)).collect();
     let active = head.active();
-    match active.select(&matchers)[..] {
+    match active.select(&matchers).unwrap()[..] {
         [(_, series)] => active.samples(series, &mut Columns::default()),
         [] => Samples::default(),
         _ => panic!("all labels of a series select one"),
@@ -172,17 +172,18 @@ fn matchers_select_and_labels_are_listed() {
     let head = open(dir.path());
     append_floats(&head, &(0..30).map(|n| (n, 1, 0.0)).collect::<Vec<_>>());
     let active = head.active();
-    let count = |op, name: &str, value: &str| active.select(&[Matcher::new(op, name, value).unwrap()]).len();
+    let count =
+        |op, name: &str, value: &str| active.select(&[Matcher::new(op, name, value).unwrap()]).unwrap().len();
     assert_eq!(count(MatchOp::Equal, "job", "job0"), 15);
     assert_eq!(count(MatchOp::Equal, "job", ""), 3);
     assert_eq!(count(MatchOp::NotEqual, "job", ""), 27);
     assert_eq!(count(MatchOp::Regex, "n", "1.|2"), 11);
     assert_eq!(count(MatchOp::NotRegex, "n", "1.|2"), 19);
-    assert_eq!(active.select(&[]).len(), 30);
-    let mut names = active.label_names(&[Matcher::equal("n", "5")]);
+    assert_eq!(active.select(&[]).unwrap().len(), 30);
+    let mut names = active.label_names(&[Matcher::equal("n", "5")]).unwrap();
     names.sort();
     assert_eq!(names, ["__name__", "instance", "n"]);
-    let mut values = active.label_values("instance", &[Matcher::equal("job", "job1")]);
+    let mut values = active.label_values("instance", &[Matcher::equal("job", "job1")]).unwrap();
     values.sort();
     assert_eq!(values, ["host0", "host1", "host2"]);
 }

@@ -1,86 +1,142 @@
 //! The index of a partition file, as matchers and label lists ask for it.
-//!
-//! The index was verified when the file was opened, so what cannot be read here was written so; it
-//! counts as not there.
 
 use crate::storage::matcher::Matcher;
 use crate::storage::postings::Index;
 use bytes::Bytes;
-use larum_storage_format::partition::{LabelValues, Partition};
+use larum_storage_format::DecodeError;
+use larum_storage_format::partition::{LabelReader, Partition};
 use roaring::RoaringBitmap;
 use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+/// So many series may have their labels looked at for each value that need not be gone through.
+const SERIES_PER_VALUE: u64 = 4;
 
 impl Index for Partition<Bytes> {
+    type Error = DecodeError;
+
     fn all(&self) -> RoaringBitmap {
         let mut all = RoaringBitmap::new();
         all.insert_range(0..self.series_count());
         all
     }
 
-    fn postings(&self, name: &str, value: &str) -> Cow<'_, RoaringBitmap> {
+    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, RoaringBitmap>, DecodeError> {
         let mut ordinals = Vec::new();
-        let _ = self.postings_of(name, value, &mut ordinals);
-        Cow::Owned(sorted(&ordinals))
+        self.postings_of(name, value, &mut ordinals)?;
+        Ok(Cow::Owned(sorted(&ordinals)))
     }
 
-    fn postings_len(&self, name: &str, value: &str) -> u64 {
-        let Some(values) = values_of(self, name) else { return 0 };
-        values.find(value).ok().flatten().map_or(0, |position| values.series_count(position).into())
+    fn postings_len(&self, name: &str, value: &str) -> Result<u64, DecodeError> {
+        let Some(values) = self.label_values(name)? else { return Ok(0) };
+        let Some(position) = values.find(value)? else { return Ok(0) };
+        values.series_count(position).map(u64::from)
     }
 
-    fn value_count(&self, name: &str) -> u64 {
-        values_of(self, name).map_or(0, |values| values.len() as u64)
+    fn value_count(&self, name: &str) -> Result<u64, DecodeError> {
+        Ok(self.label_values(name)?.map_or(0, |values| values.len() as u64))
     }
 
-    fn union(&self, name: &str, prefix: &str, keep: &mut dyn FnMut(&str) -> bool, into: &mut RoaringBitmap) {
-        let Some(values) = values_of(self, name) else { return };
-        let from = values.lower_bound(prefix).unwrap_or(0);
+    fn union(
+        &self,
+        name: &str,
+        prefix: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<RoaringBitmap, DecodeError> {
+        let mut all = RoaringBitmap::new();
+        let Some(values) = self.label_values(name)? else { return Ok(all) };
         let mut ordinals = Vec::new();
-        for position in from..values.len() {
-            let Ok(value) = values.value(position) else { continue };
+        for position in values.lower_bound(prefix)?..values.len() {
+            let value = values.value(position)?;
             if !value.starts_with(prefix) {
                 break;
             }
-            let before = ordinals.len();
-            if keep(value) && values.ordinals(position, &mut ordinals).is_err() {
-                ordinals.truncate(before);
+            if keep(value) {
+                values.ordinals(position, &mut ordinals)?;
             }
             if ordinals.len() >= 4096 {
-                *into |= unsorted(&mut ordinals);
+                all |= unsorted(&mut ordinals);
             }
         }
-        *into |= unsorted(&mut ordinals);
+        all |= unsorted(&mut ordinals);
+        Ok(all)
     }
 
-    fn passes(&self, series: u32, matcher: &Matcher) -> bool {
-        self.labels(series).is_ok_and(|labels| matcher.matches_series(&labels))
+    fn filter(&self, series: RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap, DecodeError> {
+        let mut reader = self.label_reader()?;
+        // By symbol, as many series have the same value.
+        let mut known: HashMap<Option<u32>, bool, foldhash::fast::RandomState> = HashMap::default();
+        let mut left = Vec::new();
+        for ordinal in series {
+            let symbol = reader.value(ordinal, matcher.name())?;
+            let passes = match known.get(&symbol) {
+                Some(&passes) => passes,
+                None => {
+                    let value = symbol.map_or(Ok(""), |symbol| reader.text(symbol))?;
+                    let passes = matcher.matches(value);
+                    known.insert(symbol, passes);
+                    passes
+                }
+            };
+            if passes {
+                left.push(ordinal);
+            }
+        }
+        Ok(sorted(&left))
     }
 }
 
-/// The label names.
-pub(super) fn names(file: &Partition<Bytes>) -> Vec<String> {
-    file.label_names().map(|names| names.flatten().map(str::to_owned).collect()).unwrap_or_default()
+/// The label names, of all series or of those selected.
+pub(super) fn names(file: &Partition<Bytes>, of: Option<&RoaringBitmap>) -> Result<Vec<String>, DecodeError> {
+    let Some(of) = of else { return file.label_names()?.map(|name| Ok(name?.to_owned())).collect() };
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    let mut reader = file.label_reader()?;
+    for ordinal in of {
+        reader.names(ordinal, |name| {
+            names.insert(name);
+        })?;
+    }
+    Ok(names.into_iter().map(str::to_owned).collect())
 }
 
 /// The values of a label, of all series or of those selected.
-pub(super) fn values(file: &Partition<Bytes>, name: &str, of: Option<&RoaringBitmap>) -> Vec<String> {
-    let Some(values) = values_of(file, name) else { return Vec::new() };
-    let Some(of) = of else { return values.iter().flatten().map(str::to_owned).collect() };
-    if of.len() < values.len() as u64 {
-        let labels = of.iter().filter_map(|ordinal| file.labels(ordinal).ok());
-        return labels.filter_map(|labels| labels.get(name).map(str::to_owned)).collect();
+pub(super) fn values(
+    file: &Partition<Bytes>,
+    name: &str,
+    of: Option<&RoaringBitmap>,
+) -> Result<Vec<String>, DecodeError> {
+    let Some(values) = file.label_values(name)? else { return Ok(Vec::new()) };
+    let Some(of) = of else { return values.iter().map(|value| Ok(value?.to_owned())).collect() };
+    let mut found = Vec::new();
+    if of.len() < values.len() as u64 * SERIES_PER_VALUE {
+        let mut reader = file.label_reader()?;
+        for symbol in symbols(&mut reader, name, of)? {
+            found.push(reader.text(symbol)?.to_owned());
+        }
+        return Ok(found);
     }
     let mut ordinals = Vec::new();
-    let has_series = |position: &usize| {
+    for position in 0..values.len() {
         ordinals.clear();
-        values.ordinals(*position, &mut ordinals).is_ok() && ordinals.iter().any(|&o| of.contains(o))
-    };
-    let found = (0..values.len()).filter(has_series);
-    found.filter_map(|position| values.value(position).ok().map(str::to_owned)).collect()
+        values.ordinals(position, &mut ordinals)?;
+        if ordinals.iter().any(|&ordinal| of.contains(ordinal)) {
+            found.push(values.value(position)?.to_owned());
+        }
+    }
+    Ok(found)
 }
 
-fn values_of<'a>(file: &'a Partition<Bytes>, name: &str) -> Option<LabelValues<'a>> {
-    file.label_values(name).ok().flatten()
+/// The symbols of the values of a label among these series.
+fn symbols(
+    reader: &mut LabelReader<'_>,
+    name: &str,
+    of: &RoaringBitmap,
+) -> Result<BTreeSet<u32>, DecodeError> {
+    let mut symbols = BTreeSet::new();
+    for ordinal in of {
+        symbols.extend(reader.value(ordinal, name)?);
+    }
+    Ok(symbols)
 }
 
 fn sorted(ordinals: &[u32]) -> RoaringBitmap {

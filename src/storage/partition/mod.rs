@@ -1,7 +1,8 @@
 //! An open partition: one immutable, mapped file, as a part of a view.
 //!
-//! Opening verifies header and index; from then on a read can only meet damage in the chunks
-//! themselves, which costs those chunks and is told to the reader.
+//! Opening looks at the header and the list of checksums only; the rest is verified as it is read.
+//! Damage of a chunk costs that chunk; where the index cannot answer, a selection is an error that
+//! names file and offset, so that nobody takes a part of the answer for the whole.
 
 mod index;
 mod writer;
@@ -11,16 +12,15 @@ pub(crate) use writer::{FileWriter, Sealed};
 use super::error::ReadError;
 use super::fs::Fs;
 use super::matcher::Matcher;
-use super::part::{Load, Part, Run};
+use super::part::{Load, Part, PartLabels, Run};
 use super::postings;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
 use bytes::Bytes;
 use larum_storage_format::chunk::MAX_CHUNK_SAMPLES;
-use larum_storage_format::partition::{Chunk, Partition as File, PartitionHeader};
+use larum_storage_format::partition::{Chunk, LabelReader, Partition as File, PartitionHeader};
 use larum_storage_format::{DecodeError, Labels, SeriesId};
 use roaring::RoaringBitmap;
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) struct Partition {
 /// A partition could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PartitionError {
-    /// Header, directory or index are damaged.
+    /// Header or checksums are damaged.
     #[error("{}: {error}", .path.display())]
     Damaged {
         /// The file.
@@ -49,7 +49,8 @@ pub(crate) enum PartitionError {
 }
 
 impl Partition {
-    /// Maps a finished file and verifies its index.
+    /// Maps a finished file. The file itself is closed again; the map is one of the process' maps
+    /// (65,530 on Linux unless told otherwise, `vm.max_map_count`).
     pub fn open(fs: &dyn Fs, path: &Path) -> Result<Partition, PartitionError> {
         let bytes = fs.map(path)?;
         match File::open(bytes) {
@@ -68,14 +69,29 @@ impl Partition {
         &self.path
     }
 
-    /// The identity of the series at `ordinal`, its place in the order of identities.
-    pub fn series_id(&self, ordinal: u32) -> Option<SeriesId> {
-        self.file.series_id(ordinal)
+    /// Verifies all of the index, for who reads all of the file and must not miss a series.
+    pub fn verify_index(&self) -> Result<(), ReadError> {
+        self.file.verify_index().map_err(|error| self.unreadable(&error))
     }
 
-    /// Whether it has the series.
+    /// The identity of the series at `ordinal`, its place in the order of identities. `None` if there
+    /// is no such series, or if it is damaged; see [`Partition::verify_index`].
+    pub fn series_id(&self, ordinal: u32) -> Option<SeriesId> {
+        self.file.series_id(ordinal).ok().flatten()
+    }
+
+    /// Damage of the index, in words.
+    fn unreadable(&self, error: &DecodeError) -> ReadError {
+        ReadError::Damaged {
+            file: self.path.display().to_string(),
+            offset: error.offset as u64,
+            what: format!("{}, {}", error.what, error.kind),
+        }
+    }
+
+    /// Whether it has the series, or may have it, being damaged there.
     pub fn has(&self, id: SeriesId) -> bool {
-        self.file.find(id).is_some()
+        !matches!(self.file.find(id), Ok(None))
     }
 
     /// How many samples a series has at most; counted exactly only where `enough` are possible.
@@ -184,8 +200,30 @@ impl Partition {
         }
     }
 
-    fn selected(&self, matchers: &[Matcher]) -> RoaringBitmap {
+    fn selected(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, DecodeError> {
         postings::select(&self.file, matchers)
+    }
+
+    /// `None` for all.
+    fn selected_of(&self, matchers: &[Matcher]) -> Result<Option<RoaringBitmap>, DecodeError> {
+        (!matchers.is_empty()).then(|| self.selected(matchers)).transpose()
+    }
+
+    fn select_here(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, u32)>, DecodeError> {
+        let selected = self.selected(matchers)?;
+        self.file.verify_labels(&selected)?;
+        self.file.series_ids(&selected)
+    }
+}
+
+/// Reads the labels of a partition's series.
+struct Reader<'a>(Option<LabelReader<'a>>);
+
+impl PartLabels for Reader<'_> {
+    fn labels(&mut self, series: u32) -> Labels {
+        // Whoever selected the series has verified what its labels are read from: a label set that
+        // cannot be read would have been written so.
+        self.0.as_mut().and_then(|reader| reader.labels(series).ok()).unwrap_or_default()
     }
 }
 
@@ -194,15 +232,12 @@ impl Part for Partition {
         Some(TimeRange::new(self.header().min_ms, self.header().max_ms))
     }
 
-    fn select(&self, matchers: &[Matcher]) -> Vec<(SeriesId, u32)> {
-        let ordinals = self.selected(matchers).into_iter();
-        ordinals.filter_map(|ordinal| Some((self.file.series_id(ordinal)?, ordinal))).collect()
+    fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, u32)>, ReadError> {
+        self.select_here(matchers).map_err(|error| self.unreadable(&error))
     }
 
-    fn labels(&self, series: u32) -> Labels {
-        // The index was verified when the file was opened: a label set that cannot be read would
-        // have been written so.
-        self.file.labels(series).unwrap_or_default()
+    fn label_reader(&self) -> Box<dyn PartLabels + '_> {
+        Box::new(Reader(self.file.label_reader().ok()))
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
@@ -234,23 +269,15 @@ impl Part for Partition {
         }
     }
 
-    fn label_names(&self, matchers: &[Matcher]) -> Vec<String> {
-        if matchers.is_empty() {
-            return index::names(&self.file);
-        }
-        let mut names: BTreeSet<String> = BTreeSet::new();
-        for ordinal in self.selected(matchers) {
-            for (name, _) in self.labels(ordinal).iter() {
-                if !names.contains(name) {
-                    names.insert(name.to_owned());
-                }
-            }
-        }
-        names.into_iter().collect()
+    fn label_names(&self, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
+        let selected = self.selected_of(matchers);
+        let names = selected.and_then(|of| index::names(&self.file, of.as_ref()));
+        names.map_err(|error| self.unreadable(&error))
     }
 
-    fn label_values(&self, name: &str, matchers: &[Matcher]) -> Vec<String> {
-        let selected = (!matchers.is_empty()).then(|| self.selected(matchers));
-        index::values(&self.file, name, selected.as_ref())
+    fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
+        let selected = self.selected_of(matchers);
+        let values = selected.and_then(|of| index::values(&self.file, name, of.as_ref()));
+        values.map_err(|error| self.unreadable(&error))
     }
 }

@@ -14,13 +14,14 @@
 //! eight bytes (see the header's flags). A chunk ends where the next one starts, the last one where
 //! DATA ends.
 
+use super::extents::SectionBytes;
 use crate::bits::{bit_len, get, pack, packed_len};
 use crate::cursor::DecodeError;
 use std::ops::Range;
 
 /// Chunks in a block.
-const BLOCK_CHUNKS: usize = 64;
-const ENTRY_BYTES: usize = 20;
+pub(crate) const BLOCK_CHUNKS: usize = 64;
+pub(crate) const ENTRY_BYTES: usize = 20;
 const WHAT: &str = "chunk directory";
 
 /// A chunk as the writer collects it.
@@ -68,8 +69,7 @@ fn pack_narrowly(values: impl Iterator<Item = u64> + Clone, out: &mut Vec<u8>) -
 /// Reads the section in place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Directory<'a> {
-    section: &'a [u8],
-    blocks: &'a [[u8; ENTRY_BYTES]],
+    section: SectionBytes<'a>,
     chunk_count: u32,
     offset_unit: u64,
     data_len: u64,
@@ -79,24 +79,19 @@ pub(crate) struct Directory<'a> {
 struct Block<'a> {
     words: [u32; 4],
     widths: [u32; 3],
+    /// All three columns.
     columns: &'a [u8],
     len: usize,
 }
 
 impl<'a> Directory<'a> {
     pub(crate) fn new(
-        section: &'a [u8],
+        section: SectionBytes<'a>,
         chunk_count: u32,
         offset_unit: u64,
         data_len: u64,
-    ) -> Result<Directory<'a>, DecodeError> {
-        let blocks = (chunk_count as usize).div_ceil(BLOCK_CHUNKS);
-        match section.get(..blocks.saturating_mul(ENTRY_BYTES)) {
-            Some(entries) => {
-                Ok(Directory { section, blocks: entries.as_chunks().0, chunk_count, offset_unit, data_len })
-            }
-            None => Err(DecodeError::corrupt(section.len(), WHAT, "shorter than the header says")),
-        }
+    ) -> Directory<'a> {
+        Directory { section, chunk_count, offset_unit, data_len }
     }
 
     /// The positions of the chunks of a series. Usually every series has one chunk and the
@@ -172,23 +167,25 @@ impl<'a> Directory<'a> {
     /// The block of a chunk, and the chunk's place in it.
     fn block(&self, position: u32) -> Result<(Block<'a>, usize), DecodeError> {
         let number = position as usize / BLOCK_CHUNKS;
-        let in_bounds = position < self.chunk_count;
-        let Some(entry) = self.blocks.get(number).filter(|_| in_bounds) else {
+        if position >= self.chunk_count {
             return Err(self.corrupt(position, "no such chunk"));
-        };
+        }
+        let entry: &[u8; ENTRY_BYTES] = self.section.record(number, WHAT)?;
         let word = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
         let widths = [16, 17, 18].map(|at| u32::from(entry[at]));
-        let columns = self.section.get(word(12) as usize..);
-        let Some(columns) = columns.filter(|_| widths.iter().all(|&width| width <= 32)) else {
-            return Err(self.corrupt(position, "impossible widths or place"));
-        };
+        if widths.iter().any(|&width| width > 32) {
+            return Err(self.corrupt(position, "impossible widths"));
+        }
         let len = (self.chunk_count as usize - number * BLOCK_CHUNKS).min(BLOCK_CHUNKS);
+        let columns: usize = widths.iter().map(|&width| packed_len(len, width)).sum();
+        let place = word(12) as usize;
+        let columns = self.section.get(place..place + columns, WHAT)?;
         let words = [word(0), word(4), word(8), word(12)];
         Ok((Block { words, widths, columns, len }, position as usize % BLOCK_CHUNKS))
     }
 
     fn corrupt(&self, position: u32, why: &'static str) -> DecodeError {
-        DecodeError::corrupt(position as usize / BLOCK_CHUNKS * ENTRY_BYTES, WHAT, why)
+        self.section.corrupt(position as usize / BLOCK_CHUNKS * ENTRY_BYTES, WHAT, why)
     }
 }
 
@@ -206,7 +203,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn check(chunks: &[Entry], section: &[u8]) {
-        let directory = Directory::new(section, chunks.len() as u32, 8, 8 * u64::from(u32::MAX)).unwrap();
+        let directory = Directory::new(section.into(), chunks.len() as u32, 8, 8 * u64::from(u32::MAX));
         for (position, chunk) in chunks.iter().enumerate() {
             let (slice, range) = directory.chunk(position as u32).unwrap();
             assert_eq!((slice, range.start), (chunk.slice, 8 * u64::from(chunk.offset)));
@@ -254,14 +251,13 @@ mod tests {
             section in proptest::collection::vec(any::<u8>(), 0..200),
             count in 0..200u32,
         ) {
-            if let Ok(directory) = Directory::new(&section, count, 1, 1000) {
-                for position in 0..count + 1 {
-                    if let Ok((_, range)) = directory.chunk(position) {
-                        prop_assert!(range.start <= range.end && range.end <= 1000);
-                    }
-                    if let Ok(positions) = directory.of_series(position) {
-                        prop_assert!(positions.end <= count);
-                    }
+            let directory = Directory::new((&section).into(), count, 1, 1000);
+            for position in 0..count + 1 {
+                if let Ok((_, range)) = directory.chunk(position) {
+                    prop_assert!(range.start <= range.end && range.end <= 1000);
+                }
+                if let Ok(positions) = directory.of_series(position) {
+                    prop_assert!(positions.end <= count);
                 }
             }
         }

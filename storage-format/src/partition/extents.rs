@@ -1,9 +1,8 @@
 //! Checksums of the sections: one per 16 KiB extent.
 //!
 //! DATA and the index (all sections between DATA and CRC, with what lies between them) are divided
-//! into extents separately, so that damage in the last chunk does not touch the index. The index
-//! is verified when a partition is opened; an extent of DATA when somebody first touches it, and
-//! `Extents` remembers which were found intact.
+//! into extents separately, so that damage in the last chunk does not touch the index. An extent is
+//! verified when somebody first touches it, and `Extents` remembers which were found intact.
 //!
 //! The footer ends the file: `u32 crc32c of the CRC section | u32 0 | magic`.
 
@@ -60,13 +59,13 @@ impl ExtentWriter {
     }
 }
 
-/// The checksums of a partition, and which extents of DATA were found intact.
+/// The checksums of a partition, and which extents were found intact.
 #[derive(Debug)]
 pub(crate) struct Extents {
     checksums: Range<usize>,
     data: Range<usize>,
     index: Range<usize>,
-    /// A bit per extent of DATA.
+    /// A bit per extent, those of DATA first.
     intact: Box<[AtomicU64]>,
 }
 
@@ -94,42 +93,148 @@ impl Extents {
             return Err(DecodeError::corrupt(checksums.start, WHAT, "not one checksum per extent"));
         }
         check_crc32c(&file[checksums.clone()], stored, checksums.start, "checksums of a partition")?;
-        let words = data.len().div_ceil(EXTENT_BYTES).div_ceil(64);
-        let intact = std::iter::repeat_with(|| AtomicU64::new(0)).take(words).collect();
+        let intact = std::iter::repeat_with(|| AtomicU64::new(0)).take(extents.div_ceil(64)).collect();
         Ok(Extents { checksums, data, index, intact })
     }
 
-    /// Verifies the whole index.
+    /// Verifies those extents of the index that nobody has verified yet.
     pub(crate) fn verify_index(&self, file: &[u8]) -> Result<(), DecodeError> {
-        let first = self.data.len().div_ceil(EXTENT_BYTES);
-        for (i, extent) in file[self.index.clone()].chunks(EXTENT_BYTES).enumerate() {
-            let at = self.index.start + i * EXTENT_BYTES;
-            check_crc32c(extent, self.stored(file, first + i), at, "partition index")?;
-        }
-        Ok(())
+        self.verify(file, self.index.clone())
     }
 
-    /// Verifies those extents of DATA that `range` (of the file) touches and that nobody has
-    /// verified yet.
-    pub(crate) fn verify_data(&self, file: &[u8], range: Range<usize>) -> Result<(), DecodeError> {
-        debug_assert!(self.data.start <= range.start && range.end <= self.data.end);
-        let first = (range.start - self.data.start) / EXTENT_BYTES;
-        let end = (range.end - self.data.start).div_ceil(EXTENT_BYTES);
+    /// Verifies those extents that `range` of the file touches and that nobody has verified yet.
+    /// The range lies within DATA or within the index.
+    #[inline]
+    pub(crate) fn verify(&self, file: &[u8], range: Range<usize>) -> Result<(), DecodeError> {
+        let (region, before) = match range.start < self.index.start {
+            true => (&self.data, 0),
+            false => (&self.index, self.data.len().div_ceil(EXTENT_BYTES)),
+        };
+        debug_assert!(region.start <= range.start && range.end <= region.end);
+        let first = (range.start - region.start) / EXTENT_BYTES;
+        let end = (range.end - region.start).div_ceil(EXTENT_BYTES);
         for extent in first..end {
-            let (word, bit) = (&self.intact[extent / 64], 1 << (extent % 64));
+            let (word, bit) = self.bit(before + extent);
             // Relaxed suffices: the bytes never change, so a late or lost bit costs only time.
             if word.load(Ordering::Relaxed) & bit == 0 {
-                let start = self.data.start + extent * EXTENT_BYTES;
-                let bytes = &file[start..self.data.end.min(start + EXTENT_BYTES)];
-                check_crc32c(bytes, self.stored(file, extent), start, "partition data")?;
-                word.fetch_or(bit, Ordering::Relaxed);
+                self.verify_extent(file, region, extent, before)?;
             }
         }
         Ok(())
     }
 
+    #[cold]
+    fn verify_extent(
+        &self,
+        file: &[u8],
+        region: &Range<usize>,
+        extent: usize,
+        before: usize,
+    ) -> Result<(), DecodeError> {
+        let what = if before == 0 { "partition data" } else { "partition index" };
+        let start = region.start + extent * EXTENT_BYTES;
+        let bytes = &file[start..region.end.min(start + EXTENT_BYTES)];
+        check_crc32c(bytes, self.stored(file, before + extent), start, what)?;
+        let (word, bit) = self.bit(before + extent);
+        word.fetch_or(bit, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn bit(&self, extent: usize) -> (&AtomicU64, u64) {
+        (&self.intact[extent / 64], 1 << (extent % 64))
+    }
+
     fn stored(&self, file: &[u8], extent: usize) -> u32 {
         let at = self.checksums.start + extent * 4;
         u32::from_le_bytes([file[at], file[at + 1], file[at + 2], file[at + 3]])
+    }
+}
+
+/// Bytes of a section, or of a part of it, that are verified as they are read.
+#[derive(Debug, Clone, Copy)]
+pub struct SectionBytes<'a> {
+    bytes: &'a [u8],
+    /// Where they lie in the file.
+    at: usize,
+    /// The checksums and the file; `None` where the bytes need none.
+    extents: Option<(&'a Extents, &'a [u8])>,
+}
+
+/// Bytes that are no part of a file.
+impl<'a> From<&'a [u8]> for SectionBytes<'a> {
+    fn from(bytes: &'a [u8]) -> SectionBytes<'a> {
+        SectionBytes { bytes, at: 0, extents: None }
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for SectionBytes<'a> {
+    fn from(bytes: &'a Vec<u8>) -> SectionBytes<'a> {
+        SectionBytes::from(bytes.as_slice())
+    }
+}
+
+impl<'a> SectionBytes<'a> {
+    /// What lies at `range` of `file`, within the index.
+    pub(crate) fn of(file: &'a [u8], range: Range<usize>, extents: &'a Extents) -> SectionBytes<'a> {
+        SectionBytes { bytes: &file[range.clone()], at: range.start, extents: Some((extents, file)) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Where the byte at `position` lies in the file.
+    pub(crate) fn offset(&self, position: usize) -> usize {
+        self.at + position
+    }
+
+    /// An error at `position`.
+    pub(crate) fn corrupt(&self, position: usize, what: &'static str, why: &'static str) -> DecodeError {
+        DecodeError::corrupt(self.offset(position), what, why)
+    }
+
+    /// A part, not verified yet.
+    pub(crate) fn part(
+        &self,
+        range: Range<usize>,
+        what: &'static str,
+    ) -> Result<SectionBytes<'a>, DecodeError> {
+        let Some(bytes) = self.bytes.get(range.clone()) else {
+            return Err(self.corrupt(range.start.min(self.len()), what, "out of bounds"));
+        };
+        Ok(SectionBytes { bytes, at: self.at + range.start, ..*self })
+    }
+
+    /// All of the bytes, once they are verified.
+    #[inline]
+    pub(crate) fn all(&self) -> Result<&'a [u8], DecodeError> {
+        if let Some((extents, file)) = self.extents {
+            extents.verify(file, self.at..self.at + self.bytes.len())?;
+        }
+        Ok(self.bytes)
+    }
+
+    /// The bytes at `range`, once they are verified.
+    #[inline]
+    pub(crate) fn get(&self, range: Range<usize>, what: &'static str) -> Result<&'a [u8], DecodeError> {
+        self.part(range, what)?.all()
+    }
+
+    /// The record at `index` among records of `N` bytes each.
+    #[inline]
+    pub(crate) fn record<const N: usize>(
+        &self,
+        index: usize,
+        what: &'static str,
+    ) -> Result<&'a [u8; N], DecodeError> {
+        let start = index.saturating_mul(N);
+        let bytes = self.get(start..start.saturating_add(N), what)?;
+        bytes.first_chunk().ok_or(self.corrupt(start, what, "out of bounds"))
+    }
+
+    /// The number at `index` among numbers of four bytes.
+    #[inline]
+    pub(crate) fn word(&self, index: usize, what: &'static str) -> Result<u32, DecodeError> {
+        self.record(index, what).map(|bytes| u32::from_le_bytes(*bytes))
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! One immutable file holds the samples of a time range: chunks first, so that a writer can stream
 //! them, then the index. [`PartitionWriter`] takes series in ascending order of their ids and
-//! writes to anything that takes bytes; [`UnverifiedPartition`] looks at a file's header, and
-//! [`Partition`], which exists only once the index was verified, reads everything else in place.
+//! writes to anything that takes bytes; [`Partition`] reads in place and verifies as it reads.
 //!
 //! | section | holds | module |
 //! | --- | --- | --- |
@@ -29,5 +28,6 @@ mod writer;
 
 pub use header::{Origin, PartitionHeader};
 pub use postings::LabelValues;
-pub use reader::{Chunk, Partition, UnverifiedPartition};
+pub use reader::{Chunk, Partition};
+pub use series::LabelReader;
 pub use writer::{Finished, PartitionWriter, WriteError, WriterOptions};

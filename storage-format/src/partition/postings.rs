@@ -10,6 +10,7 @@
 //! Offsets and places count bytes from the start of the section. Where a value has one series
 //! only, `place` is its ordinal.
 
+use super::extents::SectionBytes;
 use super::symbols::Symbols;
 use crate::cursor::{Cursor, DecodeError};
 use crate::ints::{Packing, decode_ints, encode_ints};
@@ -59,43 +60,51 @@ pub(crate) fn encode(lists: &BTreeMap<(u32, u32), Vec<u32>>) -> Option<Vec<u8>> 
 /// Reads the section in place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Postings<'a> {
-    section: &'a [u8],
-    names: &'a [[u8; ENTRY_BYTES]],
+    section: SectionBytes<'a>,
+    names: SectionBytes<'a>,
     symbols: Symbols<'a>,
     series_count: u32,
 }
 
+const WHAT: &str = "postings";
+
 impl<'a> Postings<'a> {
     pub(crate) fn new(
-        section: &'a [u8],
+        section: SectionBytes<'a>,
         symbols: Symbols<'a>,
         series_count: u32,
     ) -> Result<Self, DecodeError> {
-        const WHAT: &str = "postings";
-        let mut cursor = Cursor::new(section);
-        let count = cursor.u32(WHAT)? as usize;
-        let names = cursor.take(count.saturating_mul(ENTRY_BYTES), WHAT)?.as_chunks().0;
+        let count = section.word(0, WHAT)? as usize;
+        let names = section.part(COUNT_BYTES..COUNT_BYTES + count * ENTRY_BYTES, WHAT)?;
         Ok(Postings { section, names, symbols, series_count })
     }
 
+    fn name_count(&self) -> usize {
+        self.names.len() / ENTRY_BYTES
+    }
+
     /// The label names, sorted.
-    pub(crate) fn names(&self) -> impl Iterator<Item = Result<&'a str, DecodeError>> + use<'a> {
-        let symbols = self.symbols;
-        self.names.iter().map(move |entry| symbols.get(words(entry)[0]))
+    pub(crate) fn names(self) -> impl Iterator<Item = Result<&'a str, DecodeError>> {
+        (0..self.name_count()).map(move |name| self.symbols.get(words(&self.names, name)?[0]))
     }
 
     /// The values of a name; `None` if no series has the label.
     pub(crate) fn values(&self, name: &str) -> Result<Option<LabelValues<'a>>, DecodeError> {
         let Some(symbol) = self.symbols.find(name)? else { return Ok(None) };
-        let Ok(found) = self.names.binary_search_by_key(&symbol, |entry| words(entry)[0]) else {
+        let (mut low, mut high) = (0, self.name_count());
+        while low < high {
+            let middle = low.midpoint(high);
+            if words(&self.names, middle)?[0] < symbol { low = middle + 1 } else { high = middle }
+        }
+        if low == self.name_count() {
             return Ok(None);
-        };
-        let [_, offset, count] = words(&self.names[found]).map(|word| word as usize);
-        let entries =
-            self.section.get(offset..).and_then(|rest| rest.get(..count.checked_mul(ENTRY_BYTES)?)).ok_or(
-                DecodeError::corrupt(COUNT_BYTES + found * ENTRY_BYTES, "postings", "out of bounds"),
-            )?;
-        Ok(Some(LabelValues { postings: *self, entries: entries.as_chunks().0 }))
+        }
+        let [found, offset, count] = words(&self.names, low)?.map(|word| word as usize);
+        if found != symbol as usize {
+            return Ok(None);
+        }
+        let entries = self.section.part(offset..offset + count * ENTRY_BYTES, WHAT)?;
+        Ok(Some(LabelValues { postings: *self, entries }))
     }
 }
 
@@ -103,29 +112,26 @@ impl<'a> Postings<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct LabelValues<'a> {
     postings: Postings<'a>,
-    entries: &'a [[u8; ENTRY_BYTES]],
+    entries: SectionBytes<'a>,
 }
 
 impl<'a> LabelValues<'a> {
     /// How many values there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() / ENTRY_BYTES
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// The value at `position`.
     ///
     /// # Errors
-    /// A damaged index.
-    ///
-    /// # Panics
-    /// If there is no such position.
+    /// A damaged index, or no such position.
     pub fn value(&self, position: usize) -> Result<&'a str, DecodeError> {
-        self.postings.symbols.get(words(&self.entries[position])[0])
+        self.postings.symbols.get(words(&self.entries, position)?[0])
     }
 
     /// The values, sorted.
@@ -162,35 +168,34 @@ impl<'a> LabelValues<'a> {
 
     /// How many series have the value at `position`.
     ///
-    /// # Panics
-    /// If there is no such position.
-    pub fn series_count(&self, position: usize) -> u32 {
-        words(&self.entries[position])[1]
+    /// # Errors
+    /// A damaged index, or no such position.
+    pub fn series_count(&self, position: usize) -> Result<u32, DecodeError> {
+        Ok(words(&self.entries, position)?[1])
     }
 
     /// Appends the ordinals of the series that have the value at `position`, ascending.
     ///
     /// # Errors
-    /// A damaged index.
-    ///
-    /// # Panics
-    /// If there is no such position.
+    /// A damaged index, or no such position.
     pub fn ordinals(&self, position: usize, out: &mut Vec<u32>) -> Result<(), DecodeError> {
         const WHAT: &str = "postings list";
-        let [_, count, place] = words(&self.entries[position]);
+        let [_, count, place] = words(&self.entries, position)?;
         let series = self.postings.series_count;
-        let corrupt = |why| DecodeError::corrupt(place as usize, WHAT, why);
+        let section = &self.postings.section;
+        let corrupt = |why| section.corrupt(place as usize, WHAT, why);
         if count == 1 && place < series {
             out.push(place);
             return Ok(());
         }
         if count < 2 || count > series {
-            return Err(corrupt("more series than there are, or none"));
+            return Err(section.corrupt(0, WHAT, "more series than there are, or none"));
         }
-        let list = self.postings.section.get(place as usize..).ok_or(corrupt("out of bounds"))?;
+        let (place, count) = (place as usize, count as usize);
+        let list = section.get(place..section.len().min(place + list_bytes_max(count)), WHAT)?;
         let mut ordinals = Vec::new();
-        decode_ints(&mut Cursor::with_base(list, place as usize), count as usize, &mut ordinals)?;
-        if ordinals[0] < 0 || ordinals[ordinals.len() - 1] >= i64::from(series) {
+        decode_ints(&mut Cursor::with_base(list, section.offset(place)), count, &mut ordinals)?;
+        if ordinals[0] < 0 || ordinals[count - 1] >= i64::from(series) {
             return Err(corrupt("a series that is not there"));
         }
         if ordinals.windows(2).any(|w| w[0] >= w[1]) {
@@ -201,7 +206,14 @@ impl<'a> LabelValues<'a> {
     }
 }
 
-fn words(entry: &[u8; ENTRY_BYTES]) -> [u32; 3] {
+/// What a list of so many ordinals takes at most: its length stands nowhere, and what lies behind
+/// it need not be intact. Residuals of numbers below 2^32 have at most 34 bits.
+fn list_bytes_max(count: usize) -> usize {
+    64 + 8 * count
+}
+
+fn words(entries: &SectionBytes<'_>, index: usize) -> Result<[u32; 3], DecodeError> {
+    let entry: &[u8; ENTRY_BYTES] = entries.record(index, WHAT)?;
     let word = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
-    [word(0), word(4), word(8)]
+    Ok([word(0), word(4), word(8)])
 }

@@ -1,15 +1,15 @@
 //! Reads a partition in place.
 //!
-//! [`UnverifiedPartition`] trusts the header only. [`Partition`] has a verified index, borrows
-//! everything from the bytes it owns (a mapped file, say), and verifies an extent of chunks when
-//! one of them is first decoded.
+//! [`Partition`] borrows everything from the bytes it owns (a mapped file, say). Opening looks at
+//! the header and the checksums only; an extent of index or chunks is verified when it is first
+//! read.
 
 use super::alias::Alias;
 use super::directory::Directory;
-use super::extents::Extents;
+use super::extents::{Extents, SectionBytes};
 use super::header::{PartitionHeader, Section};
 use super::postings::{LabelValues, Postings};
-use super::series::SeriesTable;
+use super::series::{LabelReader, SeriesTable};
 use super::symbols::Symbols;
 use crate::chunk::{ChunkStats, DecodedChunk, chunk_stats, decode_chunk};
 use crate::cursor::{DecodeError, DecodeErrorKind};
@@ -19,63 +19,7 @@ use crate::timestamps::{TimestampReader, TimestampSlice};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// A partition file whose header is intact and whose length is right; nothing else was looked at.
-#[derive(Debug)]
-pub struct UnverifiedPartition<B> {
-    bytes: B,
-    header: PartitionHeader,
-}
-
-impl<B: AsRef<[u8]>> UnverifiedPartition<B> {
-    /// Checks magic, version, header and length of a whole file.
-    ///
-    /// # Errors
-    /// Another kind of file, another version, a damaged header, a wrong length.
-    pub fn open(bytes: B) -> Result<UnverifiedPartition<B>, DecodeError> {
-        let header = PartitionHeader::decode(bytes.as_ref())?;
-        let len = bytes.as_ref().len();
-        if len as u64 != header.byte_len {
-            return Err(DecodeError {
-                kind: if (len as u64) < header.byte_len {
-                    DecodeErrorKind::Truncated
-                } else {
-                    DecodeErrorKind::Corrupt("longer than its header says")
-                },
-                offset: len,
-                what: "partition",
-            });
-        }
-        Ok(UnverifiedPartition { bytes, header })
-    }
-
-    /// The header.
-    pub fn header(&self) -> &PartitionHeader {
-        &self.header
-    }
-
-    /// Verifies the index, reading all of it once.
-    ///
-    /// # Errors
-    /// Damage anywhere but in DATA.
-    pub fn verify(self) -> Result<Partition<B>, DecodeError> {
-        let UnverifiedPartition { bytes, header } = self;
-        let file = bytes.as_ref();
-        // The header has checked that sections lie within the file, whose length fits usize.
-        let section = |s: Section| {
-            let range = header.section(s);
-            range.start as usize..range.end as usize
-        };
-        let (data, checksums) = (section(Section::Data), section(Section::Checksums));
-        let index = data.end..section(Section::Postings).end;
-        let extents = Extents::open(file, data, index, checksums)?;
-        extents.verify_index(file)?;
-        let partition = Partition { bytes, header, extents };
-        partition.check_counts()?;
-        Ok(partition)
-    }
-}
-
-/// A partition with a verified index.
+/// A partition whose header and list of checksums are intact.
 ///
 /// Series are addressed by *ordinal*, their place in the order of ids, below
 /// [`Partition::series_count`]; timestamp columns by number.
@@ -103,12 +47,57 @@ impl Chunk {
 }
 
 impl<B: AsRef<[u8]>> Partition<B> {
-    /// [`UnverifiedPartition::open`], then [`UnverifiedPartition::verify`].
+    /// Checks magic, version, header and length of a whole file, and its list of checksums.
     ///
     /// # Errors
-    /// As those two.
+    /// Another kind of file, another version, a wrong length, damage there.
     pub fn open(bytes: B) -> Result<Partition<B>, DecodeError> {
-        UnverifiedPartition::open(bytes)?.verify()
+        let file = bytes.as_ref();
+        let header = PartitionHeader::decode(file)?;
+        if file.len() as u64 != header.byte_len {
+            return Err(DecodeError {
+                kind: if (file.len() as u64) < header.byte_len {
+                    DecodeErrorKind::Truncated
+                } else {
+                    DecodeErrorKind::Corrupt("longer than its header says")
+                },
+                offset: file.len(),
+                what: "partition",
+            });
+        }
+        // The header has checked that sections lie within the file, whose length fits usize.
+        let section = |s: Section| {
+            let range = header.section(s);
+            range.start as usize..range.end as usize
+        };
+        let (data, checksums) = (section(Section::Data), section(Section::Checksums));
+        let index = data.end..section(Section::Postings).end;
+        // Who goes through all series or chunks must not be sent through more than the file has.
+        let room = |s, records: u64, bytes: usize| match records * bytes as u64 <= section(s).len() as u64 {
+            true => Ok(()),
+            false => Err(DecodeError::corrupt(
+                section(s).start,
+                "partition",
+                "a section is shorter than its count",
+            )),
+        };
+        room(Section::Series, header.series_count.into(), super::series::LOW_BYTES)?;
+        let blocks = header.chunk_count.div_ceil(super::directory::BLOCK_CHUNKS as u32);
+        room(Section::Directory, blocks.into(), super::directory::ENTRY_BYTES)?;
+        let extents = Extents::open(file, data, index, checksums)?;
+        Ok(Partition { bytes, header, extents })
+    }
+
+    /// Verifies what of the index was not verified yet, and that what the header counts is there.
+    ///
+    /// # Errors
+    /// Damage anywhere but in DATA.
+    pub fn verify_index(&self) -> Result<(), DecodeError> {
+        self.extents.verify_index(self.bytes.as_ref())?;
+        self.series()?;
+        self.postings()?;
+        self.timestamps()?;
+        Ok(())
     }
 
     /// The header.
@@ -127,27 +116,63 @@ impl<B: AsRef<[u8]>> Partition<B> {
     }
 
     /// The identity of a series, or `None` if there is no such ordinal.
-    pub fn series_id(&self, ordinal: u32) -> Option<SeriesId> {
-        self.series().ok()?.id(ordinal)
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn series_id(&self, ordinal: u32) -> Result<Option<SeriesId>, DecodeError> {
+        self.series()?.id(ordinal)
+    }
+
+    /// The identities of series, whose ordinals ascend, each with its ordinal.
+    ///
+    /// # Errors
+    /// No such ordinal; damage.
+    pub fn series_ids(
+        &self,
+        ordinals: impl IntoIterator<Item = u32>,
+    ) -> Result<Vec<(SeriesId, u32)>, DecodeError> {
+        let mut ids = Vec::new();
+        self.series()?.ids(ordinals, &mut ids)?;
+        Ok(ids)
     }
 
     /// The ordinal of a series, if it is here.
-    pub fn find(&self, id: SeriesId) -> Option<u32> {
-        self.series().ok()?.find(id)
-    }
-
-    /// The labels of a series.
     ///
     /// # Errors
-    /// No such ordinal; an index that no writer writes.
+    /// Damage.
+    pub fn find(&self, id: SeriesId) -> Result<Option<u32>, DecodeError> {
+        self.series()?.find(id)
+    }
+
+    /// The labels of a series. For those of many, see [`Partition::label_reader`].
+    ///
+    /// # Errors
+    /// No such ordinal; damage.
     pub fn labels(&self, ordinal: u32) -> Result<Labels, DecodeError> {
-        self.series()?.labels(ordinal, &self.symbols()?)
+        self.label_reader()?.labels(ordinal)
+    }
+
+    /// Reads the labels of many series.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn label_reader(&self) -> Result<LabelReader<'_>, DecodeError> {
+        Ok(LabelReader::new(self.series()?, self.symbols()?))
+    }
+
+    /// Verifies what the labels of series are read from, so that reading them later finds no damage.
+    ///
+    /// # Errors
+    /// No such ordinal; damage.
+    pub fn verify_labels(&self, ordinals: impl IntoIterator<Item = u32>) -> Result<(), DecodeError> {
+        self.symbols()?.verify()?;
+        self.series()?.verify_labels(ordinals)
     }
 
     /// The label names, sorted.
     ///
     /// # Errors
-    /// An index that no writer writes.
+    /// Damage, or an index that no writer writes.
     pub fn label_names(&self) -> Result<impl Iterator<Item = Result<&str, DecodeError>> + '_, DecodeError> {
         Ok(self.postings()?.names())
     }
@@ -155,7 +180,7 @@ impl<B: AsRef<[u8]>> Partition<B> {
     /// The values of a label name, sorted, each with its series; `None` if no series has the label.
     ///
     /// # Errors
-    /// An index that no writer writes.
+    /// Damage, or an index that no writer writes.
     pub fn label_values(&self, name: &str) -> Result<Option<LabelValues<'_>>, DecodeError> {
         self.postings()?.values(name)
     }
@@ -163,7 +188,7 @@ impl<B: AsRef<[u8]>> Partition<B> {
     /// Appends the ordinals of the series with the label `name="value"`, ascending.
     ///
     /// # Errors
-    /// An index that no writer writes.
+    /// Damage, or an index that no writer writes.
     pub fn postings_of(&self, name: &str, value: &str, out: &mut Vec<u32>) -> Result<(), DecodeError> {
         let Some(values) = self.label_values(name)? else { return Ok(()) };
         let Some(position) = values.find(value)? else { return Ok(()) };
@@ -174,12 +199,12 @@ impl<B: AsRef<[u8]>> Partition<B> {
     /// a series mixes floats and histograms, but never share a timestamp.
     ///
     /// # Errors
-    /// An index that no writer writes.
+    /// Damage, or an index that no writer writes.
     pub fn chunks(
         &self,
         ordinal: u32,
     ) -> Result<impl ExactSizeIterator<Item = Result<Chunk, DecodeError>> + '_, DecodeError> {
-        let (directory, timestamps) = (self.directory()?, self.timestamps()?);
+        let (directory, timestamps) = (self.directory(), self.timestamps()?);
         let base = self.header.section(Section::Data).start;
         Ok(directory.of_series(ordinal)?.map(move |position| {
             let (slice, range) = directory.chunk(position)?;
@@ -236,11 +261,11 @@ impl<B: AsRef<[u8]>> Partition<B> {
         read: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<T, DecodeError> {
         let file = self.bytes.as_ref();
-        self.extents.verify_data(file, chunk.range.clone())?;
+        self.extents.verify(file, chunk.range.clone())?;
         let mut bytes = Cow::Borrowed(&file[chunk.range.clone()]);
         if let Some(alias) = Alias::read(&bytes, chunk.range.start)? {
             let owner = alias.owner(self.header.section(Section::Data).start as usize)?;
-            self.extents.verify_data(file, owner.clone())?;
+            self.extents.verify(file, owner.clone())?;
             bytes = Cow::Owned(alias.resolve(&file[owner])?);
         }
         read(&bytes).map_err(|error| DecodeError { offset: error.offset + chunk.range.start, ..error })
@@ -255,7 +280,7 @@ impl<B: AsRef<[u8]>> Partition<B> {
         let data = self.header.section(Section::Data);
         let at = |offset: u64| data.start.saturating_add(offset).min(data.end) as usize;
         let range = at(range.start)..at(range.end);
-        if range.is_empty() { Ok(()) } else { self.extents.verify_data(self.bytes.as_ref(), range) }
+        if range.is_empty() { Ok(()) } else { self.extents.verify(self.bytes.as_ref(), range) }
     }
 
     /// Length of DATA in bytes.
@@ -264,9 +289,9 @@ impl<B: AsRef<[u8]>> Partition<B> {
         data.end - data.start
     }
 
-    fn section(&self, section: Section) -> &[u8] {
+    fn section(&self, section: Section) -> SectionBytes<'_> {
         let range = self.header.section(section);
-        &self.bytes.as_ref()[range.start as usize..range.end as usize]
+        SectionBytes::of(self.bytes.as_ref(), range.start as usize..range.end as usize, &self.extents)
     }
 
     fn symbols(&self) -> Result<Symbols<'_>, DecodeError> {
@@ -289,21 +314,8 @@ impl<B: AsRef<[u8]>> Partition<B> {
         )
     }
 
-    fn directory(&self) -> Result<Directory<'_>, DecodeError> {
-        Directory::new(
-            self.section(Section::Directory),
-            self.header.chunk_count,
-            self.header.offset_unit(),
-            self.data_len(),
-        )
-    }
-
-    /// What the header counts must be there, so that later reads fail only on single entries.
-    fn check_counts(&self) -> Result<(), DecodeError> {
-        self.series()?;
-        self.postings()?;
-        self.timestamps()?;
-        self.directory()?;
-        Ok(())
+    fn directory(&self) -> Directory<'_> {
+        let (chunks, unit) = (self.header.chunk_count, self.header.offset_unit());
+        Directory::new(self.section(Section::Directory), chunks, unit, self.data_len())
     }
 }

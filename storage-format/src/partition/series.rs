@@ -15,6 +15,7 @@
 //! is the value's symbol less the lowest; where a series lacks the label, the codes of the others
 //! are one higher and its own is 0.
 
+use super::extents::SectionBytes;
 use super::symbols::Symbols;
 use crate::bits::{bit_len, get, pack, packed_len};
 use crate::cursor::{Cursor, DecodeError};
@@ -26,7 +27,7 @@ use std::collections::BTreeMap;
 /// Series in a block.
 const BLOCK_SERIES: usize = 64;
 /// Bytes of an identity without the bits that a metric's series share.
-const LOW_BYTES: usize = 12;
+pub(crate) const LOW_BYTES: usize = 12;
 const METRIC_BYTES: usize = 8;
 /// In a column's width: some series of the block lacks the label.
 const HAS_GAPS: u8 = 0x80;
@@ -98,77 +99,261 @@ fn top_of(id: SeriesId) -> u32 {
 /// Reads the section in place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SeriesTable<'a> {
-    metrics: &'a [[u8; METRIC_BYTES]],
-    lows: &'a [[u8; LOW_BYTES]],
-    offsets: &'a [[u8; 4]],
-    blocks: &'a [u8],
-    /// Where `blocks` start in the section.
-    blocks_at: usize,
+    count: u32,
+    metric_count: usize,
+    metrics: SectionBytes<'a>,
+    lows: SectionBytes<'a>,
+    offsets: SectionBytes<'a>,
+    blocks: SectionBytes<'a>,
 }
 
+const WHAT: &str = "series table";
+
 impl<'a> SeriesTable<'a> {
-    pub(crate) fn new(section: &'a [u8], count: u32) -> Result<SeriesTable<'a>, DecodeError> {
-        const WHAT: &str = "series table";
-        let count = count as usize;
-        let mut cursor = Cursor::new(section);
-        let metrics = cursor.u32("number of metrics")? as usize;
-        let metrics = cursor.take(metrics.saturating_mul(METRIC_BYTES), WHAT)?.as_chunks().0;
-        let lows = cursor.take(LOW_BYTES * count, WHAT)?.as_chunks().0;
-        let offsets = cursor.take(4 * (count.div_ceil(BLOCK_SERIES) + 1), WHAT)?.as_chunks().0;
-        Ok(SeriesTable { metrics, lows, offsets, blocks: cursor.rest(), blocks_at: cursor.position() })
+    pub(crate) fn new(section: SectionBytes<'a>, count: u32) -> Result<SeriesTable<'a>, DecodeError> {
+        let metric_count = section.word(0, WHAT)? as usize;
+        let mut from = 4;
+        let mut next = |len: usize| {
+            let part = section.part(from..from + len, WHAT);
+            from += len;
+            part
+        };
+        Ok(SeriesTable {
+            count,
+            metric_count,
+            metrics: next(METRIC_BYTES * metric_count)?,
+            lows: next(LOW_BYTES * count as usize)?,
+            offsets: next(4 * ((count as usize).div_ceil(BLOCK_SERIES) + 1))?,
+            blocks: section.part(from..section.len(), WHAT)?,
+        })
     }
 
-    pub(crate) fn id(&self, ordinal: u32) -> Option<SeriesId> {
-        let low = self.lows.get(ordinal as usize)?;
-        let metric = self.metrics.partition_point(|metric| words(metric).1 <= ordinal).checked_sub(1)?;
-        Some(join(words(&self.metrics[metric]).0, low))
+    /// Top bits and first ordinal of a metric.
+    fn metric(&self, metric: usize) -> Result<(u32, u32), DecodeError> {
+        let [a, b, c, d, e, f, g, h] = *self.metrics.record(metric, WHAT)?;
+        Ok((u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])))
     }
 
-    pub(crate) fn find(&self, id: SeriesId) -> Option<u32> {
+    /// The first metric for which `is_before` says false.
+    fn metric_point(&self, is_before: impl Fn((u32, u32)) -> bool) -> Result<usize, DecodeError> {
+        let (mut low, mut high) = (0, self.metric_count);
+        while low < high {
+            let middle = low.midpoint(high);
+            if is_before(self.metric(middle)?) { low = middle + 1 } else { high = middle }
+        }
+        Ok(low)
+    }
+
+    /// The identity of a series; `None` if there is no such ordinal.
+    pub(crate) fn id(&self, ordinal: u32) -> Result<Option<SeriesId>, DecodeError> {
+        let mut ids = Vec::with_capacity(1);
+        if ordinal < self.count {
+            self.ids([ordinal], &mut ids)?;
+        }
+        Ok(ids.pop().map(|(id, _)| id))
+    }
+
+    /// Appends the identities of series, whose ordinals ascend.
+    pub(crate) fn ids(
+        &self,
+        ordinals: impl IntoIterator<Item = u32>,
+        out: &mut Vec<(SeriesId, u32)>,
+    ) -> Result<(), DecodeError> {
+        // The metric at hand: its top bits, and its series.
+        let (mut top, mut of_metric) = (0, 0..0);
+        for ordinal in ordinals {
+            let low = self.lows.record(ordinal as usize, WHAT)?;
+            if !of_metric.contains(&ordinal) {
+                let next = self.metric_point(|(_, first)| first <= ordinal)?;
+                let metric =
+                    next.checked_sub(1).ok_or(self.lows.corrupt(0, WHAT, "a series of no metric"))?;
+                let end = if next < self.metric_count { self.metric(next)?.1 } else { self.count };
+                (top, of_metric) = (self.metric(metric)?.0, ordinal..end);
+            }
+            out.push((join(top, low), ordinal));
+        }
+        Ok(())
+    }
+
+    /// The ordinal of a series.
+    pub(crate) fn find(&self, id: SeriesId) -> Result<Option<u32>, DecodeError> {
         let top = top_of(id);
-        let metric = self.metrics.binary_search_by_key(&top, |metric| words(metric).0).ok()?;
-        let first = words(&self.metrics[metric]).1 as usize;
-        let end = self.metrics.get(metric + 1).map_or(self.lows.len(), |next| words(next).1 as usize);
-        let found = self.lows.get(first..end)?.binary_search_by(|low| join(top, low).cmp(&id)).ok()?;
-        Some((first + found) as u32)
+        let metric = self.metric_point(|(other, _)| other < top)?;
+        if metric == self.metric_count || self.metric(metric)?.0 != top {
+            return Ok(None);
+        }
+        let mut low = self.metric(metric)?.1;
+        let mut high = if metric + 1 < self.metric_count { self.metric(metric + 1)?.1 } else { self.count };
+        while low < high {
+            let middle = low.midpoint(high);
+            match join(top, self.lows.record(middle as usize, WHAT)?).cmp(&id) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Ok(Some(middle)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The bytes of a block of series, once they are verified, and where they lie in the file.
+    fn block_bytes(&self, block: u32) -> Result<(&'a [u8], usize), DecodeError> {
+        let place = |i: u32| self.offsets.word((block + i) as usize, WHAT).map(|word| word as usize);
+        let (start, end) = (place(0)?, place(1)?);
+        Ok((self.blocks.get(start..end, WHAT)?, self.blocks.offset(start)))
+    }
+
+    /// Verifies what the labels of series are read from, so that reading them finds no damage.
+    pub(crate) fn verify_labels(&self, ordinals: impl IntoIterator<Item = u32>) -> Result<(), DecodeError> {
+        let mut last = None;
+        for block in ordinals.into_iter().map(|ordinal| ordinal / BLOCK_SERIES as u32) {
+            if last.replace(block) != Some(block) {
+                self.block_bytes(block)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads label sets. Series of one block after another are read fastest.
+#[derive(Debug)]
+pub struct LabelReader<'a> {
+    table: SeriesTable<'a>,
+    symbols: Symbols<'a>,
+    /// The block in `columns`.
+    block: Option<u32>,
+    columns: Vec<Column<'a>>,
+    /// Where the block lies in the file.
+    at: usize,
+    /// The name that was asked for last, and its symbol.
+    name: (String, Option<u32>),
+}
+
+/// A column of a block: the values of one label name.
+#[derive(Debug)]
+struct Column<'a> {
+    symbol: u32,
+    name: &'a str,
+    lowest: u32,
+    /// Whether a code of 0 means that the label is missing.
+    gaps: bool,
+    width: u32,
+    codes: &'a [u8],
+}
+
+impl Column<'_> {
+    /// The symbol of a series' value, if it has the label.
+    fn value(&self, at: usize) -> Result<Option<u32>, &'static str> {
+        let code = get(self.codes, at, self.width).ok_or("out of bounds")?;
+        let Some(above) = code.checked_sub(u32::from(self.gaps)) else { return Ok(None) };
+        self.lowest.checked_add(above).map(Some).ok_or("a number exceeds 32 bits")
+    }
+}
+
+impl<'a> LabelReader<'a> {
+    pub(crate) fn new(table: SeriesTable<'a>, symbols: Symbols<'a>) -> LabelReader<'a> {
+        LabelReader { table, symbols, block: None, columns: Vec::new(), at: 0, name: Default::default() }
     }
 
     /// The labels of a series.
-    pub(crate) fn labels(&self, ordinal: u32, symbols: &Symbols<'_>) -> Result<Labels, DecodeError> {
-        const WHAT: &str = "labels of a series";
-        let corrupt = |why| DecodeError::corrupt(self.blocks_at, WHAT, why);
-        if ordinal as usize >= self.lows.len() {
-            return Err(corrupt("no such series"));
-        }
-        let (block, at) = (ordinal as usize / BLOCK_SERIES, ordinal as usize % BLOCK_SERIES);
-        let count = (self.lows.len() - block * BLOCK_SERIES).min(BLOCK_SERIES);
-        let [start, end] = [0, 1].map(|i| u32::from_le_bytes(self.offsets[block + i]) as usize);
-        let block = self.blocks.get(start..end).ok_or(corrupt("out of bounds"))?;
-        let mut cursor = Cursor::with_base(block, self.blocks_at + start);
-        let columns = cursor.count(3, WHAT)?;
-        let (mut heads, mut codes) = (cursor.clone(), cursor);
-        for _ in 0..columns {
-            codes.uvarint(WHAT)?;
-            codes.uvarint(WHAT)?;
-            codes.u8(WHAT)?;
-        }
-        let mut pairs = Vec::with_capacity(columns);
-        let mut name = 0u64;
-        for _ in 0..columns {
-            name = name.saturating_add(heads.uvarint(WHAT)?);
-            let lowest = heads.uvarint(WHAT)?;
-            let head = heads.u8(WHAT)?;
-            let (gaps, width) = (head & HAS_GAPS != 0, u32::from(head & !HAS_GAPS));
-            if width > 32 {
-                return Err(heads.corrupt(WHAT, "impossible width"));
+    ///
+    /// # Errors
+    /// No such ordinal; damage.
+    pub fn labels(&mut self, ordinal: u32) -> Result<Labels, DecodeError> {
+        let at = self.load(ordinal)?;
+        let mut pairs = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            if let Some(value) = column.value(at).map_err(|why| self.corrupt(why))? {
+                pairs.push((column.name, self.symbols.get(value)?));
             }
-            let packed = codes.take(packed_len(count, width), WHAT)?;
-            let code = get(packed, at, width).ok_or(corrupt("out of bounds"))?;
-            let Some(above) = code.checked_sub(u32::from(gaps)) else { continue };
-            let symbol = |number: u64| symbols.get(u32::try_from(number).unwrap_or(u32::MAX));
-            pairs.push((symbol(name)?, symbol(lowest.saturating_add(above.into()))?));
         }
-        Labels::from_pairs(pairs).map_err(|_| corrupt("not a label set"))
+        Labels::from_pairs(pairs).map_err(|_| self.corrupt("not a label set"))
+    }
+
+    /// The symbol of the value of label `name`, if the series has the label. Equal symbols are equal
+    /// values; see [`LabelReader::text`].
+    ///
+    /// # Errors
+    /// No such ordinal; damage.
+    pub fn value(&mut self, ordinal: u32, name: &str) -> Result<Option<u32>, DecodeError> {
+        if self.name.0 != name {
+            self.name = (name.to_owned(), self.symbols.find(name)?);
+        }
+        let at = self.load(ordinal)?;
+        let Some(symbol) = self.name.1 else { return Ok(None) };
+        match self.columns.iter().find(|column| column.symbol == symbol) {
+            Some(column) => column.value(at).map_err(|why| self.corrupt(why)),
+            None => Ok(None),
+        }
+    }
+
+    /// The text of a symbol that [`LabelReader::value`] gave.
+    ///
+    /// # Errors
+    /// No such symbol; damage.
+    pub fn text(&self, symbol: u32) -> Result<&'a str, DecodeError> {
+        self.symbols.get(symbol)
+    }
+
+    /// The names of the labels of a series, in order.
+    ///
+    /// # Errors
+    /// No such ordinal; damage.
+    pub fn names(&mut self, ordinal: u32, mut take: impl FnMut(&'a str)) -> Result<(), DecodeError> {
+        let at = self.load(ordinal)?;
+        for column in &self.columns {
+            if column.value(at).map_err(|why| self.corrupt(why))?.is_some() {
+                take(column.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, why: &'static str) -> DecodeError {
+        DecodeError::corrupt(self.at, "labels of a series", why)
+    }
+
+    /// Reads the columns of the series' block, unless they are those at hand, and gives the series'
+    /// place among its codes.
+    fn load(&mut self, ordinal: u32) -> Result<usize, DecodeError> {
+        const WHAT: &str = "labels of a series";
+        if ordinal >= self.table.count {
+            return Err(self.corrupt("no such series"));
+        }
+        let (block, at) = (ordinal / BLOCK_SERIES as u32, ordinal as usize % BLOCK_SERIES);
+        if self.block == Some(block) {
+            return Ok(at);
+        }
+        self.block = None;
+        self.columns.clear();
+        let (bytes, place) = self.table.block_bytes(block)?;
+        self.at = place;
+        let mut cursor = Cursor::with_base(bytes, place);
+        let columns = cursor.count(3, WHAT)?;
+        let mut symbol = 0u64;
+        for _ in 0..columns {
+            symbol = symbol.saturating_add(cursor.uvarint(WHAT)?);
+            let lowest = cursor.uvarint(WHAT)?;
+            let head = cursor.u8(WHAT)?;
+            let (gaps, width) = (head & HAS_GAPS != 0, u32::from(head & !HAS_GAPS));
+            let (Ok(symbol), Ok(lowest), ..=32) = (u32::try_from(symbol), u32::try_from(lowest), width)
+            else {
+                return Err(cursor.corrupt(WHAT, "impossible width or symbol"));
+            };
+            self.columns.push(Column {
+                symbol,
+                name: self.symbols.get(symbol)?,
+                lowest,
+                gaps,
+                width,
+                codes: &[],
+            });
+        }
+        let count = (self.table.count as usize - block as usize * BLOCK_SERIES).min(BLOCK_SERIES);
+        for column in &mut self.columns {
+            column.codes = cursor.take(packed_len(count, column.width), WHAT)?;
+        }
+        self.block = Some(block);
+        Ok(at)
     }
 }
 
@@ -177,11 +362,6 @@ fn join(top: u32, low: &[u8; LOW_BYTES]) -> SeriesId {
     bytes[..LOW_BYTES].copy_from_slice(low);
     bytes[LOW_BYTES..].copy_from_slice(&top.to_le_bytes());
     SeriesId::from_le_bytes(bytes)
-}
-
-fn words(metric: &[u8; METRIC_BYTES]) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = *metric;
-    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
 }
 
 #[cfg(test)]
@@ -209,18 +389,31 @@ mod tests {
         let ids: Vec<SeriesId> =
             (0..sets.len() as u128).map(|i| SeriesId(((i / 5) << 97) | (i * i))).collect();
         let section = encode(&ids, |ordinal| &pairs[ordinal]).unwrap();
-        let symbols = Symbols::new(&symbols).unwrap();
-        let table = SeriesTable::new(&section, ids.len() as u32).unwrap();
+        let symbols = Symbols::new((&symbols).into()).unwrap();
+        let table = SeriesTable::new((&section).into(), ids.len() as u32).unwrap();
+        let mut reader = LabelReader::new(table, symbols);
         for (ordinal, id) in (0..).zip(&ids) {
-            assert_eq!(table.id(ordinal), Some(*id));
-            assert_eq!(table.find(*id), Some(ordinal));
-            assert_eq!(table.find(SeriesId(id.0 | 1 << 96)), None);
-            let labels = table.labels(ordinal, &symbols).unwrap();
-            let expected = sets[ordinal as usize].iter().map(|(n, v)| (n.as_str(), v.as_str()));
-            assert_eq!(labels, Labels::from_pairs(expected).unwrap());
+            assert_eq!(table.id(ordinal), Ok(Some(*id)));
+            assert_eq!(table.find(*id), Ok(Some(ordinal)));
+            assert_eq!(table.find(SeriesId(id.0 | 1 << 96)), Ok(None));
+            let set = &sets[ordinal as usize];
+            let labels = Labels::from_pairs(set.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap();
+            assert_eq!(reader.labels(ordinal), Ok(labels.clone()));
+            assert_eq!(LabelReader::new(table, symbols).labels(ordinal), Ok(labels));
+            let mut names = Vec::new();
+            reader.names(ordinal, |name| names.push(name)).unwrap();
+            assert!(names.iter().eq(set.iter().map(|(name, _)| name)));
+            for name in (0..9).map(|n| text("n", n)) {
+                let value = reader.value(ordinal, &name).unwrap().map(|symbol| reader.text(symbol).unwrap());
+                let expected = set.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str());
+                assert_eq!(value, expected);
+            }
         }
         let count = ids.len() as u32;
-        assert!(table.id(count).is_none() && table.labels(count, &symbols).is_err());
+        assert!(table.id(count) == Ok(None) && reader.labels(count).is_err());
+        let mut all = Vec::new();
+        table.ids(0..count, &mut all).unwrap();
+        assert!(all.into_iter().eq(ids.into_iter().zip(0..)));
     }
 
     #[test]
@@ -247,10 +440,13 @@ mod tests {
             count in 0..5u32,
         ) {
             let (symbols, _) = SymbolWriter::default().finish();
-            if let Ok(table) = SeriesTable::new(&section, count) {
+            if let Ok(table) = SeriesTable::new((&section).into(), count) {
+                let mut reader = LabelReader::new(table, Symbols::new((&symbols).into()).unwrap());
                 for ordinal in 0..count + 1 {
-                    let _ = table.labels(ordinal, &Symbols::new(&symbols).unwrap());
-                    let _ = table.id(ordinal).map(|id| table.find(id));
+                    let _ = reader.labels(ordinal);
+                    if let Ok(Some(id)) = table.id(ordinal) {
+                        let _ = table.find(id);
+                    }
                 }
             }
         }

@@ -3,7 +3,8 @@
 //! `u32 n | u32 offset x (n + 1) | text`, offsets counted from the start of the text. A symbol's
 //! number is its place in the order, so sorted numbers are sorted strings.
 
-use crate::cursor::{Cursor, DecodeError};
+use super::extents::SectionBytes;
+use crate::cursor::DecodeError;
 use std::collections::HashMap;
 
 /// Collects symbols, numbered as they come; sorts them at the end.
@@ -53,35 +54,45 @@ impl SymbolWriter {
 /// Reads the section in place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Symbols<'a> {
-    offsets: &'a [[u8; 4]],
-    text: &'a [u8],
+    section: SectionBytes<'a>,
+    count: u32,
+    text: SectionBytes<'a>,
 }
 
+const WHAT: &str = "symbol";
+
 impl<'a> Symbols<'a> {
-    pub(crate) fn new(section: &'a [u8]) -> Result<Symbols<'a>, DecodeError> {
-        const WHAT: &str = "symbols";
-        let mut cursor = Cursor::new(section);
-        let count = cursor.u32(WHAT)? as usize;
-        let offsets = cursor.take(4 * (count + 1), WHAT)?;
-        Ok(Symbols { offsets: offsets.as_chunks().0, text: cursor.rest() })
+    pub(crate) fn new(section: SectionBytes<'a>) -> Result<Symbols<'a>, DecodeError> {
+        let count = section.word(0, WHAT)?;
+        let text = section.part(4 * (count as usize + 2)..section.len(), WHAT)?;
+        Ok(Symbols { section, count, text })
     }
 
     pub(crate) fn len(&self) -> u32 {
-        self.offsets.len() as u32 - 1
+        self.count
+    }
+
+    /// Verifies the whole section.
+    pub(crate) fn verify(&self) -> Result<(), DecodeError> {
+        self.section.all().map(drop)
     }
 
     /// The text of a symbol.
     pub(crate) fn get(&self, number: u32) -> Result<&'a str, DecodeError> {
-        const WHAT: &str = "symbol";
+        let corrupt = || self.section.corrupt(4 + 4 * number as usize, WHAT, "not UTF-8");
+        std::str::from_utf8(self.bytes(number)?).map_err(|_| corrupt())
+    }
+
+    fn bytes(&self, number: u32) -> Result<&'a [u8], DecodeError> {
         let at = 4 + 4 * number as usize;
-        let bytes = match self.offsets.get(number as usize..) {
-            Some([start, end, ..]) => {
-                let range = u32::from_le_bytes(*start) as usize..u32::from_le_bytes(*end) as usize;
-                self.text.get(range).ok_or(DecodeError::corrupt(at, WHAT, "out of bounds"))?
-            }
-            _ => return Err(DecodeError::corrupt(at, WHAT, "no such symbol")),
+        if number >= self.count {
+            return Err(self.section.corrupt(at, WHAT, "no such symbol"));
+        }
+        let [a, b, c, d, e, f, g, h] = *self.section.get(at..at + 8, WHAT)? else {
+            return Err(self.section.corrupt(at, WHAT, "no such symbol"));
         };
-        std::str::from_utf8(bytes).map_err(|_| DecodeError::corrupt(at, WHAT, "not UTF-8"))
+        let (start, end) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        self.text.get(start as usize..end as usize, WHAT)
     }
 
     /// The number of `text`, if it is a symbol.
@@ -89,7 +100,7 @@ impl<'a> Symbols<'a> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.get(middle)?.cmp(text) {
+            match self.bytes(middle)?.cmp(text.as_bytes()) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
                 std::cmp::Ordering::Equal => return Ok(Some(middle)),
@@ -109,7 +120,7 @@ mod tests {
         let numbers = ["b", "", "aa", "b", "é"].map(|text| writer.add(text));
         assert_eq!(numbers, [0, 1, 2, 0, 3]);
         let (section, renumber) = writer.finish();
-        let symbols = Symbols::new(&section).unwrap();
+        let symbols = Symbols::new((&section).into()).unwrap();
         assert_eq!(symbols.len(), 4);
         let texts = numbers.map(|n| symbols.get(renumber[n as usize]).unwrap());
         assert_eq!(texts, ["b", "", "aa", "b", "é"]);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chunk::Packing;
-use crate::cursor::DecodeErrorKind;
+use crate::cursor::{DecodeError, DecodeErrorKind};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
 use crate::sample::{STALE_NAN, Samples};
@@ -92,8 +92,8 @@ fn check(file: Vec<u8>, series: &[Series]) -> Partition<Vec<u8>> {
     let partition = Partition::open(file).unwrap();
     assert_eq!(partition.series_count() as usize, series.len());
     for (id, labels, samples) in series {
-        let ordinal = partition.find(*id).expect("the series is there");
-        assert_eq!(partition.series_id(ordinal), Some(*id));
+        let ordinal = partition.find(*id).unwrap().expect("the series is there");
+        assert_eq!(partition.series_id(ordinal), Ok(Some(*id)));
         assert_eq!(partition.labels(ordinal).unwrap(), *labels);
         let got = read(&partition, ordinal);
         assert_eq!(got.len(), samples.len());
@@ -120,9 +120,9 @@ fn series_come_back_and_targets_share_their_timestamps() {
     assert_eq!(header.sample_count, 2 * (39 * 480 + 380));
     assert_eq!(partition.column_count(), 2);
     assert!(header.byte_len < 16 * 1024, "{} bytes", header.byte_len);
-    assert_eq!(partition.find(SeriesId(0)), None);
+    assert_eq!(partition.find(SeriesId(0)), Ok(None));
     assert!(partition.labels(80).is_err());
-    assert_eq!(partition.series_id(80), None);
+    assert_eq!(partition.series_id(80), Ok(None));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn postings_find_names_values_prefixes_and_series() {
         .map(|i| paths.value(i).unwrap())
         .collect();
     assert_eq!(with_prefix.len(), 11);
-    assert_eq!(paths.series_count(0), 2);
+    assert_eq!(paths.series_count(0), Ok(2));
     assert!(partition.label_values("job").unwrap().is_none());
     assert!(partition.label_values("up").unwrap().is_none(), "a symbol, but no name");
     for (name, value) in
@@ -150,7 +150,7 @@ fn postings_find_names_values_prefixes_and_series() {
         let mut expected: Vec<u32> = series
             .iter()
             .filter(|(_, labels, _)| labels.get(name) == Some(value))
-            .map(|(id, ..)| partition.find(*id).unwrap())
+            .map(|(id, ..)| partition.find(*id).unwrap().unwrap())
             .collect();
         expected.sort_unstable();
         assert_eq!(found, expected, "{name}={value}");
@@ -176,7 +176,7 @@ fn floats_and_histograms_of_one_series_get_chunks_of_their_own() {
         one(&[("__name__", "up")], floats(&timestamps, |_| 1.0)),
     ];
     let partition = check(write(series.clone(), options()), &series);
-    let mixed = partition.find(series[0].0).unwrap();
+    let mixed = partition.find(series[0].0).unwrap().unwrap();
     let firsts: Vec<i64> = partition
         .chunks(mixed)
         .unwrap()
@@ -252,12 +252,16 @@ fn many_own_columns_and_large_values_cross_extents() {
 fn every_cut_and_every_changed_byte_is_noticed() {
     let series = two_targets();
     let file = write(series[..6].to_vec(), options());
-    let data = Partition::open(&file[..]).unwrap().header().section(header::Section::Data);
+    let intact = Partition::open(&file[..]).unwrap();
+    let section = |s| intact.header().section(s);
+    let data = section(header::Section::Data);
+    let index = data.end..section(header::Section::Postings).end;
+    let gap = index.end..section(header::Section::Checksums).start;
     for at in 0..file.len() {
         assert!(Partition::open(&file[..at]).is_err(), "cut at {at}");
         let mut changed = file.clone();
         changed[at] ^= 0x40;
-        let partition = Partition::open(changed);
+        let partition = Partition::open(&changed[..]);
         if data.contains(&(at as u64)) {
             // One damaged chunk leaves the partition usable; the damage shows when it is read.
             let partition = partition.unwrap();
@@ -266,13 +270,65 @@ fn every_cut_and_every_changed_byte_is_noticed() {
             let error = partition.decode(&chunk, partition.slice_of(&chunk, &column)).unwrap_err();
             assert!(matches!(error.kind, DecodeErrorKind::Checksum { .. }));
             assert!(partition.verify_data(0..u64::MAX).is_err());
+            partition.verify_index().unwrap();
+        } else if index.contains(&(at as u64)) {
+            // The index is one extent here, so whoever reads anything of it is told.
+            let partition = partition.unwrap();
+            let is_told = |error: DecodeError| {
+                assert!(matches!(error.kind, DecodeErrorKind::Checksum { .. }), "byte {at} changed");
+                assert_eq!(error.offset as u64, index.start);
+            };
+            is_told(partition.verify_index().unwrap_err());
+            is_told(partition.labels(0).unwrap_err());
+            is_told(partition.verify_labels([0]).unwrap_err());
+            is_told(partition.series_id(0).unwrap_err());
+            is_told(partition.find(SeriesId(7)).unwrap_err());
+            is_told(partition.postings_of("path", "/1", &mut Vec::new()).unwrap_err());
+            is_told(partition.column(0).unwrap_err());
+            is_told(partition.chunks(0).map(drop).unwrap_err());
         } else if partition.is_ok() {
-            let header = partition.unwrap();
-            let section = |s| header.header().section(s);
-            let gap = section(header::Section::Postings).end..section(header::Section::Checksums).start;
             assert!(gap.contains(&(at as u64)), "byte {at} changed");
         }
     }
+}
+
+#[test]
+fn a_damaged_extent_of_the_index_spoils_what_lies_in_it_only() {
+    let timestamps: Arc<[i64]> = [1, 2].into();
+    let series: Vec<Series> = (0..6000)
+        .map(|s| {
+            let pod = format!("pod-{s:05}");
+            one(&[("__name__", "up"), ("pod", &pod)], floats(&timestamps, |_| 1.0))
+        })
+        .collect();
+    let file = write(series, options());
+    let intact = Partition::open(&file[..]).unwrap();
+    let all: Vec<Labels> = (0..6000).map(|ordinal| intact.labels(ordinal).unwrap()).collect();
+    let section = intact.header().section(header::Section::Series);
+    let (mut right, mut refused) = (0, 0);
+    for at in (section.start..section.end).step_by(extents::EXTENT_BYTES) {
+        let mut changed = file.clone();
+        changed[at as usize] ^= 1;
+        let partition = Partition::open(&changed[..]).unwrap();
+        assert!(partition.verify_index().is_err());
+        for ordinal in 0..6000 {
+            let verified = partition.verify_labels([ordinal]);
+            match partition.labels(ordinal) {
+                Ok(labels) => {
+                    assert_eq!(labels, all[ordinal as usize]);
+                    right += 1;
+                }
+                Err(_) => {
+                    assert!(verified.is_err());
+                    refused += 1;
+                }
+            }
+            if let Ok(id) = partition.series_id(ordinal) {
+                assert_eq!(Ok(id), intact.series_id(ordinal));
+            }
+        }
+    }
+    assert!(right > 20_000 && refused > 5_000, "{right} right, {refused} refused");
 }
 
 #[test]
@@ -317,7 +373,7 @@ fn series_out_of_order_are_refused() {
 fn read_everything(partition: &Partition<&[u8]>) -> usize {
     let mut samples = 0;
     for ordinal in 0..partition.series_count() {
-        partition.find(partition.series_id(ordinal).unwrap_or(SeriesId(1)));
+        let _ = partition.series_id(ordinal).map(|id| partition.find(id.unwrap_or(SeriesId(1))));
         let _ = partition.labels(ordinal);
         for chunk in partition.chunks(ordinal).into_iter().flatten().flatten() {
             if let Ok(column) = partition.column(chunk.timestamps.column) {

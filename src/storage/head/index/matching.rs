@@ -9,6 +9,7 @@ use crate::storage::matcher::Matcher;
 use crate::storage::postings;
 use roaring::RoaringBitmap;
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// So many values or series are looked at under one lock, some 100 us.
@@ -66,11 +67,18 @@ impl Shared<'_> {
 
     /// The series that match.
     pub fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        postings::select(self, matchers)
+        let Ok(selected) = postings::select(self, matchers);
+        selected
     }
 
     /// The names of the labels of these series.
     pub fn label_names(&self, series: &RoaringBitmap) -> Vec<String> {
+        {
+            let index = self.lock();
+            if series.len() == index.len() {
+                return index.name_numbers.keys().map(|name| name.to_string()).collect();
+            }
+        }
         let mut names = Vec::new();
         let mut series = series.iter();
         let mut seen = RoaringBitmap::new();
@@ -94,10 +102,11 @@ impl Shared<'_> {
     /// The values of a label that occur among these series.
     pub fn label_values(&self, name: &str, series: &RoaringBitmap) -> Vec<String> {
         let mut out = Vec::new();
+        let everything = series.len() == self.lock().len();
         self.for_values(name, "", |values| {
             let index = self.lock();
-            let occurs =
-                |pair, value| index.series_of(pair, value).is_some_and(|all| !all.is_disjoint(series));
+            let is_among = |all: &RoaringBitmap| everything || !all.is_disjoint(series);
+            let occurs = |pair, value| index.series_of(pair, value).is_some_and(is_among);
             out.extend(
                 values
                     .iter()
@@ -110,43 +119,54 @@ impl Shared<'_> {
 }
 
 impl postings::Index for Shared<'_> {
+    type Error = Infallible;
+
     fn all(&self) -> RoaringBitmap {
         self.lock().all.clone()
     }
 
-    fn postings(&self, name: &str, value: &str) -> Cow<'_, RoaringBitmap> {
+    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, RoaringBitmap>, Infallible> {
         let index = self.lock();
-        Cow::Owned(index.find_pair(name, value).map(|pair| pair.postings.clone()).unwrap_or_default())
+        Ok(Cow::Owned(index.find_pair(name, value).map(|pair| pair.postings.clone()).unwrap_or_default()))
     }
 
-    fn postings_len(&self, name: &str, value: &str) -> u64 {
-        self.lock().find_pair(name, value).map_or(0, |pair| pair.postings.len())
+    fn postings_len(&self, name: &str, value: &str) -> Result<u64, Infallible> {
+        Ok(self.lock().find_pair(name, value).map_or(0, |pair| pair.postings.len()))
     }
 
-    fn value_count(&self, name: &str) -> u64 {
+    fn value_count(&self, name: &str) -> Result<u64, Infallible> {
         let index = self.lock();
-        index.name_numbers.get(name).map_or(0, |&name| index.names[name as usize].values.len() as u64)
+        let name = index.name_numbers.get(name);
+        Ok(name.map_or(0, |&name| index.names[name as usize].values.len() as u64))
     }
 
-    fn union(&self, name: &str, prefix: &str, keep: &mut dyn FnMut(&str) -> bool, into: &mut RoaringBitmap) {
+    fn union(
+        &self,
+        name: &str,
+        prefix: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<RoaringBitmap, Infallible> {
+        let mut union = RoaringBitmap::new();
         self.for_values(name, prefix, |values| {
             values.retain(|(_, value)| keep(value));
             let index = self.lock();
-            values
-                .iter()
-                .filter_map(|(pair, value)| index.series_of(*pair, value))
-                .for_each(|all| *into |= all);
+            let series = values.iter().filter_map(|(pair, value)| index.series_of(*pair, value));
+            series.for_each(|all| union |= all);
         });
+        Ok(union)
     }
 
-    fn passes(&self, series: u32, matcher: &Matcher) -> bool {
-        let value = {
-            let index = self.lock();
-            let mut pairs = index.pairs_of.get(series).map(|pair| &index.pairs[pair as usize]);
-            let pair = pairs.find(|pair| *index.names[pair.name as usize].text == *matcher.name());
-            pair.map(|pair| pair.value.clone())
+    fn filter(&self, series: RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap, Infallible> {
+        let passes = |series: &u32| {
+            let value = {
+                let index = self.lock();
+                let mut pairs = index.pairs_of.get(*series).map(|pair| &index.pairs[pair as usize]);
+                let pair = pairs.find(|pair| *index.names[pair.name as usize].text == *matcher.name());
+                pair.map(|pair| pair.value.clone())
+            };
+            matcher.matches(value.as_deref().unwrap_or(""))
         };
-        matcher.matches(value.as_deref().unwrap_or(""))
+        Ok(series.into_iter().filter(passes).collect())
     }
 }
 
@@ -170,7 +190,6 @@ mod tests {
         let index = RwLock::new(index);
         let shared = Shared(&index);
         let mut asked = 0;
-        let mut into = RoaringBitmap::new();
         // A lock held meanwhile would let this wait for ever.
         let mut keep = |value: &str| {
             asked += 1;
@@ -181,7 +200,7 @@ mod tests {
             }
             value.len() <= 4
         };
-        postings::Index::union(&shared, "n", "", &mut keep, &mut into);
+        let Ok(into) = postings::Index::union(&shared, "n", "", &mut keep);
         assert_eq!(
             into.iter().collect::<Vec<_>>(),
             (0..10_000).filter(|n| !(5..8).contains(n)).collect::<Vec<_>>()
