@@ -215,6 +215,9 @@ fn partition_sections(folder: &Path) -> Result<BTreeMap<&'static str, u64>, Stri
     let Ok(entries) = fs::read_dir(folder) else { return Ok(bytes) };
     for entry in entries {
         let path = entry.map_err(|e| e.to_string())?.path();
+        if path.extension() != Some(OsStr::new("part")) {
+            continue;
+        }
         let mut start = Vec::new();
         let file = fs::File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         file.take(1 << 20).read_to_end(&mut start).map_err(|e| format!("{}: {e}", path.display()))?;
