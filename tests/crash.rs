@@ -1,7 +1,8 @@
 //! What was acknowledged survives `kill -9`.
 //!
 //! The test program starts itself again as a child that appends, flushes and merges without end and
-//! prints what was acknowledged; it is killed in the middle, and the folder is read.
+//! prints what was acknowledged; it is killed in the middle, and the folder is read. That happens 10
+//! times, or as often as `LARUM_KILLS` says; `benches/accept` does the same to the server 50 times.
 
 use larum::storage::series_set::Columns;
 use larum::storage::{Batch, Source, Storage, TimeRange, Timestamp};
@@ -18,8 +19,8 @@ const FOLDER: &str = "LARUM_CRASH_TEST_FOLDER";
 /// Series that the child writes.
 const SERIES: i64 = 50;
 
-/// So many batches are acknowledged before each kill, at least.
-const BATCHES: [i64; 4] = [1, 40, 150, 400];
+/// So many batches are acknowledged before each kill, at least; then again from the start.
+const BATCHES: [i64; 10] = [1, 40, 5, 150, 2, 80, 20, 60, 10, 100];
 
 fn options() -> Options {
     // A few batches fill the WAL, so that cuts and merges run all the time.
@@ -61,7 +62,8 @@ fn acknowledged_samples_survive_kill_9() {
     let folder = dir.path().join("data");
     let mut acknowledged = Vec::new();
     let mut next = 1;
-    for batches in BATCHES {
+    let kills = std::env::var("LARUM_KILLS").map_or(BATCHES.len(), |text| text.parse().unwrap());
+    for batches in BATCHES.into_iter().cycle().take(kills) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["child", "--exact", "--ignored", "--nocapture"])
             .env(FOLDER, &folder)
@@ -84,8 +86,9 @@ fn acknowledged_samples_survive_kill_9() {
             note(&line, &mut acknowledged);
         }
         next = acknowledged.last().unwrap() + 2;
-        check(&folder, &acknowledged);
+        check(&folder, &acknowledged, kills);
     }
+    println!("{kills} kills, {} batches acknowledged, none lost", acknowledged.len());
 }
 
 /// Adds what a line acknowledges; 1 if it does.
@@ -95,7 +98,7 @@ fn note(line: &str, acknowledged: &mut Vec<i64>) -> i64 {
     1
 }
 
-fn check(folder: &Path, acknowledged: &[i64]) {
+fn check(folder: &Path, acknowledged: &[i64], kills: usize) {
     let storage = Storage::open(folder, options()).unwrap();
     let view = storage.view();
     let set = view.select(&[], TimeRange::ALL).unwrap();
@@ -109,7 +112,7 @@ fn check(folder: &Path, acknowledged: &[i64]) {
             assert_eq!(found.get(&(batch * 1000)), Some(&((batch * series) as f64)), "batch {batch}");
         }
         // Only the batch under way when the child was killed may be there on top.
-        assert!(found.len() <= acknowledged.len() + BATCHES.len());
+        assert!(found.len() <= acknowledged.len() + kills);
     }
     assert_eq!(set.warnings(), Vec::<String>::new());
 }

@@ -472,6 +472,34 @@ fn a_flipped_bit_anywhere_in_a_partition_never_shows_other_samples_or_labels() {
 }
 
 #[test]
+fn a_missing_partition_is_told_and_live_again_once_its_file_is_back() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START - 3 * HOUR, 1.0), (START - 3 * HOUR + 1, 1.5), (START, 2.0)]);
+    storage.flush().unwrap();
+    let deleted = TimeRange::new(START - 3 * HOUR + 1, START - 3 * HOUR + 1);
+    storage.delete(&[vec![]], deleted).unwrap();
+    storage.close().unwrap();
+    let file = fixture.path().join("partitions").join(&fixture.partitions()[1]);
+    assert!(file.extension().is_some_and(|extension| extension == "part"), "{file:?}");
+    let elsewhere = fixture.dir.path().join("elsewhere");
+    std::fs::rename(&file, &elsewhere).unwrap();
+    // It is not forgotten by commits, and its tombstones are kept.
+    for _ in 0..2 {
+        let storage = fixture.open();
+        assert_eq!(storage.stats().missing_partitions, 1);
+        append(&storage, "b", &[(START, 3.0)]);
+        storage.flush().unwrap();
+        storage.compact().unwrap();
+        assert_eq!(read(&storage, "a"), [(START, 2.0)]);
+    }
+    std::fs::rename(&elsewhere, &file).unwrap();
+    let storage = fixture.open();
+    assert_eq!(storage.stats().missing_partitions, 0);
+    assert_eq!(read(&storage, "a"), [(START - 3 * HOUR, 1.0), (START, 2.0)]);
+}
+
+#[test]
 fn a_damaged_extent_costs_only_its_chunks() {
     let fixture = Fixture::new();
     let storage = fixture.open();

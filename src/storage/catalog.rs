@@ -1,6 +1,6 @@
 //! What is live: the MANIFEST, and beside it the partitions it names, open.
 
-use super::folder::Folder;
+use super::folder::{Files, Folder};
 use super::fs::Fs;
 use super::manifest;
 use super::partition::Partition;
@@ -46,8 +46,12 @@ impl Live {
 /// The live partitions, ascending by number, and the rest of the MANIFEST.
 #[derive(Debug)]
 pub(crate) struct Catalog {
+    /// Without the missing partitions, so that nobody plans with them.
     manifest: Manifest,
     live: Vec<Live>,
+    /// Partitions that the MANIFEST names and whose files are not there. It goes on to name them, so
+    /// that a file that comes back is live at the next start.
+    missing: Vec<LivePartition>,
 }
 
 /// What a commit changes.
@@ -64,9 +68,10 @@ pub(crate) struct Change {
 }
 
 impl Catalog {
-    /// `live` are the partitions of `manifest` that could be opened.
-    pub fn new(manifest: Manifest, live: Vec<Live>) -> Catalog {
-        let mut catalog = Catalog { manifest, live };
+    /// `live` are the partitions of `manifest` that could be opened, `missing` those whose files are
+    /// not there.
+    pub fn new(manifest: Manifest, live: Vec<Live>, missing: Vec<LivePartition>) -> Catalog {
+        let mut catalog = Catalog { manifest, live, missing };
         catalog.manifest.partitions = catalog.live.iter().map(|p| p.meta.clone()).collect();
         catalog
     }
@@ -79,6 +84,16 @@ impl Catalog {
     /// The live partitions.
     pub fn live(&self) -> &[Live] {
         &self.live
+    }
+
+    /// The partitions whose files are not there.
+    pub fn missing(&self) -> &[LivePartition] {
+        &self.missing
+    }
+
+    /// The files of all retired partitions were removed, and the folder was synced.
+    pub fn forget_retired(&mut self) {
+        self.manifest.retired.clear();
     }
 
     /// The live partition of that number.
@@ -107,7 +122,7 @@ impl Catalog {
 
     /// Writes the MANIFEST as it is.
     pub fn write(&mut self, fs: &dyn Fs, folder: &Folder) -> io::Result<()> {
-        manifest::write(fs, folder, &self.manifest)
+        manifest::write(fs, folder, &with_missing(&self.manifest, &self.missing))
     }
 
     /// Commits a change: once the MANIFEST is replaced, it is done. On an error nothing changed as
@@ -123,14 +138,40 @@ impl Catalog {
         }
         live.extend(change.add);
         live.sort_by_key(|p| p.meta.number);
+        let mut missing = self.missing.clone();
+        missing.retain(|p| !change.remove.contains(&p.number));
+        let mut retired = self.still_there(fs, folder).unwrap_or_else(|_| self.manifest.retired.clone());
+        retired.extend(change.remove);
+        retired.sort_unstable();
         let manifest = Manifest {
             seed: self.manifest.seed,
             first_generation: change.first_generation.unwrap_or(self.manifest.first_generation),
             next_number: self.manifest.next_number,
             partitions: live.iter().map(|p| p.meta.clone()).collect(),
+            retired,
         };
-        manifest::write(fs, folder, &manifest)?;
-        (self.manifest, self.live) = (manifest, live);
+        manifest::write(fs, folder, &with_missing(&manifest, &missing))?;
+        (self.manifest, self.live, self.missing) = (manifest, live, missing);
         Ok(())
     }
+
+    /// The retired partitions of which a file is there or may come back in a power cut.
+    fn still_there(&self, fs: &dyn Fs, folder: &Folder) -> io::Result<Vec<u64>> {
+        let mut retired = self.manifest.retired.clone();
+        if !retired.is_empty() {
+            let partitions = folder.partitions();
+            let files = Files::of(fs.list(&partitions)?);
+            retired.retain(|n| files.partitions.contains(n) || files.tombstones.contains_key(n));
+            fs.sync_dir(&partitions)?;
+        }
+        Ok(retired)
+    }
+}
+
+/// What is written to the device.
+fn with_missing(manifest: &Manifest, missing: &[LivePartition]) -> Manifest {
+    let mut manifest = manifest.clone();
+    manifest.partitions.extend_from_slice(missing);
+    manifest.partitions.sort_by_key(|p| p.number);
+    manifest
 }

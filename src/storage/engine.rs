@@ -15,7 +15,7 @@ use super::cut;
 use super::deletion;
 use super::error::{AppendError, OpenError, UnavailableCause};
 use super::folder::{self, Folder, io_error};
-use super::fs::{Fs, Lock, RealFs};
+use super::fs::{Fs, Lock, RealFs, sync_above};
 use super::head::{Head, HeadOptions};
 use super::maintenance::Workers;
 use super::matcher::Matcher;
@@ -418,7 +418,9 @@ impl Inner {
             }
         }
         fs.sync_dir(&target.partitions())?;
-        super::manifest::write(fs, target, catalog.manifest())
+        super::manifest::write(fs, target, catalog.manifest())?;
+        sync_above(fs, target.root());
+        Ok(())
     }
 
     fn stats(&self) -> StorageStats {
@@ -432,6 +434,7 @@ impl Inner {
         stats.head_range_ms = head.map(|range| (range.min_ms, range.max_ms));
         let catalog = self.catalog();
         stats.partitions = catalog.live().len() as u64;
+        stats.missing_partitions = catalog.missing().len() as u64;
         stats.partition_bytes = catalog.live().iter().map(|p| p.meta.byte_len).sum();
         stats.oldest_ms = catalog.live().iter().map(|p| p.meta.min_ms).min();
         stats

@@ -3,13 +3,14 @@
 //! 1. Create it (0700), refuse one that holds Prometheus' data, take the lock.
 //! 2. Remove temporary files.
 //! 3. Read the MANIFEST, or put it together again from the partitions' headers.
-//! 4. Open the partitions; a damaged one is set aside, with a warning.
+//! 4. Open the partitions; a damaged one is set aside, with a warning. A missing one stays in the
+//!    MANIFEST, with an error at each start, until its file is put back or it expires.
 //! 5. Remove what a committed merge replaced and what was never committed. Anything else that
 //!    nobody knows is reported and left alone.
 
 use super::catalog::{Catalog, Live};
 use super::error::OpenError;
-use super::fs::{Fs, Lock, TEMPORARY};
+use super::fs::{Fs, Lock, TEMPORARY, sync_above};
 use super::manifest;
 use super::options::Random;
 use super::partition::{Partition, PartitionError};
@@ -75,6 +76,7 @@ impl Folder {
     pub fn set_aside(&self, fs: &dyn Fs, path: &Path) -> io::Result<()> {
         let quarantine = self.quarantine();
         fs.create_dir(&quarantine)?;
+        fs.sync_dir(&self.root)?;
         let Some(name) = path.file_name() else { return Ok(()) };
         let mut to = quarantine.join(name);
         for again in 1.. {
@@ -122,7 +124,7 @@ pub(crate) struct Opened {
     pub lock: Lock,
     /// What is live.
     pub catalog: Catalog,
-    /// How many files were found damaged and set aside, or missing.
+    /// How many files were found damaged and set aside.
     pub damaged: u64,
 }
 
@@ -136,11 +138,11 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
     for dir in [&partitions, &folder.wal()] {
         fs.create_dir(dir).map_err(io_error(dir))?;
     }
-    // A power cut must not take a folder with files in it that were synced. Above the root it is
-    // tried only, as that folder may not be ours to open.
+    // A power cut must not take a folder with files in it that were synced. A MANIFEST is written
+    // after this was done once.
     fs.sync_dir(root).map_err(io_error(root))?;
-    if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        let _ = fs.sync_dir(parent);
+    if !fs.exists(&folder.manifest()).map_err(io_error(root))? {
+        sync_above(fs, root);
     }
     let mut names = Vec::new();
     for dir in [root, &partitions] {
@@ -157,18 +159,32 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
     if let Some(&last) = files.partitions.last() {
         manifest.next_number = manifest.next_number.max(last.saturating_add(1));
     }
-    let mut live = Vec::new();
+    let (mut live, mut missing) = (Vec::new(), Vec::new());
     for meta in manifest.partitions.clone() {
-        match open_live(fs, folder, manifest.seed, meta)? {
-            Some(partition) => live.push(partition),
-            None => damaged += 1,
+        if !files.partitions.contains(&meta.number) {
+            let file = folder.partition(meta.number);
+            tracing::error!(
+                file = %file.display(),
+                min_ms = meta.min_ms,
+                max_ms = meta.max_ms,
+                "a partition is missing; until its file is put back, its samples cannot be read"
+            );
+            missing.push(meta);
+        } else if let Some(partition) = open_live(fs, folder, manifest.seed, meta)? {
+            live.push(partition);
+        } else {
+            damaged += 1;
         }
     }
-    let mut catalog = Catalog::new(manifest, live);
+    let mut catalog = Catalog::new(manifest, live, missing);
     if damaged > 0 || !fs.exists(&folder.manifest()).map_err(io_error(root))? {
         catalog.write(fs, folder).map_err(io_error(&folder.manifest()))?;
     }
-    sort_out_strays(fs, folder, &catalog, &files)?;
+    if sort_out_strays(fs, folder, &catalog, &files)? {
+        // What is removed must not come back when nobody knows any more that it may go.
+        fs.sync_dir(&partitions).map_err(io_error(&partitions))?;
+    }
+    catalog.forget_retired();
     Ok(Opened { lock, catalog, damaged })
 }
 
@@ -188,7 +204,8 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    fn of(names: Vec<String>) -> Files {
+    /// Sorts the names in the folder of partitions.
+    pub fn of(names: Vec<String>) -> Files {
         let mut files = Files::default();
         for name in names {
             match FileName::parse(&name) {
@@ -253,7 +270,7 @@ fn take_lock(fs: &dyn Fs, folder: &Folder) -> Result<Lock, OpenError> {
     }
 }
 
-/// Opens a partition that the MANIFEST names. `None`: it is damaged, and was set aside, or missing.
+/// Opens a partition that the MANIFEST names. `None`: it is damaged, and was set aside.
 fn open_live(
     fs: &dyn Fs,
     folder: &Folder,
@@ -279,10 +296,6 @@ fn open_live(
             folder.set_aside(fs, &path).map_err(io_error(&path))?;
             return Ok(None);
         }
-        Err(PartitionError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
-            tracing::error!(file = %path.display(), "a partition is missing, its samples are lost");
-            return Ok(None);
-        }
         Err(PartitionError::Io(source)) => return Err(OpenError::Io { path, source }),
     };
     let tombstones = match meta.tombstones {
@@ -301,16 +314,25 @@ fn read_tombstones(fs: &dyn Fs, path: &Path) -> Result<Tombstones, OpenError> {
     })
 }
 
-/// Removes files that a commit replaced, and those of a commit that never came; reports the rest.
-fn sort_out_strays(fs: &dyn Fs, folder: &Folder, catalog: &Catalog, files: &Files) -> Result<(), OpenError> {
+/// Removes files that a commit replaced or dropped, and those of a commit that never came; reports
+/// the rest. Tells whether there was any to remove.
+fn sort_out_strays(
+    fs: &dyn Fs,
+    folder: &Folder,
+    catalog: &Catalog,
+    files: &Files,
+) -> Result<bool, OpenError> {
+    let retired = |number: &u64| catalog.manifest().retired.contains(number);
     let live: BTreeMap<u64, &Live> = catalog.live().iter().map(|p| (p.meta.number, p)).collect();
     let replaced: BTreeSet<u64> =
         live.values().flat_map(|p| p.partition.header().origin.sources.iter().copied()).collect();
-    let mut gone = BTreeSet::new();
+    let (mut gone, mut removed) = (BTreeSet::new(), !catalog.manifest().retired.is_empty());
     for &number in files.partitions.iter().filter(|number| !live.contains_key(number)) {
         let path = folder.partition(number);
         let exists = fs.exists(&path).map_err(io_error(&path))?;
-        if exists && (replaced.contains(&number) || is_uncommitted(fs, &path, catalog, &live)) {
+        let is_needless =
+            || retired(&number) || replaced.contains(&number) || is_uncommitted(fs, &path, catalog, &live);
+        if exists && is_needless() {
             gone.insert(number);
         } else if exists {
             tracing::warn!(file = %path.display(), "a partition that MANIFEST does not name is left alone");
@@ -318,16 +340,20 @@ fn sort_out_strays(fs: &dyn Fs, folder: &Folder, catalog: &Catalog, files: &File
     }
     // Tombstones go before their partition, by which the next start would know them.
     for (&partition, numbers) in &files.tombstones {
-        let current = live.get(&partition).map(|p| p.meta.tombstones);
+        let missing = catalog.missing().iter().find(|p| p.number == partition);
+        let current = live.get(&partition).map(|p| &p.meta).or(missing).map(|meta| meta.tombstones);
         for &number in numbers.iter().filter(|&&number| current != Some(Some(number))) {
             let path = folder.tombstones(partition, number);
-            if current.is_some() || gone.contains(&partition) || replaced.contains(&partition) {
+            let is_dead = gone.contains(&partition) || replaced.contains(&partition) || retired(&partition);
+            if current.is_some() || is_dead {
                 fs.remove(&path).map_err(io_error(&path))?;
+                removed = true;
             } else {
                 tracing::warn!(file = %path.display(), "tombstones of an unknown partition are left alone");
             }
         }
     }
+    removed |= !gone.is_empty();
     for number in gone {
         let path = folder.partition(number);
         fs.remove(&path).map_err(io_error(&path))?;
@@ -335,7 +361,7 @@ fn sort_out_strays(fs: &dyn Fs, folder: &Folder, catalog: &Catalog, files: &File
     for name in &files.others {
         tracing::warn!(file = %folder.partitions().join(name).display(), "an unknown file is left alone");
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Whether all samples of a file are elsewhere: still in the WAL, or in the partitions that it was

@@ -250,6 +250,15 @@ pub(crate) fn replace_file(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result
     fs.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// Makes the name of a folder survive a power cut, with those of its parents. It is tried only, as
+/// folders above ours may not be ours to open.
+pub(crate) fn sync_above(fs: &dyn Fs, dir: &Path) {
+    for parent in dir.ancestors().skip(1) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let _ = fs.sync_dir(parent);
+    }
+}
+
 /// What temporary files end with; such files are removed at open.
 pub(crate) const TEMPORARY: &str = ".tmp";
 

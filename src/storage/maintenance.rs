@@ -302,10 +302,11 @@ impl Inner {
         self.check_held()?;
         let expired: Vec<Live> =
             catalog.live().iter().filter(|p| p.meta.max_ms < border_ms).cloned().collect();
-        if expired.is_empty() {
+        let missing = catalog.missing().iter().filter(|p| p.max_ms < border_ms).map(|p| p.number);
+        let remove: Vec<u64> = expired.iter().map(|p| p.meta.number).chain(missing).collect();
+        if remove.is_empty() {
             return Ok(());
         }
-        let remove = expired.iter().map(|p| p.meta.number).collect();
         catalog.commit(&*self.fs, &self.folder, Change { remove, ..Change::default() })?;
         self.publish(&catalog);
         drop(catalog);

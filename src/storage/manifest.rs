@@ -56,6 +56,7 @@ pub(crate) fn read_or_rebuild(
             first_generation: 1,
             next_number: 1,
             partitions: Vec::new(),
+            retired: Vec::new(),
         },
     };
     Ok((manifest, damaged))
@@ -154,5 +155,11 @@ fn rebuild(
         tombstones: tombstones(h.number),
     };
     headers.sort_by_key(|header| header.number);
-    Manifest { seed, first_generation, next_number, partitions: headers.iter().map(live).collect() }
+    Manifest {
+        seed,
+        first_generation,
+        next_number,
+        partitions: headers.iter().map(live).collect(),
+        retired: Vec::new(),
+    }
 }

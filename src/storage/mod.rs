@@ -25,6 +25,8 @@ pub mod options;
 pub mod part;
 mod partition;
 mod postings;
+#[cfg(test)]
+mod power_cut;
 mod querier;
 pub mod regex;
 mod retention;

@@ -54,7 +54,9 @@ pub struct StorageStats {
     pub open_seconds: f64,
     /// Whether the process before closed the folder in good order.
     pub clean_start: bool,
-    /// Files found damaged or missing at the start, or with damaged extents when they were merged.
+    /// Partitions whose files are not there: their samples cannot be read.
+    pub missing_partitions: u64,
+    /// Files found damaged at the start, or with damaged extents when they were merged.
     pub damaged_files: u64,
     /// Whether nothing expires at present, because the clock jumped or the data are old.
     pub retention_paused: bool,

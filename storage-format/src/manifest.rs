@@ -26,6 +26,9 @@ pub struct Manifest {
     pub next_number: u64,
     /// The live partitions, ascending by number.
     pub partitions: Vec<LivePartition>,
+    /// Numbers of partitions that no longer belong to the database, but whose files may still be
+    /// there, ascending. Nobody needs those files.
+    pub retired: Vec<u64>,
 }
 
 /// One partition that belongs to the database.
@@ -62,6 +65,8 @@ impl Manifest {
             put_uvarint(&mut body, zigzag(p.max_ms));
             put_uvarint(&mut body, p.tombstones.unwrap_or(0));
         }
+        put_uvarint(&mut body, self.retired.len() as u64);
+        self.retired.iter().for_each(|&number| put_uvarint(&mut body, number));
         seal(MANIFEST_MAGIC, &body)
     }
 
@@ -91,7 +96,7 @@ impl<'a> UnverifiedManifest<'a> {
     ///
     /// # Errors
     /// Damage: a wrong length or checksum, partitions out of order or numbered at or beyond
-    /// `next_number`, an inverted time range.
+    /// `next_number`, an inverted time range, a live partition that is retired.
     pub fn verify(self) -> Result<Manifest, DecodeError> {
         let mut cursor = self.0.verify()?;
         let seed = IdentitySeed(cursor.u64("identity seed")?);
@@ -103,8 +108,21 @@ impl<'a> UnverifiedManifest<'a> {
             let previous = partitions.last().map(|p| p.number);
             partitions.push(partition(&mut cursor, previous, next_number)?);
         }
+        let count = cursor.count(1, "number of retired partitions")?;
+        let mut retired: Vec<u64> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let start = cursor.clone();
+            let number = cursor.uvarint("retired partition number")?;
+            if retired.last().is_some_and(|&previous| previous >= number) || number >= next_number {
+                return Err(start.corrupt("retired partition number", "not ascending, or too high"));
+            }
+            if partitions.binary_search_by_key(&number, |p| p.number).is_ok() {
+                return Err(start.corrupt("retired partition number", "of a live partition"));
+            }
+            retired.push(number);
+        }
         cursor.finish("MANIFEST")?;
-        Ok(Manifest { seed, first_generation, next_number, partitions })
+        Ok(Manifest { seed, first_generation, next_number, partitions, retired })
     }
 }
 
@@ -162,6 +180,7 @@ mod tests {
                     tombstones: Some(2),
                 },
             ],
+            retired: vec![2, 8],
         }
     }
 
@@ -203,5 +222,9 @@ mod tests {
         let mut manifest = example();
         manifest.partitions[0].min_ms = 7_200_000;
         assert!(Manifest::decode(&manifest.encode()).is_err());
+        for retired in [[8, 2], [3, 8], [2, 12]] {
+            let manifest = Manifest { retired: retired.into(), ..example() };
+            assert!(Manifest::decode(&manifest.encode()).is_err());
+        }
     }
 }

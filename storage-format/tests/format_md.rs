@@ -294,6 +294,7 @@ fn manifest() -> Manifest {
             max_ms: COLUMN[3],
             tombstones: Some(1),
         }],
+        retired: vec![2],
     }
 }
 

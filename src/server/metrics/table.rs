@@ -260,6 +260,9 @@ pub(super) const METRICS: &[Metric] = &[
         "Whether nothing is dropped for a while, because the clock jumped.",
         |s| { yes(s.retention_paused) }
     ),
+    storage!("larum_missing_partitions", Gauge, "Partitions whose files are not there.", |s| s
+        .missing_partitions
+        as f64),
     storage!("larum_damaged_files_total", Counter, "Files found damaged at the start or in a merge.", |s| s
         .damaged_files
         as f64),

@@ -132,8 +132,8 @@ impl Reader<'_> {
                 Err(DecodeError { kind: DecodeErrorKind::Version { found, known }, .. }) => {
                     return Err(OpenError::Version { path, found, supported: known });
                 }
-                // It was being made, and nothing was in it.
-                Err(_) if ends_generation && is_unwritten(&bytes) => continue,
+                // It was being made, and no frame in it was synced: its header is a part of the torn end.
+                Err(_) if ends_generation && has_no_frame(&bytes) => {}
                 Err(error) => {
                     let len = SegmentHeader::BYTES.min(bytes.len());
                     self.losses.damaged(&path, 0, len, Damage::Header(error));
@@ -173,9 +173,8 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a crash left the segment like this before its header was there.
-fn is_unwritten(segment: &[u8]) -> bool {
-    segment.len() < SegmentHeader::BYTES || segment.iter().all(|&byte| byte == 0)
+fn has_no_frame(segment: &[u8]) -> bool {
+    !Frames::new(segment).any(|found| matches!(found, Found::Frame { .. }))
 }
 
 impl Losses {

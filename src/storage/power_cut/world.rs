@@ -1,0 +1,433 @@
+//! A database on a disk that loses power, beside a model of what it must hold.
+
+use super::disk::Disk;
+use super::model::{After, Found, Key, Model, Stored};
+use super::rng::Rng;
+use super::site::Site;
+use super::warnings::Warnings;
+use crate::storage::cut::{DAY_MS, HOUR_MS};
+use crate::storage::engine::Storage;
+use crate::storage::error::UnavailableCause;
+use crate::storage::fs::Fs;
+use crate::storage::options::{Maintenance, Options, WalFsync};
+use crate::storage::series_set::{Columns, SeriesSet};
+use crate::storage::{Batch, Matcher, TimeRange, Timestamp};
+use larum_storage_format::{Labels, Value};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// What may be warned of: the first two always, the others where appends are not synced at once,
+/// as any of the last writes may be missing then.
+const EXPECTED: [&str; 5] = [
+    "dropped the torn end of the WAL",
+    "the newest sample is more than a day old",
+    "the WAL is damaged",
+    "the header of a WAL segment is damaged",
+    "samples in the WAL whose series",
+];
+
+const START_MS: i64 = 20_000 * DAY_MS + 5 * HOUR_MS;
+const MINUTE_MS: i64 = 60_000;
+const SERIES: u8 = 6;
+
+/// The process has ended in the middle of a step.
+struct Ended;
+
+pub(super) struct World {
+    disk: Disk,
+    /// The data folder.
+    path: PathBuf,
+    rng: Rng,
+    /// Numbers the samples.
+    next: u64,
+    now_ms: Arc<AtomicI64>,
+    fsync: WalFsync,
+    wal_bytes: u64,
+    retention_ms: Option<i64>,
+    model: Model,
+    storage: Option<Storage>,
+    /// Snapshots that were acknowledged, and what was in them.
+    snapshots: Vec<(PathBuf, Model)>,
+    snapshots_begun: u32,
+    warnings: Warnings,
+    /// What happened since the last check.
+    after: After,
+    verbose: bool,
+}
+
+/// What a run did.
+pub(super) struct Outcome {
+    /// File operations.
+    pub ops: u64,
+    /// A hash of them.
+    pub trace: u64,
+    /// The sites that synced.
+    pub sites: BTreeSet<Site>,
+    /// How often the process ended or the power was cut.
+    pub ends: u32,
+}
+
+/// One history, with the power cut at several places.
+///
+/// # Panics
+/// If anything is lost, comes back, is torn, or is warned of that should not be.
+pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: Warnings) -> Outcome {
+    let mut rng = Rng::new(seed);
+    let disk = Disk::new(rng.next());
+    if let Some(site) = omitted {
+        disk.omit(site);
+    }
+    let mut world = World {
+        disk,
+        path: PathBuf::from("/disk/data"),
+        next: 0,
+        now_ms: Arc::new(AtomicI64::new(START_MS)),
+        fsync,
+        wal_bytes: [2 << 10, 16 << 10, 1 << 20][rng.below(3) as usize],
+        retention_ms: [None, Some(3 * DAY_MS), Some(8 * HOUR_MS)][rng.below(3) as usize],
+        rng,
+        model: Model::default(),
+        storage: None,
+        snapshots: Vec::new(),
+        snapshots_begun: 0,
+        warnings,
+        after: After::Nothing,
+        verbose: super::variable("LARUM_POWER_CUT_SEED").is_some(),
+    };
+    let lives = 2 + world.rng.below(8) as u32;
+    for _ in 0..lives {
+        world.live();
+    }
+    world.end_well();
+    Outcome { ops: world.disk.ops(), trace: world.disk.trace(), sites: world.disk.sites(), ends: lives }
+}
+
+fn labels(series: u8) -> Labels {
+    let (job, series) = (if series < 3 { "a" } else { "b" }, series.to_string());
+    Labels::from_pairs([("__name__", "m"), ("job", job), ("instance", "i"), ("series", &series)]).unwrap()
+}
+
+impl World {
+    fn now(&self) -> i64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    fn options(&self) -> Options {
+        let now_ms = self.now_ms.clone();
+        Options {
+            clock: Arc::new(move || Timestamp::from_millis(now_ms.load(Ordering::Relaxed))),
+            random: Arc::new(|| Ok(0x1a12_34f5_6789_abcd)),
+            maintenance: Maintenance::Stepped,
+            wal_fsync: self.fsync,
+            wal_bytes: self.wal_bytes,
+            retention: self.retention_ms.map(|ms| Duration::from_millis(ms as u64)),
+            ..Options::default()
+        }
+    }
+
+    /// Tells what happens, if somebody looks at one seed.
+    fn tell(&self, what: fmt::Arguments<'_>) {
+        if self.verbose {
+            println!("{:6} {:13} {what}", self.disk.ops(), self.now());
+        }
+    }
+
+    fn storage(&self) -> &Storage {
+        self.storage.as_ref().expect("opened")
+    }
+
+    /// A process from its start to its end, and the power cut after it, if it is.
+    fn live(&mut self) {
+        let reach = [4, 30, 150, 600][self.rng.below(4) as usize];
+        self.disk.end_after(Some(1 + self.rng.below(reach)));
+        if self.open().is_ok() {
+            let mut steps = 0;
+            while steps < 120 && self.step().is_ok() {
+                steps += 1;
+            }
+        }
+        self.disk.end();
+        self.storage = None;
+        self.tell(format_args!("ends, {:?}", self.warnings.take()));
+        if self.rng.one_in(4) {
+            self.disk.restart();
+            self.after = self.after.max(After::End);
+        } else {
+            self.disk.cut_power();
+            self.after = After::PowerCut;
+        }
+        self.tell(format_args!("{:?}", self.after));
+    }
+
+    /// The last process: nothing ends it, and all is in order.
+    fn end_well(&mut self) {
+        self.all_is_well(|world| world.open());
+        self.all_is_well(|world| world.maintain());
+        self.all_is_well(|world| world.compact());
+        self.all_is_well(|world| world.append_now());
+        self.all_is_well(|world| world.flush());
+        self.disk.end();
+        self.storage = None;
+        self.disk.cut_power();
+        self.warnings.take();
+        self.after = After::PowerCut;
+        self.all_is_well(|world| world.open());
+        self.all_is_well(|world| world.reopen());
+        let names = self.disk.list(Path::new("/disk/data/partitions")).expect("the folder is there");
+        let files = names.iter().filter(|name| name.ends_with(".part")).count();
+        assert_eq!(files as u64, self.storage().stats().partitions, "{names:?}");
+        let segments = self.disk.list(Path::new("/disk/data/wal")).expect("the folder is there");
+        assert_eq!(segments, Vec::<String>::new());
+        self.storage = None;
+        for (path, model) in std::mem::take(&mut self.snapshots) {
+            (self.path, self.model) = (path, model);
+            self.disk.restart();
+            self.all_is_well(|world| world.open());
+            // What was a snapshot is a database like any other.
+            self.all_is_well(|world| world.append_now());
+            self.disk.end();
+            self.storage = None;
+            self.disk.cut_power();
+            self.warnings.take();
+            self.after = After::PowerCut;
+            self.all_is_well(|world| world.open());
+            self.storage = None;
+        }
+    }
+
+    fn all_is_well(&mut self, work: impl FnOnce(&mut World) -> Result<(), Ended>) {
+        assert!(work(self).is_ok(), "nothing ends this process");
+    }
+
+    fn open(&mut self) -> Result<(), Ended> {
+        let disk: Arc<dyn Fs> = Arc::new(self.disk.clone());
+        let opened = Storage::open_on(disk, &self.path, self.options());
+        if self.disk.has_ended() {
+            return Err(Ended);
+        }
+        self.storage = Some(opened.unwrap_or_else(|e| panic!("open fails after {:?}: {e}", self.after)));
+        self.check();
+        Ok(())
+    }
+
+    /// Compares all that is read with the model.
+    fn check(&mut self) {
+        let after = std::mem::replace(&mut self.after, After::Nothing);
+        let mut model = std::mem::take(&mut self.model);
+        self.compare(self.storage(), &mut model, after);
+        self.model = model;
+        let fine = |warning: &String| {
+            let expected = match self.fsync {
+                WalFsync::Always => &EXPECTED[..2],
+                _ => &EXPECTED,
+            };
+            expected.iter().any(|expected| warning.starts_with(expected))
+        };
+        let warnings: Vec<String> = self.warnings.take().into_iter().filter(|w| !fine(w)).collect();
+        assert_eq!(warnings, Vec::<String>::new(), "after {after:?}");
+        assert_eq!(self.disk.violations(), Vec::<String>::new());
+    }
+
+    fn compare(&self, storage: &Storage, model: &mut Model, after: After) {
+        let border_ms = self.retention_ms.map_or(i64::MIN, |ms| self.now() - ms);
+        let found = read(storage);
+        model.check(&found, border_ms, !storage.stats().retention_paused, after);
+    }
+
+    /// Does one thing.
+    fn step(&mut self) -> Result<(), Ended> {
+        let what = self.rng.below(40);
+        self.tell(format_args!("step {what}"));
+        match what {
+            0..12 => self.append_now(),
+            12..20 => self.append_late(),
+            20..22 => self.append_burst(),
+            22..25 => self.flush(),
+            25..29 => self.maintain(),
+            29 => self.compact(),
+            30..33 => self.delete(),
+            33 if self.retention_ms.is_some() => self.expire(),
+            33..37 => {
+                let most = if self.rng.one_in(3) { 9 * HOUR_MS } else { 40 * MINUTE_MS };
+                let by = self.rng.between(1, most);
+                self.now_ms.fetch_add(by, Ordering::Relaxed);
+                Ok(())
+            }
+            37 => self.snapshot(),
+            38 => self.reopen(),
+            _ => {
+                self.check();
+                Ok(())
+            }
+        }
+    }
+
+    fn sample(&mut self, series: u8, t_ms: i64) -> (Key, Stored) {
+        self.next += 1;
+        ((series, t_ms), Stored::new(self.next * 7 + self.rng.below(5), t_ms))
+    }
+
+    fn append_now(&mut self) -> Result<(), Ended> {
+        let now = self.now();
+        let samples = (0..SERIES).map(|series| self.sample(series, now)).collect();
+        self.append(samples)
+    }
+
+    /// Late samples, overwritten ones, and the first of a series.
+    fn append_late(&mut self) -> Result<(), Ended> {
+        let keys: Vec<Key> = self.model.keys().collect();
+        let reach = self.retention_ms.unwrap_or(4 * DAY_MS) / 5 * 4;
+        let oldest = self.now() - reach;
+        let count = 1 + self.rng.below(12);
+        let mut samples = Vec::new();
+        for _ in 0..count {
+            let known = keys.get(self.rng.below(keys.len().max(1) as u64) as usize);
+            let key = match known.filter(|key| key.1 >= oldest) {
+                Some(&key) if self.rng.one_in(2) => key,
+                _ => {
+                    let back = if self.rng.one_in(4) { reach } else { 3 * HOUR_MS };
+                    (self.rng.below(SERIES.into()) as u8, self.now() - self.rng.between(0, back))
+                }
+            };
+            samples.push(self.sample(key.0, key.1));
+        }
+        self.append(samples)
+    }
+
+    /// Many samples of one series, so that the WAL fills.
+    fn append_burst(&mut self) -> Result<(), Ended> {
+        let series = self.rng.below(SERIES.into()) as u8;
+        let (count, step) = (self.rng.between(50, 300), self.rng.between(1, 20_000));
+        let now = self.now();
+        let samples = (0..count).map(|i| self.sample(series, now - (count - i) * step)).collect();
+        self.append(samples)
+    }
+
+    fn append(&mut self, samples: Vec<(Key, Stored)>) -> Result<(), Ended> {
+        self.tell(format_args!("appends {samples:?}"));
+        let mut batch = Batch::new();
+        for ((series, t_ms), stored) in &samples {
+            batch.push_series(&labels(*series));
+            match &stored.value {
+                Value::Float(v) => batch.sample(*t_ms, *v),
+                Value::Histogram(histogram) => batch.histogram(*t_ms, histogram.clone()),
+            }
+            if stored.start_ms != 0 {
+                batch.start_timestamp(stored.start_ms);
+            }
+        }
+        let appended = self.storage().append(&batch);
+        if self.disk.has_ended() {
+            samples.iter().for_each(|(key, stored)| self.model.append_unsure(*key, stored));
+            return Err(Ended);
+        }
+        match appended {
+            Ok(appended) => {
+                assert_eq!((appended.accepted, appended.refused), (samples.len(), Vec::new()));
+                let durable = self.fsync == WalFsync::Always;
+                samples.iter().for_each(|(key, stored)| self.model.append(*key, stored, durable));
+                Ok(())
+            }
+            Err(error) if matches!(error.cause, UnavailableCause::Backlog(_)) => self.compact(),
+            Err(error) => panic!("append fails: {error}"),
+        }
+    }
+
+    /// What a step came to: an error is none of the disk's.
+    fn alive<T>(&self, what: &str, outcome: io::Result<T>) -> Result<T, Ended> {
+        if self.disk.has_ended() {
+            return Err(Ended);
+        }
+        Ok(outcome.unwrap_or_else(|e| panic!("{what} fails: {e}")))
+    }
+
+    fn flush(&mut self) -> Result<(), Ended> {
+        self.alive("flush", self.storage().flush())?;
+        self.model.settle();
+        Ok(())
+    }
+
+    fn maintain(&mut self) -> Result<(), Ended> {
+        self.alive("maintain", self.storage().maintain())?;
+        self.model.settle();
+        Ok(())
+    }
+
+    fn compact(&mut self) -> Result<(), Ended> {
+        self.alive("compact", self.storage().compact())
+    }
+
+    fn delete(&mut self) -> Result<(), Ended> {
+        let series = self.rng.below(SERIES.into()) as u8;
+        let back = if self.rng.one_in(4) { 3 * DAY_MS } else { 3 * HOUR_MS };
+        let from = self.now() - self.rng.between(0, back);
+        let range = TimeRange::new(from, from + self.rng.between(0, 2 * HOUR_MS));
+        self.tell(format_args!("deletes {series} {range:?}"));
+        let deleted = |key: Key| key.0 == series && range.contains(key.1);
+        let sets = [vec![Matcher::equal("series", series.to_string())]];
+        let outcome = self.storage().delete(&sets, range);
+        if self.disk.has_ended() {
+            self.model.delete_unsure(deleted);
+        }
+        self.alive("delete", outcome)?;
+        self.model.delete(deleted);
+        Ok(())
+    }
+
+    /// Time passes and nobody writes, so that one window expires after the other.
+    fn expire(&mut self) -> Result<(), Ended> {
+        self.flush()?;
+        for _ in 0..1 + self.rng.below(4) {
+            self.now_ms.fetch_add(2 * HOUR_MS, Ordering::Relaxed);
+            self.maintain()?;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<(), Ended> {
+        if self.snapshots.len() == 3 {
+            return Ok(());
+        }
+        self.snapshots_begun += 1;
+        let path = PathBuf::from(format!("/disk/copies/{}", self.snapshots_begun));
+        self.alive("snapshot", self.storage().snapshot(&path))?;
+        self.model.settle();
+        self.snapshots.push((path, self.model.clone()));
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), Ended> {
+        let closed = self.storage().close();
+        self.alive("close", closed)?;
+        self.model.settle();
+        self.storage = None;
+        self.open()?;
+        assert!(self.storage().stats().clean_start);
+        Ok(())
+    }
+}
+
+/// All samples that are read.
+fn read(storage: &Storage) -> Found {
+    let view = storage.view();
+    let set = view.selection(&[], TimeRange::ALL);
+    let mut columns = Columns::default();
+    let mut found = Found::new();
+    for i in 0..set.len() {
+        let series: u8 = set.labels(i).get("series").and_then(|s| s.parse().ok()).expect("a label of ours");
+        assert_eq!(set.labels(i), labels(series));
+        let samples = set.load(i, &mut columns).expect("no read fails");
+        assert!(samples.timestamps.is_sorted_by(|a, b| a < b));
+        for at in 0..samples.len() {
+            let start_ms = samples.start_timestamp(at).unwrap_or(0);
+            found.insert((series, samples.timestamps[at]), Stored { value: samples.value(at), start_ms });
+        }
+    }
+    assert_eq!(set.warnings(), Vec::<String>::new());
+    found
+}
