@@ -190,7 +190,10 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
 
 /// Whether a file is one of ours that was never finished; others may end alike.
 fn is_temporary(name: &str) -> bool {
-    name.strip_suffix(TEMPORARY).is_some_and(|name| name == MANIFEST || FileName::parse(name).is_some())
+    let Some(name) = name.strip_suffix(TEMPORARY) else { return false };
+    // A merge of many series has numbered files beside the partition that it writes.
+    let numbered = name.rsplit_once('.').filter(|(_, number)| number.parse::<u32>().is_ok());
+    name == MANIFEST || FileName::parse(numbered.map_or(name, |(name, _)| name)).is_some()
 }
 
 /// The files among the partitions, by what they are.
@@ -418,13 +421,14 @@ mod tests {
         let random = Options::default().random;
         drop(open(&RealFs, &folder, &random).unwrap());
         let left = folder.partitions().join("0000000009.part.tmp");
+        let beside = folder.partitions().join("0000000009.part.3.tmp");
         let unknown = folder.partitions().join("notes.txt");
         let theirs = dir.path().join("letter.tmp");
-        for path in [&left, &unknown, &theirs] {
+        for path in [&left, &beside, &unknown, &theirs] {
             RealFs.create(path).unwrap();
         }
         drop(open(&RealFs, &folder, &random).unwrap());
-        assert!(!RealFs.exists(&left).unwrap());
+        assert!(!RealFs.exists(&left).unwrap() && !RealFs.exists(&beside).unwrap());
         assert!(RealFs.exists(&unknown).unwrap() && RealFs.exists(&theirs).unwrap());
     }
 }

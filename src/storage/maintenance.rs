@@ -214,7 +214,7 @@ impl Inner {
             (inputs, catalog.manifest().seed, catalog.take_numbers(numbers))
         };
         let job = merger::Job {
-            fs: &*self.fs,
+            fs: &self.fs,
             folder: &self.folder,
             seed,
             inputs: &inputs,
@@ -401,7 +401,7 @@ mod tests {
         let seed = inner.catalog().manifest().seed;
         let first_number = inner.catalog().take_numbers(outputs.into());
         let job = merger::Job {
-            fs: &*inner.fs,
+            fs: &inner.fs,
             folder: &inner.folder,
             seed,
             inputs: &inputs,

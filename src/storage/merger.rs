@@ -20,6 +20,7 @@ use larum_storage_format::{IdentitySeed, Labels, Samples, SeriesId};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A series is decoded in slices of at most about so many samples.
 const SLICE_SAMPLES: usize = 16 << 10;
@@ -30,7 +31,7 @@ const SLICES_MAX: usize = 1 << 12;
 /// What is merged, and what comes of it.
 pub(crate) struct Job<'a> {
     /// Where the files are written.
-    pub fs: &'a dyn Fs,
+    pub fs: &'a Arc<dyn Fs>,
     /// The data folder.
     pub folder: &'a Folder,
     /// The identity seed.
@@ -94,7 +95,8 @@ impl Job<'_> {
     ) -> io::Result<Option<Sealed<'_>>> {
         let layers: Vec<Layer> = self.inputs.iter().map(Live::layer).collect();
         let options = self.options(number, window_ms.clone());
-        let mut writer = FileWriter::create(self.fs, &self.folder.partition(number), options)?;
+        let path = self.folder.partition(number);
+        let mut writer = FileWriter::create_bounded(self.fs, &path, options, self.memory_bytes)?;
         let mut cursors: Vec<Cursor> = Vec::new();
         for (input, Live { meta, partition, .. }) in self.inputs.iter().enumerate() {
             match partition.verify_index() {

@@ -155,16 +155,16 @@ fn timestamps() {
     let write = || {
         let mut writer = TimestampWriter::new(IdentitySeed(1));
         columns.iter().for_each(|column| {
-            writer.add(column);
+            writer.add(column).expect("in memory");
         });
-        writer.finish()
+        writer.finish().expect("in memory")
     };
     let samples = columns.len() * 480;
     let encode = best(|| {
         std::hint::black_box(write());
     });
     let sections = write();
-    let reader = TimestampReader::new(&sections.columns, &sections.directory, &sections.slices);
+    let reader = TimestampReader::new(&sections.columns[..], &sections.directory[..], &sections.slices[..]);
     let reader = reader.expect("own sections");
     let mut out = Vec::with_capacity(480);
     let decode = best(|| {

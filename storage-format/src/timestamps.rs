@@ -8,8 +8,10 @@
 use crate::cursor::{Cursor, DecodeError};
 use crate::ints::{Packing, decode_ints, encode_ints};
 use crate::partition::extents::SectionBytes;
+use crate::partition::tape::{Spool, Tape, Wound};
 use crate::series_id::IdentitySeed;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use xxhash_rust::xxh3::{Xxh3, Xxh3Builder};
 
@@ -46,14 +48,14 @@ pub struct TimestampSlice {
 }
 
 /// The three sections, ready to be written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TimestampSections {
     /// TSCOL: the integer streams of the columns.
-    pub columns: Vec<u8>,
+    pub columns: Wound,
     /// TSDIR: where each column lies in TSCOL, and its length.
-    pub directory: Vec<u8>,
+    pub directory: Wound,
     /// TSREF: the slices.
-    pub slices: Vec<u8>,
+    pub slices: Wound,
 }
 
 /// Collects the runs of timestamps of a partition's chunks and finds out which are slices of which.
@@ -67,61 +69,77 @@ pub struct TimestampWriter {
     /// The numbers of runs that have a column. A run is known by a seeded hash of 128 bits, as a
     /// series is by its identity.
     settled: HashMap<u128, u32>,
+    /// The number of the first waiting slice; those before it are written.
+    first_waiting: u32,
     slices: Vec<TimestampSlice>,
-    out: TimestampSections,
+    columns: Tape,
+    directory: Tape,
+    written_slices: Tape,
 }
 
 impl TimestampWriter {
     /// A writer for a partition whose identities have this seed.
     pub fn new(seed: IdentitySeed) -> TimestampWriter {
+        TimestampWriter::on_spool(seed, &Spool::default())
+    }
+
+    pub(crate) fn on_spool(seed: IdentitySeed, spool: &Spool) -> TimestampWriter {
         TimestampWriter {
             seed,
             waiting: HashMap::default(),
             waiting_len: 0,
             settled: HashMap::new(),
+            first_waiting: 0,
             slices: Vec::new(),
-            out: TimestampSections::default(),
+            columns: spool.tape(),
+            directory: spool.tape(),
+            written_slices: spool.tape(),
         }
     }
 
     /// The number of the slice that holds exactly `timestamps`.
     ///
+    /// # Errors
+    /// Those of a temporary file.
+    ///
     /// # Panics
     /// If there are none or more than [`MAX_CHUNK_SAMPLES`].
-    pub fn add(&mut self, timestamps: &[i64]) -> u32 {
+    pub fn add(&mut self, timestamps: &[i64]) -> io::Result<u32> {
         assert!((1..=MAX_CHUNK_SAMPLES).contains(&timestamps.len()), "{} timestamps", timestamps.len());
         if let Some(&number) = self.waiting.get(timestamps) {
-            return number;
+            return Ok(number);
         }
         if !self.settled.is_empty()
             && let Some(&number) = self.settled.get(&self.hash(timestamps))
         {
-            return number;
+            return Ok(number);
         }
         if self.waiting_len + timestamps.len() > WAITING_MAX || self.waiting.len() >= WAITING_RUNS_MAX {
-            self.settle();
+            self.settle()?;
         }
-        let number = self.slices.len() as u32;
+        let number = self.first_waiting + self.slices.len() as u32;
         self.slices.push(TimestampSlice { column: u32::MAX, start: 0, len: timestamps.len() as u16 });
         self.waiting.insert(timestamps.into(), number);
         self.waiting_len += timestamps.len();
-        number
+        Ok(number)
     }
 
     /// The sections.
-    pub fn finish(mut self) -> TimestampSections {
-        self.settle();
-        for slice in &self.slices {
-            self.out.slices.extend_from_slice(&slice.column.to_le_bytes());
-            self.out.slices.extend_from_slice(&slice.start.to_le_bytes());
-            self.out.slices.extend_from_slice(&slice.len.to_le_bytes());
-        }
-        self.out
+    ///
+    /// # Errors
+    /// Those of a temporary file.
+    pub fn finish(mut self) -> io::Result<TimestampSections> {
+        self.settle()?;
+        Ok(TimestampSections {
+            columns: self.columns.finish()?,
+            directory: self.directory.finish()?,
+            slices: self.written_slices.finish()?,
+        })
     }
 
     /// Gives all waiting runs a column: the longest first, and a shorter one that lies within a
     /// column gets no column of its own.
-    fn settle(&mut self) {
+    fn settle(&mut self) -> io::Result<()> {
         let mut runs: Vec<(Arc<[i64]>, u32)> = self.waiting.drain().collect();
         self.waiting_len = 0;
         runs.sort_by_key(|(run, number)| (std::cmp::Reverse(run.len()), *number));
@@ -146,14 +164,21 @@ impl TimestampWriter {
                             candidates.push((kept.len(), at));
                         }
                     }
-                    let column = self.write_column(&run);
+                    let column = self.write_column(&run)?;
                     kept.push((run, column));
                     (column, 0)
                 }
             };
-            let slice = &mut self.slices[number as usize];
+            let slice = &mut self.slices[(number - self.first_waiting) as usize];
             (slice.column, slice.start) = (column, start as u16);
         }
+        self.first_waiting += self.slices.len() as u32;
+        for slice in self.slices.drain(..) {
+            self.written_slices.append(&slice.column.to_le_bytes())?;
+            self.written_slices.append(&slice.start.to_le_bytes())?;
+            self.written_slices.append(&slice.len.to_le_bytes())?;
+        }
+        Ok(())
     }
 
     fn hash(&self, timestamps: &[i64]) -> u128 {
@@ -168,13 +193,14 @@ impl TimestampWriter {
         hash.digest128()
     }
 
-    fn write_column(&mut self, timestamps: &[i64]) -> u32 {
-        let column = self.out.directory.len() / ENTRY_BYTES;
+    fn write_column(&mut self, timestamps: &[i64]) -> io::Result<u32> {
+        let column = self.directory.len() / ENTRY_BYTES as u64;
         // Like the file, the section stays far below 4 GiB; the partition writer checks its length.
-        self.out.directory.extend_from_slice(&(self.out.columns.len() as u32).to_le_bytes());
-        self.out.directory.extend_from_slice(&(timestamps.len() as u32).to_le_bytes());
-        encode_ints(timestamps, Packing::KEPT, &mut self.out.columns);
-        column as u32
+        self.directory.append_words(&[self.columns.len() as u32, timestamps.len() as u32])?;
+        let mut stream = Vec::new();
+        encode_ints(timestamps, Packing::KEPT, &mut stream);
+        self.columns.append(&stream)?;
+        Ok(column as u32)
     }
 }
 
@@ -283,7 +309,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn read_back(sections: &TimestampSections, numbers: &[u32]) -> Vec<Vec<i64>> {
-        let reader = TimestampReader::new(&sections.columns, &sections.directory, &sections.slices).unwrap();
+        let reader =
+            TimestampReader::new(&sections.columns[..], &sections.directory[..], &sections.slices[..])
+                .unwrap();
         numbers
             .iter()
             .map(|&number| {
@@ -301,9 +329,9 @@ mod tests {
         let other: Vec<i64> = (0..480).map(|i| 15_000 * i + 3).collect();
         let runs = [&target[..100], &target, &target[17..], &other, &target[200..201], &target];
         let mut writer = TimestampWriter::new(IdentitySeed(1));
-        let numbers = runs.map(|run| writer.add(run));
+        let numbers = runs.map(|run| writer.add(run).unwrap());
         assert_eq!(numbers[1], numbers[5]);
-        let sections = writer.finish();
+        let sections = writer.finish().unwrap();
         assert_eq!(sections.directory.len(), 2 * ENTRY_BYTES);
         assert_eq!(sections.slices.len(), 5 * ENTRY_BYTES);
         assert_eq!(read_back(&sections, &numbers), runs.map(|run| run.to_vec()));
@@ -314,19 +342,19 @@ mod tests {
         let mut writer = TimestampWriter::new(IdentitySeed(1));
         let runs: Vec<Vec<i64>> =
             (0..200).map(|s| (0..4096).map(|i| i * 1000 + s * i % 7).collect()).collect();
-        let numbers: Vec<u32> = runs.iter().map(|run| writer.add(run)).collect();
+        let numbers: Vec<u32> = runs.iter().map(|run| writer.add(run).unwrap()).collect();
         assert!(writer.waiting_len <= WAITING_MAX);
-        let again: Vec<u32> = runs.iter().map(|run| writer.add(run)).collect();
+        let again: Vec<u32> = runs.iter().map(|run| writer.add(run).unwrap()).collect();
         assert_eq!(again, numbers, "each metric brings the runs of all targets again");
-        assert_eq!(read_back(&writer.finish(), &numbers), runs);
+        assert_eq!(read_back(&writer.finish().unwrap(), &numbers), runs);
     }
 
     #[test]
     fn a_column_that_does_not_ascend_is_refused() {
         let mut writer = TimestampWriter::new(IdentitySeed(1));
-        writer.add(&[1, 2, 2]);
-        let s = writer.finish();
-        let reader = TimestampReader::new(&s.columns, &s.directory, &s.slices).unwrap();
+        writer.add(&[1, 2, 2]).unwrap();
+        let s = writer.finish().unwrap();
+        let reader = TimestampReader::new(&s.columns[..], &s.directory[..], &s.slices[..]).unwrap();
         let error = reader.decode_column(0, &mut Vec::new()).unwrap_err();
         assert_eq!(error.to_string(), "timestamp column at offset 0: corrupt: not strictly ascending");
         assert!(reader.decode_column(1, &mut Vec::new()).is_err());

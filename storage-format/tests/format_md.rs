@@ -150,13 +150,13 @@ const COLUMN: [i64; 4] = [60_000, 75_000, 90_000, 105_000];
 /// TSCOL, padded to eight bytes, TSDIR, TSREF.
 fn timestamps() -> Vec<u8> {
     let mut writer = TimestampWriter::new(IdentitySeed(1));
-    writer.add(&COLUMN);
-    writer.add(&COLUMN[1..3]);
-    let sections = writer.finish();
-    let mut out = sections.columns;
+    writer.add(&COLUMN).unwrap();
+    writer.add(&COLUMN[1..3]).unwrap();
+    let sections = writer.finish().unwrap();
+    let mut out = sections.columns.to_vec();
     out.resize(out.len().next_multiple_of(8), 0);
-    out.extend(sections.directory);
-    out.extend(sections.slices);
+    out.extend_from_slice(&sections.directory);
+    out.extend_from_slice(&sections.slices);
     out
 }
 

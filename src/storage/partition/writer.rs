@@ -4,11 +4,15 @@
 //! reached the device all at once would hold up the syncs of the WAL, which share its journal.
 
 use crate::storage::fs::{Fs, WriteFile, at_path, temporary_name};
-use larum_storage_format::partition::{PartitionHeader, PartitionWriter, WriteError, WriterOptions};
+use larum_storage_format::partition::{
+    PartitionHeader, PartitionWriter, Spill, SpillFile, WriteError, WriterOptions,
+};
 use larum_storage_format::{Labels, Samples, SeriesId};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes gathered before they are given to the system.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -47,8 +51,28 @@ impl Write for Sink {
 }
 
 impl<'a> FileWriter<'a> {
-    /// Starts the file that will be called `path`.
+    /// Starts the file that will be called `path`. Its index grows in memory.
     pub fn create(fs: &'a dyn Fs, path: &Path, options: WriterOptions) -> io::Result<FileWriter<'a>> {
+        FileWriter::start(fs, path, |sink| PartitionWriter::new(sink, options))
+    }
+
+    /// As [`FileWriter::create`], but beyond about so much memory the index grows in temporary files.
+    pub fn create_bounded(
+        fs: &'a Arc<dyn Fs>,
+        path: &Path,
+        options: WriterOptions,
+        memory_bytes: usize,
+    ) -> io::Result<FileWriter<'a>> {
+        let spill = Beside { fs: fs.clone(), path: path.to_owned(), next: AtomicU32::new(0) };
+        let start = |sink| PartitionWriter::with_spill(sink, options, Arc::new(spill), memory_bytes);
+        FileWriter::start(&**fs, path, start)
+    }
+
+    fn start(
+        fs: &'a dyn Fs,
+        path: &Path,
+        start: impl FnOnce(BufWriter<Sink>) -> Result<PartitionWriter<BufWriter<Sink>>, WriteError>,
+    ) -> io::Result<FileWriter<'a>> {
         let temporary = temporary_name(path);
         if fs.exists(&temporary)? {
             fs.remove(&temporary)?;
@@ -57,7 +81,7 @@ impl<'a> FileWriter<'a> {
             FileWriter { fs, path: path.to_owned(), temporary: Some(temporary.clone()), writer: None };
         let file = fs.create(&temporary)?;
         let sink = BufWriter::with_capacity(BUFFER_BYTES, Sink { file, unsynced_bytes: 0 });
-        started.writer = Some(PartitionWriter::new(sink, options).map_err(|e| started.error(e))?);
+        started.writer = Some(start(sink).map_err(|e| started.error(e))?);
         Ok(started)
     }
 
@@ -121,6 +145,51 @@ impl<'a> FileWriter<'a> {
             }
             e => io::Error::other(format!("{}: {e}", self.path.display())),
         }
+    }
+}
+
+/// Temporary files beside a partition under way.
+#[derive(Debug)]
+struct Beside {
+    fs: Arc<dyn Fs>,
+    path: PathBuf,
+    next: AtomicU32,
+}
+
+impl Spill for Beside {
+    fn create(&self) -> io::Result<Box<dyn SpillFile>> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = temporary_name(&self.path.with_added_extension(number.to_string()));
+        if self.fs.exists(&path)? {
+            self.fs.remove(&path)?;
+        }
+        let file = self.fs.create(&path)?;
+        Ok(Box::new(Spilled { fs: self.fs.clone(), path, file }))
+    }
+}
+
+/// What was put aside. Dropped, it removes its file; what was mapped stays readable.
+#[derive(Debug)]
+struct Spilled {
+    fs: Arc<dyn Fs>,
+    path: PathBuf,
+    file: Box<dyn WriteFile>,
+}
+
+impl SpillFile for Spilled {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.append(bytes).map_err(at_path(&self.path))
+    }
+
+    fn read(self: Box<Self>) -> io::Result<Box<dyn AsRef<[u8]> + Send + Sync>> {
+        // Nobody writes to it any more; that it is not synced matters to no one.
+        Ok(Box::new(self.fs.map(&self.path)?))
+    }
+}
+
+impl Drop for Spilled {
+    fn drop(&mut self) {
+        let _ = self.fs.remove(&self.path);
     }
 }
 

@@ -15,8 +15,10 @@
 //! DATA ends.
 
 use super::extents::SectionBytes;
+use super::tape::Tape;
 use crate::bits::{bit_len, get, pack, packed_len};
 use crate::cursor::DecodeError;
+use std::io;
 use std::ops::Range;
 
 /// Chunks in a block.
@@ -35,28 +37,33 @@ pub(crate) struct Entry {
     pub slice: u32,
 }
 
-/// Lays out the section; `None` if it would exceed 4 GiB.
-pub(crate) fn encode(chunks: &[Entry]) -> Option<Vec<u8>> {
-    let blocks = chunks.chunks(BLOCK_CHUNKS);
-    let columns_at = blocks.len() * ENTRY_BYTES;
-    let (mut section, mut columns) = (Vec::with_capacity(columns_at), Vec::new());
-    for block in blocks {
-        let first = block[0];
+/// Lays out the section on the given tapes, one after the other; `false` if it would exceed 4 GiB.
+pub(crate) fn encode(
+    chunks: impl ExactSizeIterator<Item = Entry>,
+    section: &mut Tape,
+    rest: &mut Tape,
+) -> io::Result<bool> {
+    let columns_at = chunks.len().div_ceil(BLOCK_CHUNKS) * ENTRY_BYTES;
+    let mut chunks = chunks.peekable();
+    let (mut block, mut columns, mut widths) = (Vec::new(), Vec::new(), [0; 4]);
+    while chunks.peek().is_some() {
+        block.clear();
+        block.extend(chunks.by_ref().take(BLOCK_CHUNKS));
+        let first: Entry = block[0];
         let lowest = block.iter().map(|chunk| chunk.slice).min().unwrap_or(0);
-        let place = u32::try_from(columns_at + columns.len()).ok()?;
-        for word in [first.ordinal, first.offset, lowest, place] {
-            section.extend_from_slice(&word.to_le_bytes());
-        }
-        let lags = (0..).zip(block).map(|(i, chunk)| u64::from(i - (chunk.ordinal - first.ordinal)));
-        section.push(pack_narrowly(lags, &mut columns));
+        let Ok(place) = u32::try_from(columns_at as u64 + rest.len()) else { return Ok(false) };
+        section.append_words(&[first.ordinal, first.offset, lowest, place])?;
+        columns.clear();
+        let lags = (0..).zip(&block).map(|(i, chunk)| u64::from(i - (chunk.ordinal - first.ordinal)));
+        widths[0] = pack_narrowly(lags, &mut columns);
         let offsets = block.iter().map(|chunk| u64::from(chunk.offset - first.offset));
-        section.push(pack_narrowly(offsets, &mut columns));
+        widths[1] = pack_narrowly(offsets, &mut columns);
         let slices = block.iter().map(|chunk| u64::from(chunk.slice - lowest));
-        section.push(pack_narrowly(slices, &mut columns));
-        section.push(0);
+        widths[2] = pack_narrowly(slices, &mut columns);
+        section.append(&widths)?;
+        rest.append(&columns)?;
     }
-    section.extend_from_slice(&columns);
-    Some(section)
+    Ok(true)
 }
 
 /// Packs numbers below 2^32 with the least width, and gives it.
@@ -199,8 +206,16 @@ impl Block<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tape::Spool;
     use super::*;
     use proptest::prelude::*;
+
+    fn encode(chunks: &[Entry]) -> Vec<u8> {
+        let spool = Spool::default();
+        let (mut section, mut rest) = (spool.tape(), spool.tape());
+        assert!(super::encode(chunks.iter().copied(), &mut section, &mut rest).unwrap());
+        [&section.finish().unwrap()[..], &rest.finish().unwrap()].concat()
+    }
 
     fn check(chunks: &[Entry], section: &[u8]) {
         let directory = Directory::new(section.into(), chunks.len() as u32, 8, 8 * u64::from(u32::MAX));
@@ -223,7 +238,7 @@ mod tests {
     fn one_chunk_a_series_takes_no_bits_for_ordinals() {
         let chunks: Vec<Entry> =
             (0..6400).map(|i| Entry { ordinal: i, offset: 110 * i, slice: i % 100 }).collect();
-        let section = encode(&chunks).unwrap();
+        let section = encode(&chunks);
         assert!(section.len() <= 100 * (ENTRY_BYTES + 64 * (13 + 7) / 8), "{} bytes", section.len());
         check(&chunks, &section);
     }
@@ -243,7 +258,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_directory_comes_back(chunks in directories()) {
-            check(&chunks, &encode(&chunks).unwrap());
+            check(&chunks, &encode(&chunks));
         }
 
         #[test]

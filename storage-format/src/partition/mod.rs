@@ -22,6 +22,7 @@ pub mod postings;
 mod reader;
 pub mod series;
 pub mod symbols;
+pub(crate) mod tape;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -30,4 +31,5 @@ pub use header::{Origin, PartitionHeader};
 pub use postings::LabelValues;
 pub use reader::{Chunk, Partition};
 pub use series::LabelReader;
+pub use tape::{Spill, SpillFile, Wound};
 pub use writer::{Finished, PartitionWriter, WriteError, WriterOptions};

@@ -12,49 +12,133 @@
 
 use super::extents::SectionBytes;
 use super::symbols::Symbols;
+use super::tape::{Spool, Wound, triples};
 use crate::cursor::{Cursor, DecodeError};
 use crate::ints::{Packing, decode_ints, encode_ints};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::io;
 
 const ENTRY_BYTES: usize = 12;
 const COUNT_BYTES: usize = 4;
 
-/// Lays out the section from what each pair of (final) symbols has as ordinals, ascending.
-/// `None` if it would exceed 4 GiB.
-pub(crate) fn encode(lists: &BTreeMap<(u32, u32), Vec<u32>>) -> Option<Vec<u8>> {
-    let mut names: Vec<(u32, u32)> = Vec::new();
-    for (name, _) in lists.keys() {
-        match names.last_mut() {
-            Some((last, values)) if last == name => *values += 1,
-            _ => names.push((*name, 1)),
+/// A series has a pair of (final) symbols.
+type Entry = [u32; 3];
+
+/// Sorts which series has which pair, in runs where that does not fit memory.
+#[derive(Debug)]
+pub(crate) struct PostingsWriter {
+    spool: Spool,
+    /// So many entries may a run have.
+    run_entries: usize,
+    entries: Vec<Entry>,
+    runs: Vec<Wound>,
+}
+
+impl PostingsWriter {
+    pub(crate) fn new(spool: &Spool, run_bytes: usize) -> PostingsWriter {
+        let run_entries = (run_bytes / size_of::<Entry>()).max(64);
+        PostingsWriter { spool: spool.clone(), run_entries, entries: Vec::new(), runs: Vec::new() }
+    }
+
+    /// Says that the series at `ordinal` has the pair.
+    pub(crate) fn add(&mut self, (name, value): (u32, u32), ordinal: u32) -> io::Result<()> {
+        if self.entries.len() == self.run_entries {
+            self.sort_run()?;
         }
+        // Not doubled beyond what it may take.
+        if self.entries.len() == self.entries.capacity() {
+            let more = self.entries.len().max(1024).min(self.run_entries - self.entries.len());
+            self.entries.reserve_exact(more);
+        }
+        self.entries.push([name, value, ordinal]);
+        Ok(())
+    }
+
+    fn sort_run(&mut self) -> io::Result<()> {
+        self.entries.sort_unstable();
+        let mut tape = self.spool.tape();
+        self.entries.iter().try_for_each(|entry| tape.append_words(entry))?;
+        self.entries.clear();
+        self.runs.push(tape.finish()?);
+        Ok(())
+    }
+
+    /// The section, in parts. `None` if it would exceed 4 GiB.
+    pub(crate) fn finish(mut self) -> io::Result<Option<[Wound; 3]>> {
+        if self.runs.is_empty() {
+            self.entries.sort_unstable();
+            return lay_out(self.entries.iter().copied(), &self.spool);
+        }
+        self.sort_run()?;
+        self.entries = Vec::new();
+        let mut runs: Vec<_> = self.runs.iter().map(|run| triples(run)).collect();
+        let mut heads: BinaryHeap<Reverse<(Entry, usize)>> = BinaryHeap::new();
+        for (run, entries) in runs.iter_mut().enumerate() {
+            heads.extend(entries.next().map(|entry| Reverse((entry, run))));
+        }
+        let sorted = std::iter::from_fn(|| {
+            let mut head = heads.peek_mut()?;
+            let Reverse((entry, run)) = *head;
+            match runs[run].next() {
+                Some(next) => *head = Reverse((next, run)),
+                None => drop(PeekMut::pop(head)),
+            }
+            Some(entry)
+        });
+        lay_out(sorted, &self.spool)
+    }
+}
+
+/// Lays out the section from sorted entries.
+fn lay_out(entries: impl Iterator<Item = Entry>, spool: &Spool) -> io::Result<Option<[Wound; 3]>> {
+    /// As a count: the place is the ordinal itself, not one among the lists.
+    const SINGLE: u32 = 1;
+    let mut names: Vec<(u32, u32)> = Vec::new();
+    let (mut values, mut lists) = (spool.tape(), spool.tape());
+    let (mut ordinals, mut packed): (Vec<i64>, Vec<u8>) = (Vec::new(), Vec::new());
+    let mut entries = entries.peekable();
+    while let Some([name, value, first]) = entries.next() {
+        ordinals.clear();
+        ordinals.push(first.into());
+        let same = |entry: &Entry| (entry[0], entry[1]) == (name, value);
+        while let Some([.., ordinal]) = entries.next_if(same) {
+            ordinals.push(ordinal.into());
+        }
+        match names.last_mut() {
+            Some((last, count)) if *last == name => *count += 1,
+            _ => names.push((name, 1)),
+        }
+        if let [_] = ordinals[..] {
+            values.append_words(&[value, SINGLE, first])?;
+            continue;
+        }
+        let Ok(place) = u32::try_from(lists.len()) else { return Ok(None) };
+        values.append_words(&[value, ordinals.len() as u32, place])?;
+        packed.clear();
+        encode_ints(&ordinals, Packing::FAST, &mut packed);
+        lists.append(&packed)?;
     }
     let values_at = COUNT_BYTES + names.len() * ENTRY_BYTES;
-    let lists_at = values_at + lists.len() * ENTRY_BYTES;
-    let mut section = Vec::with_capacity(lists_at);
-    let mut put =
-        |words: &[u32]| words.iter().for_each(|word| section.extend_from_slice(&word.to_le_bytes()));
-    put(&[names.len() as u32]);
+    let values = values.finish()?;
+    let lists_at = (values_at + values.len()) as u64;
+    let mut head = spool.tape();
+    head.append_words(&[names.len() as u32])?;
     let mut values_before = 0;
-    for (name, values) in names {
-        put(&[name, u32::try_from(values_at + values_before * ENTRY_BYTES).ok()?, values]);
-        values_before += values as usize;
+    for (name, count) in names {
+        let Ok(at) = u32::try_from(values_at + values_before * ENTRY_BYTES) else { return Ok(None) };
+        head.append_words(&[name, at, count])?;
+        values_before += count as usize;
     }
-    let mut packed = Vec::new();
-    for ((_, value), ordinals) in lists {
-        let place = match ordinals[..] {
-            [ordinal] => ordinal,
-            _ => {
-                let place = u32::try_from(lists_at + packed.len()).ok()?;
-                let ordinals: Vec<i64> = ordinals.iter().map(|&o| i64::from(o)).collect();
-                encode_ints(&ordinals, Packing::FAST, &mut packed);
-                place
-            }
-        };
-        put(&[*value, ordinals.len() as u32, place]);
+    // Only now it is known where the lists begin.
+    let mut placed = spool.tape();
+    for [value, count, place] in triples(&values) {
+        let place = if count == SINGLE { Ok(place) } else { u32::try_from(lists_at + u64::from(place)) };
+        let Ok(place) = place else { return Ok(None) };
+        placed.append_words(&[value, count, place])?;
     }
-    section.extend_from_slice(&packed);
-    Some(section)
+    Ok(Some([head.finish()?, placed.finish()?, lists.finish()?]))
 }
 
 /// Reads the section in place.

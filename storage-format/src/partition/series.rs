@@ -17,12 +17,14 @@
 
 use super::extents::SectionBytes;
 use super::symbols::Symbols;
+use super::tape::{Spool, Wound};
 use crate::bits::{bit_len, get, pack, packed_len};
 use crate::cursor::{Cursor, DecodeError};
 use crate::labels::Labels;
 use crate::series_id::SeriesId;
 use crate::varint::put_uvarint;
 use std::collections::BTreeMap;
+use std::io;
 
 /// Series in a block.
 const BLOCK_SERIES: usize = 64;
@@ -32,44 +34,51 @@ const METRIC_BYTES: usize = 8;
 /// In a column's width: some series of the block lacks the label.
 const HAS_GAPS: u8 = 0x80;
 
-/// Lays out the section. The pairs hold final symbol numbers, by ascending name. `None` if it would
-/// exceed 4 GiB.
-pub(crate) fn encode<'p>(
-    ids: &[SeriesId],
-    mut pairs_of: impl FnMut(usize) -> &'p [(u32, u32)],
-) -> Option<Vec<u8>> {
+/// Lays out the section on two tapes, one after the other. `pairs_of` puts the labels of the next
+/// series into a vector: final symbol numbers, by ascending name. `None` if it would exceed 4 GiB.
+pub(crate) fn encode(
+    ids: impl ExactSizeIterator<Item = SeriesId>,
+    mut pairs_of: impl FnMut(&mut Vec<(u32, u32)>) -> io::Result<()>,
+    spool: &Spool,
+) -> io::Result<Option<[Wound; 2]>> {
+    let count = ids.len();
+    let mut lows = spool.tape();
     let mut metrics: Vec<(u32, u32)> = Vec::new();
     for (ordinal, id) in (0..).zip(ids) {
-        let top = top_of(*id);
+        let top = top_of(id);
         if metrics.last().is_none_or(|(last, _)| *last != top) {
             metrics.push((top, ordinal));
         }
+        lows.append(&id.to_le_bytes()[..LOW_BYTES])?;
     }
-    let mut section = Vec::with_capacity(ids.len() * (LOW_BYTES + 8));
-    let put = |word: u32, out: &mut Vec<u8>| out.extend_from_slice(&word.to_le_bytes());
-    put(metrics.len() as u32, &mut section);
+    let mut section = spool.tape();
+    section.append_words(&[metrics.len() as u32])?;
     for (top, first) in metrics {
-        put(top, &mut section);
-        put(first, &mut section);
+        section.append_words(&[top, first])?;
     }
-    for id in ids {
-        section.extend_from_slice(&id.to_le_bytes()[..LOW_BYTES]);
+    section.append(&lows.finish()?)?;
+    let mut blocks = spool.tape();
+    section.append_words(&[0])?;
+    let (mut series, mut block) = (vec![Vec::new(); BLOCK_SERIES], Vec::new());
+    for start in (0..count).step_by(BLOCK_SERIES) {
+        let series = &mut series[..BLOCK_SERIES.min(count - start)];
+        for pairs in &mut *series {
+            pairs.clear();
+            pairs_of(pairs)?;
+        }
+        block.clear();
+        encode_block(series, &mut block);
+        blocks.append(&block)?;
+        let Ok(end) = u32::try_from(blocks.len()) else { return Ok(None) };
+        section.append_words(&[end])?;
     }
-    let mut blocks = Vec::new();
-    put(0, &mut section);
-    for start in (0..ids.len()).step_by(BLOCK_SERIES) {
-        let end = ids.len().min(start + BLOCK_SERIES);
-        encode_block((start..end).map(&mut pairs_of), &mut blocks);
-        put(u32::try_from(blocks.len()).ok()?, &mut section);
-    }
-    section.extend_from_slice(&blocks);
-    Some(section)
+    Ok(Some([section.finish()?, blocks.finish()?]))
 }
 
-fn encode_block<'p>(series: impl ExactSizeIterator<Item = &'p [(u32, u32)]>, out: &mut Vec<u8>) {
+fn encode_block(series: &[Vec<(u32, u32)>], out: &mut Vec<u8>) {
     let count = series.len();
     let mut columns: BTreeMap<u32, [Option<u32>; BLOCK_SERIES]> = BTreeMap::new();
-    for (at, pairs) in series.enumerate() {
+    for (at, pairs) in series.iter().enumerate() {
         for &(name, value) in pairs {
             columns.entry(name).or_insert([None; BLOCK_SERIES])[at] = Some(value);
         }
@@ -370,9 +379,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn encode(ids: &[SeriesId], pairs: &[Vec<(u32, u32)>]) -> Vec<u8> {
+        let mut next = pairs.iter();
+        let pairs_of = |out: &mut Vec<_>| Ok(out.extend_from_slice(next.next().unwrap()));
+        let section = super::encode(ids.iter().copied(), pairs_of, &Spool::default()).unwrap().unwrap();
+        section.each_ref().map(|part| &part[..]).concat()
+    }
+
+    fn no_symbols() -> SymbolWriter {
+        SymbolWriter::new(&Spool::default(), usize::MAX)
+    }
+
     /// Label sets by (name, value) numbers, encoded and read back.
     fn round_trip(sets: Vec<BTreeMap<u8, u16>>) {
-        let mut texts = SymbolWriter::default();
+        let mut texts = no_symbols();
         let text = |prefix: &str, number: u16| format!("{prefix}{number:05}");
         let sets: Vec<Vec<(String, String)>> = sets
             .iter()
@@ -380,7 +400,9 @@ mod tests {
             .collect();
         let pairs: Vec<Vec<(u32, u32)>> =
             sets.iter().map(|set| set.iter().map(|(n, v)| (texts.add(n), texts.add(v))).collect()).collect();
-        let (symbols, renumber) = texts.finish();
+        let sorted = texts.finish().unwrap().unwrap();
+        let symbols = sorted.section.each_ref().map(|part| &part[..]).concat();
+        let renumber = sorted.renumber(0);
         let renumbered = |n: &u32| renumber[*n as usize];
         let pairs: Vec<Vec<(u32, u32)>> = pairs
             .iter()
@@ -388,7 +410,7 @@ mod tests {
             .collect();
         let ids: Vec<SeriesId> =
             (0..sets.len() as u128).map(|i| SeriesId(((i / 5) << 97) | (i * i))).collect();
-        let section = encode(&ids, |ordinal| &pairs[ordinal]).unwrap();
+        let section = encode(&ids, &pairs);
         let symbols = Symbols::new((&symbols).into()).unwrap();
         let table = SeriesTable::new((&section).into(), ids.len() as u32).unwrap();
         let mut reader = LabelReader::new(table, symbols);
@@ -419,10 +441,10 @@ mod tests {
     #[test]
     fn labels_that_follow_a_pattern_take_a_few_bits() {
         let series = 6400u32;
-        let pairs: Vec<[(u32, u32); 3]> =
-            (0..series).map(|i| [(0, i / 640), (1, 100 + i * 7 % 100), (2, 300)]).collect();
+        let pairs: Vec<Vec<(u32, u32)>> =
+            (0..series).map(|i| vec![(0, i / 640), (1, 100 + i * 7 % 100), (2, 300)]).collect();
         let ids: Vec<SeriesId> = (0..u128::from(series)).map(|i| SeriesId(i << 80 | 7 << 96)).collect();
-        let len = encode(&ids, |ordinal| &pairs[ordinal]).unwrap().len();
+        let len = encode(&ids, &pairs).len();
         assert!(len < 6400 * 14, "{len} bytes");
     }
 
@@ -439,7 +461,8 @@ mod tests {
             section in proptest::collection::vec(prop_oneof![0..6u8, any::<u8>()], 0..300),
             count in 0..5u32,
         ) {
-            let (symbols, _) = SymbolWriter::default().finish();
+            let symbols = no_symbols().finish().unwrap().unwrap();
+            let symbols = symbols.section.each_ref().map(|part| &part[..]).concat();
             if let Ok(table) = SeriesTable::new((&section).into(), count) {
                 let mut reader = LabelReader::new(table, Symbols::new((&symbols).into()).unwrap());
                 for ordinal in 0..count + 1 {

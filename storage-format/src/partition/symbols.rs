@@ -4,18 +4,63 @@
 //! number is its place in the order, so sorted numbers are sorted strings.
 
 use super::extents::SectionBytes;
+use super::tape::{Spool, Tape, Wound, words};
 use crate::cursor::DecodeError;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+
+/// What a symbol takes in memory beside its text: its entry and its allocation.
+const SYMBOL_BYTES: usize = 64;
 
 /// Collects symbols, numbered as they come; sorts them at the end.
-#[derive(Debug, Default)]
+///
+/// Where they do not fit memory they make *runs*, each with numbers of its own: the caller notes
+/// where [`SymbolWriter::end_run`] began another one.
+#[derive(Debug)]
 pub(crate) struct SymbolWriter {
+    spool: Spool,
+    /// So much memory may a run take.
+    run_bytes: usize,
     numbers: HashMap<Box<str>, u32>,
     text_len: u64,
+    runs: Vec<Run>,
+}
+
+/// Symbols that were numbered together.
+#[derive(Debug)]
+struct Run {
+    /// `u32 length | text` of each, sorted.
+    sorted: Wound,
+    /// For each number the place in that order, as words.
+    places: Wound,
+}
+
+/// The section, and what the numbers of each run became.
+#[derive(Debug)]
+pub(crate) struct SortedSymbols {
+    /// The section, in parts.
+    pub section: [Wound; 2],
+    /// For each run: the places of its numbers, and the symbol at each place, as words.
+    runs: Vec<(Wound, Wound)>,
+}
+
+impl SortedSymbols {
+    /// The final number for each provisional one of a run.
+    pub(crate) fn renumber(&self, run: usize) -> Vec<u32> {
+        let (places, symbols) = &self.runs[run];
+        let symbol = |place| symbols.as_chunks().0.get(place as usize).map_or(0, |b| u32::from_le_bytes(*b));
+        words(places).map(symbol).collect()
+    }
 }
 
 impl SymbolWriter {
-    /// The provisional number of `text`.
+    pub(crate) fn new(spool: &Spool, run_bytes: usize) -> SymbolWriter {
+        let numbers = HashMap::new();
+        SymbolWriter { spool: spool.clone(), run_bytes, numbers, text_len: 0, runs: Vec::new() }
+    }
+
+    /// The provisional number of `text`, in this run.
     pub(crate) fn add(&mut self, text: &str) -> u32 {
         if let Some(&number) = self.numbers.get(text) {
             return number;
@@ -26,29 +71,72 @@ impl SymbolWriter {
         number
     }
 
-    /// Length of all symbols together, which must fit 32 bits.
-    pub(crate) fn text_len(&self) -> u64 {
-        self.text_len
+    /// Ends the run if it takes too much memory, and says so.
+    pub(crate) fn end_run(&mut self) -> io::Result<bool> {
+        let full = self.text_len as usize + self.numbers.len() * SYMBOL_BYTES > self.run_bytes;
+        if full {
+            self.sort_run()?;
+        }
+        Ok(full)
     }
 
-    /// The section, and the final number for each provisional one.
-    pub(crate) fn finish(self) -> (Vec<u8>, Vec<u32>) {
-        let mut symbols: Vec<(Box<str>, u32)> = self.numbers.into_iter().collect();
+    fn sort_run(&mut self) -> io::Result<()> {
+        let mut symbols: Vec<(Box<str>, u32)> = std::mem::take(&mut self.numbers).into_iter().collect();
+        self.text_len = 0;
         symbols.sort_unstable();
-        let mut section = (symbols.len() as u32).to_le_bytes().to_vec();
-        let mut offset = 0u32;
-        section.extend_from_slice(&offset.to_le_bytes());
-        let mut renumber = vec![0; symbols.len()];
-        for (number, (text, provisional)) in symbols.iter().enumerate() {
-            renumber[*provisional as usize] = number as u32;
-            offset += text.len() as u32;
-            section.extend_from_slice(&offset.to_le_bytes());
+        let mut places = vec![0; symbols.len()];
+        let mut sorted = self.spool.tape();
+        for (place, (text, number)) in (0..).zip(&symbols) {
+            places[*number as usize] = place;
+            sorted.append_words(&[text.len() as u32])?;
+            sorted.append(text.as_bytes())?;
         }
-        for (text, _) in &symbols {
-            section.extend_from_slice(text.as_bytes());
-        }
-        (section, renumber)
+        let mut tape = self.spool.tape();
+        tape.append_words(&places)?;
+        self.runs.push(Run { sorted: sorted.finish()?, places: tape.finish()? });
+        Ok(())
     }
+
+    /// The section, and what the runs' numbers became; `None` if the text would exceed 4 GiB.
+    pub(crate) fn finish(mut self) -> io::Result<Option<SortedSymbols>> {
+        self.sort_run()?;
+        let (mut offsets, mut text) = (self.spool.tape(), self.spool.tape());
+        let mut became: Vec<Tape> = self.runs.iter().map(|_| self.spool.tape()).collect();
+        let mut rest: Vec<&[u8]> = self.runs.iter().map(|run| &run.sorted[..]).collect();
+        let mut heads: BinaryHeap<Reverse<(&[u8], usize)>> = BinaryHeap::new();
+        for (run, rest) in rest.iter_mut().enumerate() {
+            heads.extend(next_text(rest).map(|text| Reverse((text, run))));
+        }
+        offsets.append_words(&[0])?;
+        let mut count = 0u32;
+        let mut last: Option<&[u8]> = None;
+        while let Some(Reverse((symbol, run))) = heads.pop() {
+            if last != Some(symbol) {
+                last = Some(symbol);
+                count += 1;
+                text.append(symbol)?;
+                let Ok(end) = u32::try_from(text.len()) else { return Ok(None) };
+                offsets.append_words(&[end])?;
+            }
+            became[run].append_words(&[count - 1])?;
+            heads.extend(next_text(&mut rest[run]).map(|text| Reverse((text, run))));
+        }
+        let mut head = self.spool.tape();
+        head.append_words(&[count])?;
+        head.append(&offsets.finish()?)?;
+        let section = [head.finish()?, text.finish()?];
+        let became = became.into_iter().map(Tape::finish).collect::<io::Result<Vec<_>>>()?;
+        let runs = self.runs.into_iter().map(|run| run.places).zip(became).collect();
+        Ok(Some(SortedSymbols { section, runs }))
+    }
+}
+
+/// Takes the next `u32 length | text`.
+fn next_text<'t>(rest: &mut &'t [u8]) -> Option<&'t [u8]> {
+    let (len, behind) = rest.split_first_chunk()?;
+    let (text, behind) = behind.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    *rest = behind;
+    Some(text)
 }
 
 /// Reads the section in place.
@@ -116,10 +204,12 @@ mod tests {
 
     #[test]
     fn symbols_are_sorted_and_found() {
-        let mut writer = SymbolWriter::default();
+        let mut writer = SymbolWriter::new(&Spool::default(), usize::MAX);
         let numbers = ["b", "", "aa", "b", "é"].map(|text| writer.add(text));
         assert_eq!(numbers, [0, 1, 2, 0, 3]);
-        let (section, renumber) = writer.finish();
+        let sorted = writer.finish().unwrap().unwrap();
+        let (section, renumber) =
+            (sorted.section.each_ref().map(|part| &part[..]).concat(), sorted.renumber(0));
         let symbols = Symbols::new((&section).into()).unwrap();
         assert_eq!(symbols.len(), 4);
         let texts = numbers.map(|n| symbols.get(renumber[n as usize]).unwrap());
@@ -129,5 +219,24 @@ mod tests {
             [Some(0), Some(1), Some(2), Some(3), None]
         );
         assert!(symbols.get(4).is_err());
+    }
+
+    #[test]
+    fn symbols_of_several_runs_are_sorted_together() {
+        let mut writer = SymbolWriter::new(&Spool::default(), 2 * SYMBOL_BYTES);
+        let texts = ["b", "c", "a", "b", "d", "a", "c"];
+        let (mut run, mut added) = (0, Vec::new());
+        for text in texts {
+            added.push((run, writer.add(text)));
+            run += usize::from(writer.end_run().unwrap());
+        }
+        assert!(run > 1);
+        let sorted = writer.finish().unwrap().unwrap();
+        let section = sorted.section.each_ref().map(|part| &part[..]).concat();
+        let symbols = Symbols::new((&section).into()).unwrap();
+        assert_eq!(symbols.len(), 4);
+        for (text, (run, number)) in texts.iter().zip(added) {
+            assert_eq!(symbols.get(sorted.renumber(run)[number as usize]), Ok(*text));
+        }
     }
 }

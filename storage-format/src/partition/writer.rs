@@ -1,21 +1,23 @@
 //! Writes a partition: series in, bytes out.
 //!
-//! Chunks leave for the sink at once; what stays in memory until the end is the index: identities,
-//! labels as symbol numbers, a directory entry per chunk, and the encoded timestamp columns.
+//! Chunks leave for the sink at once; what stays until the end is the index: identities, labels as
+//! symbol numbers, a directory entry per chunk, and the encoded timestamp columns. It stays on
+//! [tapes](super::tape), in memory or, for many series, in temporary files.
 
 use super::alias::AliasWriter;
 use super::directory;
 use super::extents::ExtentWriter;
 use super::header::{Origin, PartitionHeader, Section};
-use super::{postings, series, symbols::SymbolWriter};
+use super::postings::PostingsWriter;
+use super::tape::{Spill, Spool, Tape, triples, words};
+use super::{series, symbols::SymbolWriter};
 use crate::chunk::histogram::layout_run;
 use crate::chunk::{ChunkValues, MAX_CHUNK_SAMPLES, Packing, encode_chunk};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
 use crate::sample::Samples;
 use crate::series_id::{IdentitySeed, SeriesId};
-use crate::timestamps::TimestampWriter;
-use std::collections::BTreeMap;
+use crate::timestamps::{TimestampSections, TimestampWriter};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,27 +70,38 @@ pub enum WriteError {
 /// A partition under way. Dropping it abandons the file.
 #[derive(Debug)]
 pub struct PartitionWriter<W> {
-    sink: W,
+    out: Output<W>,
     options: WriterOptions,
     wide_offsets: bool,
-    /// Bytes written, the header's room included.
-    position: u64,
     data_start: u64,
-    extents: ExtentWriter,
     timestamps: TimestampWriter,
-    directory: Vec<directory::Entry>,
+    spool: Spool,
+    memory_bytes: usize,
+    /// Three words a chunk.
+    directory: Tape,
     aliases: AliasWriter,
-    ids: Vec<SeriesId>,
+    last_id: Option<SeriesId>,
+    ids: Tape,
     symbols: SymbolWriter,
-    /// Provisional symbols of all series, one after the other.
-    pairs: Vec<(u32, u32)>,
-    /// For each series, where its pairs end.
-    pair_ends: Vec<usize>,
+    /// How many series there were when each run of symbols ended.
+    run_ends: Vec<u32>,
+    /// For each series the number of its pairs, and the provisional symbols of each.
+    pairs: Tape,
+    series_count: u32,
     chunk_count: u32,
     sample_count: u64,
     min_ms: i64,
     max_ms: i64,
     scratch: Vec<u8>,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+struct Output<W> {
+    sink: W,
+    /// Bytes written, the header's room included.
+    position: u64,
+    extents: ExtentWriter,
 }
 
 /// What [`PartitionWriter::finish`] gives.
@@ -106,24 +119,50 @@ impl<W: Write> PartitionWriter<W> {
     ///
     /// # Errors
     /// The sink's.
-    pub fn new(mut sink: W, options: WriterOptions) -> Result<PartitionWriter<W>, WriteError> {
+    pub fn new(sink: W, options: WriterOptions) -> Result<PartitionWriter<W>, WriteError> {
+        PartitionWriter::on_spool(sink, options, Spool::default(), usize::MAX)
+    }
+
+    /// As [`PartitionWriter::new`], but what must be remembered to the end goes to `spill` beyond
+    /// about so much memory.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn with_spill(
+        sink: W,
+        options: WriterOptions,
+        spill: Arc<dyn Spill>,
+        memory_bytes: usize,
+    ) -> Result<PartitionWriter<W>, WriteError> {
+        // A dozen tapes are in use at a time.
+        PartitionWriter::on_spool(sink, options, Spool::new(spill, memory_bytes / 64), memory_bytes)
+    }
+
+    fn on_spool(
+        mut sink: W,
+        options: WriterOptions,
+        spool: Spool,
+        memory_bytes: usize,
+    ) -> Result<PartitionWriter<W>, WriteError> {
         let header_len = PartitionHeader::len_with(options.origin.sources.len());
         sink.write_all(&vec![0; header_len])?;
         Ok(PartitionWriter {
-            sink,
+            out: Output { sink, position: header_len as u64, extents: ExtentWriter::default() },
             aliases: AliasWriter::new(options.seed),
-            timestamps: TimestampWriter::new(options.seed),
+            timestamps: TimestampWriter::on_spool(options.seed, &spool),
             // A factor of two is left for an estimate that was too low.
             wide_offsets: options.expected_data_bytes > u64::from(u32::MAX / 2),
             options,
-            position: header_len as u64,
             data_start: header_len as u64,
-            extents: ExtentWriter::default(),
-            directory: Vec::new(),
-            ids: Vec::new(),
-            symbols: SymbolWriter::default(),
-            pairs: Vec::new(),
-            pair_ends: Vec::new(),
+            directory: spool.tape(),
+            last_id: None,
+            ids: spool.tape(),
+            symbols: SymbolWriter::new(&spool, memory_bytes / 4),
+            run_ends: Vec::new(),
+            pairs: spool.tape(),
+            spool,
+            memory_bytes,
+            series_count: 0,
             chunk_count: 0,
             sample_count: 0,
             min_ms: i64::MAX,
@@ -153,20 +192,19 @@ impl<W: Write> PartitionWriter<W> {
     /// # Errors
     /// As [`PartitionWriter::push`].
     pub fn begin_series(&mut self, id: SeriesId, labels: &Labels) -> Result<(), WriteError> {
-        if let Some(&previous) = self.ids.last().filter(|previous| **previous >= id) {
+        if let Some(previous) = self.last_id.filter(|previous| *previous >= id) {
             return Err(WriteError::Order { previous, id });
         }
-        if self.ids.len() == u32::MAX as usize {
-            return Err(WriteError::TooLarge("series"));
-        }
-        self.ids.push(id);
+        self.last_id = Some(id);
+        self.series_count = self.series_count.checked_add(1).ok_or(WriteError::TooLarge("series"))?;
+        self.ids.append(&id.to_le_bytes())?;
+        self.pairs.append_words(&[labels.len() as u32])?;
         for (name, value) in labels {
-            let pair = (self.symbols.add(name), self.symbols.add(value));
-            self.pairs.push(pair);
+            let pair = [self.symbols.add(name), self.symbols.add(value)];
+            self.pairs.append_words(&pair)?;
         }
-        self.pair_ends.push(self.pairs.len());
-        if self.symbols.text_len() > u64::from(u32::MAX) {
-            return Err(WriteError::TooLarge("label names and values"));
+        if self.symbols.end_run()? {
+            self.run_ends.push(self.series_count);
         }
         Ok(())
     }
@@ -183,7 +221,7 @@ impl<W: Write> PartitionWriter<W> {
         if samples.is_empty() {
             return Ok(());
         }
-        let ordinal = self.ids.len().checked_sub(1).expect("a series was begun") as u32;
+        let ordinal = self.series_count.checked_sub(1).expect("a series was begun");
         self.sample_count += samples.len() as u64;
         self.min_ms = self.min_ms.min(samples.timestamps[0]);
         self.max_ms = self.max_ms.max(samples.timestamps[samples.len() - 1]);
@@ -225,27 +263,20 @@ impl<W: Write> PartitionWriter<W> {
             PieceValues::Histograms(histograms) => ChunkValues::Histograms(histograms),
         };
         let unit = if self.wide_offsets { 8 } else { 1 };
-        let Ok(offset) = u32::try_from((self.position - self.data_start) / unit) else {
+        let Ok(offset) = u32::try_from((self.out.position - self.data_start) / unit) else {
             return Err(WriteError::TooLarge("chunks"));
         };
-        let slice = self.timestamps.add(timestamps);
-        self.directory.push(directory::Entry { ordinal, offset, slice });
+        let slice = self.timestamps.add(timestamps)?;
+        self.directory.append_words(&[ordinal, offset, slice])?;
         self.chunk_count = self.chunk_count.checked_add(1).ok_or(WriteError::TooLarge("chunks"))?;
 
         let mut chunk = std::mem::take(&mut self.scratch);
         chunk.clear();
         encode_chunk(timestamps, values, &piece.start_timestamps, self.options.packing, &mut chunk);
-        self.aliases.shorten(timestamps.len(), self.position - self.data_start, &mut chunk);
+        self.aliases.shorten(timestamps.len(), self.out.position - self.data_start, &mut chunk);
         chunk.resize(chunk.len().next_multiple_of(unit as usize), 0);
-        self.write(&chunk)?;
+        self.out.write(&chunk)?;
         self.scratch = chunk;
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        self.sink.write_all(bytes)?;
-        self.extents.update(bytes);
-        self.position += bytes.len() as u64;
         Ok(())
     }
 
@@ -257,86 +288,108 @@ impl<W: Write> PartitionWriter<W> {
     /// # Panics
     /// If no series was added: there is nothing to write a partition for. See
     /// [`PartitionWriter::is_empty`].
-    pub fn finish(mut self) -> Result<Finished<W>, WriteError> {
+    pub fn finish(self) -> Result<Finished<W>, WriteError> {
         assert!(!self.is_empty(), "a partition without series");
+        let PartitionWriter { mut out, options, spool, symbols, run_ends, .. } = self;
         let mut sections = [const { 0..0 }; 9];
-        sections[Section::Data as usize] = self.data_start..self.position;
-        self.extents.close();
+        sections[Section::Data as usize] = self.data_start..out.position;
+        out.extents.close();
 
-        let timestamps =
-            std::mem::replace(&mut self.timestamps, TimestampWriter::new(self.options.seed)).finish();
-        let (symbols, renumber) = std::mem::take(&mut self.symbols).finish();
-        self.pairs.iter_mut().for_each(|(name, value)| {
-            (*name, *value) = (renumber[*name as usize], renumber[*value as usize]);
-        });
-        let series = series::encode(&self.ids, |ordinal| self.pairs_of(ordinal))
-            .ok_or(WriteError::TooLarge("label sets"))?;
-        let mut lists: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
-        for ordinal in 0..self.ids.len() {
-            for &pair in self.pairs_of(ordinal) {
-                lists.entry(pair).or_default().push(ordinal as u32);
-            }
+        let TimestampSections { columns, directory, slices } = self.timestamps.finish()?;
+        sections[Section::TimestampColumns as usize] = out.write_section(&[&columns])?;
+        sections[Section::TimestampDirectory as usize] = out.write_section(&[&directory])?;
+        sections[Section::TimestampSlices as usize] = out.write_section(&[&slices])?;
+        drop((columns, directory, slices));
+
+        let chunks = self.directory.finish()?;
+        let entry = |[ordinal, offset, slice]: [u32; 3]| directory::Entry { ordinal, offset, slice };
+        let (mut blocks, mut columns) = (spool.tape(), spool.tape());
+        if !directory::encode(triples(&chunks).map(entry), &mut blocks, &mut columns)? {
+            return Err(WriteError::TooLarge("chunks"));
         }
-        let postings = postings::encode(&lists).ok_or(WriteError::TooLarge("postings"))?;
-        drop(lists);
-        let directory = directory::encode(&self.directory).ok_or(WriteError::TooLarge("chunks"))?;
-        for (section, bytes) in [
-            (Section::TimestampColumns, timestamps.columns),
-            (Section::TimestampDirectory, timestamps.directory),
-            (Section::TimestampSlices, timestamps.slices),
-            (Section::Directory, directory),
-            (Section::Symbols, symbols),
-            (Section::Series, series),
-            (Section::Postings, postings),
-        ] {
-            if bytes.len() > u32::MAX as usize {
-                return Err(WriteError::TooLarge("index sections"));
+        sections[Section::Directory as usize] =
+            out.write_section(&[&blocks.finish()?, &columns.finish()?])?;
+        drop(chunks);
+
+        let symbols = symbols.finish()?.ok_or(WriteError::TooLarge("label names and values"))?;
+        let [head, text] = &symbols.section;
+        sections[Section::Symbols as usize] = out.write_section(&[head, text])?;
+
+        let (ids, pairs) = (self.ids.finish()?, self.pairs.finish()?);
+        let mut postings = PostingsWriter::new(&spool, self.memory_bytes / 8);
+        let mut numbers = words(&pairs);
+        let (mut ordinal, mut run, mut renumber) = (0, 0, symbols.renumber(0));
+        let pairs_of = |out: &mut Vec<(u32, u32)>| {
+            if run_ends.get(run) == Some(&ordinal) {
+                run += 1;
+                renumber = symbols.renumber(run);
             }
-            sections[section as usize] = self.write_section(&bytes)?;
-        }
-        let (checksums, footer) = std::mem::take(&mut self.extents).finish();
-        sections[Section::Checksums as usize] = self.write_section(&checksums)?;
-        self.write(&footer)?;
+            let mut next = || numbers.next().unwrap_or_default() as usize;
+            for _ in 0..next() {
+                let pair = (renumber[next()], renumber[next()]);
+                postings.add(pair, ordinal)?;
+                out.push(pair);
+            }
+            ordinal += 1;
+            Ok(())
+        };
+        let ids = ids.as_chunks().0.iter().map(|id| SeriesId::from_le_bytes(*id));
+        let parts = series::encode(ids, pairs_of, &spool)?.ok_or(WriteError::TooLarge("label sets"))?;
+        let [head, blocks] = &parts;
+        sections[Section::Series as usize] = out.write_section(&[head, blocks])?;
+        drop((parts, symbols));
+        let [names, values, lists] = postings.finish()?.ok_or(WriteError::TooLarge("postings"))?;
+        sections[Section::Postings as usize] = out.write_section(&[&names, &values, &lists])?;
+        let (checksums, footer) = std::mem::take(&mut out.extents).finish();
+        sections[Section::Checksums as usize] = out.write_section(&[&checksums])?;
+        out.write(&footer)?;
 
         let header = PartitionHeader {
-            seed: self.options.seed,
-            number: self.options.number,
-            sequence: self.options.sequence,
-            origin: self.options.origin,
+            seed: options.seed,
+            number: options.number,
+            sequence: options.sequence,
+            origin: options.origin,
             min_ms: self.min_ms,
             max_ms: self.max_ms,
-            series_count: self.ids.len() as u32,
+            series_count: self.series_count,
             chunk_count: self.chunk_count,
             sample_count: self.sample_count,
-            byte_len: self.position,
+            byte_len: out.position,
             wide_offsets: self.wide_offsets,
             sections,
         };
-        self.sink.flush()?;
-        Ok(Finished { sink: self.sink, header })
+        out.sink.flush()?;
+        Ok(Finished { sink: out.sink, header })
     }
 
     /// Whether no series was added yet.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.series_count == 0
     }
 
     /// Bytes written so far.
     pub fn byte_len(&self) -> u64 {
-        self.position
+        self.out.position
+    }
+}
+
+impl<W: Write> Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.sink.write_all(bytes)?;
+        self.extents.update(bytes);
+        self.position += bytes.len() as u64;
+        Ok(())
     }
 
-    fn pairs_of(&self, ordinal: usize) -> &[(u32, u32)] {
-        let start = if ordinal == 0 { 0 } else { self.pair_ends[ordinal - 1] };
-        &self.pairs[start..self.pair_ends[ordinal]]
-    }
-
-    /// Writes a section and pads to the next.
-    fn write_section(&mut self, bytes: &[u8]) -> Result<Range<u64>, WriteError> {
+    /// Pads to where a section may start, and writes one.
+    fn write_section(&mut self, parts: &[&[u8]]) -> Result<Range<u64>, WriteError> {
         let padding = self.position.next_multiple_of(SECTION_ALIGN) - self.position;
         self.write(&[0; SECTION_ALIGN as usize][..padding as usize])?;
         let start = self.position;
-        self.write(bytes)?;
+        parts.iter().try_for_each(|part| self.write(part))?;
+        if self.position - start > u64::from(u32::MAX) {
+            return Err(WriteError::TooLarge("index sections"));
+        }
         Ok(start..self.position)
     }
 }
