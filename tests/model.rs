@@ -1,20 +1,22 @@
-//! Storage against a map: whatever is appended, overwritten, deleted, cut, merged, reopened or cut
-//! off by a crash, a read gives what the map holds.
+//! Storage against a map: whatever is appended, overwritten, deleted, cut, merged, expired, reopened
+//! or cut off by a crash, a read gives what the map holds; and who began to read before goes on to
+//! see what it held then.
 
 #[path = "support/folder.rs"]
 mod folder;
 
 use folder::copy_folder;
 use larum::Labels;
-use larum::storage::options::Maintenance;
+use larum::storage::options::{Maintenance, WalFsync};
 use larum::storage::series_set::Columns;
-use larum::storage::{Batch, Matcher, Options, Source, Storage, TimeRange, Timestamp};
-use larum_storage_format::{STALE_NAN, Samples, is_stale};
+use larum::storage::{Batch, Matcher, Options, Source, Storage, TimeRange, Timestamp, View};
+use larum_storage_format::{Histogram, STALE_NAN, Samples, Span, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -33,32 +35,79 @@ enum Step {
     Maintain,
     Compact,
     Advance(i64),
+    /// So many days with a scrape and maintenance each.
+    Days(u8),
     Reopen,
     /// The folder as it is on disk now, opened elsewhere: what a crash would leave.
     Crash,
     /// The MANIFEST is lost in a crash.
     LoseManifest,
+    /// Somebody begins to read, and compares later.
+    Read,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Written {
     Value(u8),
     Stale,
+    Histogram(u8),
+    /// A value with a start timestamp, so many seconds before.
+    Since(u8, u8),
 }
 
+/// A sample without its time; the start timestamp is 0 where there is none.
+#[derive(Debug, Clone)]
+struct Stored(Value, i64);
+
+impl PartialEq for Stored {
+    fn eq(&self, other: &Stored) -> bool {
+        self.0.same_bits(&other.0) && self.1 == other.1
+    }
+}
+
+/// What is stored, by series and time.
+type Model = BTreeMap<(u8, i64), Stored>;
+
 impl Written {
-    fn float(self) -> f64 {
+    fn at(self, t: i64) -> Stored {
         match self {
-            Written::Value(v) => v.into(),
-            Written::Stale => STALE_NAN,
+            Written::Value(v) => Stored(Value::Float(v.into()), 0),
+            Written::Stale => Stored(Value::Float(STALE_NAN), 0),
+            Written::Histogram(n) => Stored(Value::Histogram(histogram(n.into())), 0),
+            Written::Since(v, seconds) => Stored(Value::Float(v.into()), t - i64::from(seconds) * 1000),
         }
     }
+}
+
+fn stored(samples: &Samples, at: usize) -> Stored {
+    Stored(samples.value(at), samples.start_timestamp(at).unwrap_or(0))
+}
+
+fn histogram(n: f64) -> Arc<Histogram> {
+    Arc::new(Histogram {
+        is_integer: true,
+        schema: 3,
+        zero_threshold: 1e-128,
+        zero_count: 2.0,
+        count: n + 3.0,
+        sum: n / 4.0,
+        positive_spans: vec![Span { offset: 1, length: 2 }],
+        positive_buckets: vec![n, 1.0],
+        ..Histogram::default()
+    })
 }
 
 const SERIES: u8 = 4;
 
 fn some_step() -> impl Strategy<Value = Step> {
-    let written = || prop_oneof![4 => any::<u8>().prop_map(Written::Value), 1 => Just(Written::Stale)];
+    let written = || {
+        prop_oneof![
+            6 => any::<u8>().prop_map(Written::Value),
+            2 => Just(Written::Stale),
+            1 => any::<u8>().prop_map(Written::Histogram),
+            1 => (any::<u8>(), 1..99u8).prop_map(|(v, seconds)| Written::Since(v, seconds)),
+        ]
+    };
     let minutes = || prop_oneof![6 => 0..180i64, 1 => 0..3 * 24 * 60i64];
     let sample = (0..SERIES, minutes(), written());
     prop_oneof![
@@ -68,19 +117,54 @@ fn some_step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Flush),
         3 => Just(Step::Maintain),
         1 => Just(Step::Compact),
-        4 => prop_oneof![1..30i64, 60..200i64].prop_map(Step::Advance),
+        4 => prop_oneof![2 => 1..30i64, 2 => 60..200i64, 1 => 600..1300i64].prop_map(Step::Advance),
+        2 => (1..8u8).prop_map(Step::Days),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
         1 => Just(Step::LoseManifest),
+        2 => Just(Step::Read),
     ]
 }
 
+/// None; longer than what is late by the most; and so long that days are merged with one another.
+fn some_retention() -> impl Strategy<Value = Option<i64>> {
+    proptest::sample::select(vec![None, Some(4 * DAY), Some(20 * DAY)])
+}
+
+/// Somebody who began to read at some time.
+struct Reader {
+    view: View,
+    /// What was stored then.
+    then: Model,
+    /// What was written since: it may show, and is read instead of what it replaced.
+    since: BTreeMap<(u8, i64), Vec<Stored>>,
+}
+
+impl Reader {
+    fn check(&self) {
+        let found = read(&self.view);
+        let is_written = |key, stored| self.since.get(key).is_some_and(|written| written.contains(stored));
+        for (key, stored) in &self.then {
+            let now = found.get(key);
+            assert!(
+                now.is_some_and(|now| now == stored || is_written(key, now)),
+                "{key:?} was {stored:?} and is {now:?} in the same view"
+            );
+        }
+        for (key, stored) in &found {
+            assert!(self.then.contains_key(key) || is_written(key, stored), "{key:?} is {stored:?}");
+        }
+    }
+}
+
 struct World {
+    retention: Option<i64>,
     root: tempfile::TempDir,
     generation: u32,
     now: Arc<AtomicI64>,
     storage: Option<Storage>,
-    model: BTreeMap<(u8, i64), f64>,
+    model: Model,
+    readers: Vec<Reader>,
 }
 
 fn labels(series: u8) -> Labels {
@@ -90,13 +174,15 @@ fn labels(series: u8) -> Labels {
 }
 
 impl World {
-    fn new() -> World {
+    fn new(retention: Option<i64>) -> World {
         let mut world = World {
+            retention,
             root: tempfile::tempdir().unwrap(),
             generation: 0,
             now: Arc::new(AtomicI64::new(START)),
             storage: None,
-            model: BTreeMap::new(),
+            model: Model::new(),
+            readers: Vec::new(),
         };
         world.open();
         world
@@ -111,6 +197,9 @@ impl World {
         let options = Options {
             clock: Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed))),
             maintenance: Maintenance::Stepped,
+            // What a power cut takes is not tested here.
+            wal_fsync: WalFsync::Never,
+            retention: self.retention.map(|ms| Duration::from_millis(ms as u64)),
             ..Options::default()
         };
         self.storage = Some(Storage::open(&self.path(), options).unwrap());
@@ -124,13 +213,24 @@ impl World {
         self.now.load(Ordering::Relaxed)
     }
 
-    fn append(&mut self, samples: &[(u8, i64, f64)]) {
+    fn append(&mut self, samples: &[(u8, i64, Written)]) {
         let mut batch = Batch::new();
         for &(series, t, v) in samples {
-            batch.push(&labels(series), Timestamp::from_millis(t), v);
-            let stale_loses = is_stale(v) && self.model.contains_key(&(series, t));
+            let stored = v.at(t);
+            batch.push_series(&labels(series));
+            match &stored.0 {
+                Value::Float(v) => batch.sample(t, *v),
+                Value::Histogram(h) => batch.histogram(t, h.clone()),
+            }
+            if stored.1 != 0 {
+                batch.start_timestamp(stored.1);
+            }
+            let stale_loses = stored.0.is_stale() && self.model.contains_key(&(series, t));
             if !stale_loses {
-                self.model.insert((series, t), v);
+                self.readers
+                    .iter_mut()
+                    .for_each(|r| r.since.entry((series, t)).or_default().push(stored.clone()));
+                self.model.insert((series, t), stored);
             }
         }
         let appended = self.storage().append(&batch).unwrap();
@@ -142,11 +242,11 @@ impl World {
         match step {
             Step::Append(samples) => {
                 let samples: Vec<_> =
-                    samples.iter().map(|&(s, back, w)| (s, now - back * MINUTE, w.float())).collect();
+                    samples.iter().map(|&(s, back, w)| (s, now - back * MINUTE, w)).collect();
                 self.append(&samples);
             }
             Step::Scrape(written) => {
-                let samples: Vec<_> = (0..SERIES).map(|s| (s, now, written.float())).collect();
+                let samples: Vec<_> = (0..SERIES).map(|s| (s, now, *written)).collect();
                 self.append(&samples);
             }
             Step::Delete(series, back, minutes) => {
@@ -161,14 +261,41 @@ impl World {
             Step::Flush => self.storage().flush().unwrap(),
             Step::Maintain => self.storage().maintain().unwrap(),
             Step::Compact => self.storage().compact().unwrap(),
-            Step::Advance(minutes) => self.now.store(now + minutes * MINUTE, Ordering::Relaxed),
+            Step::Advance(minutes) => {
+                self.advance(minutes * MINUTE);
+                // Somebody always writes: where the newest sample is old, the clock is not believed.
+                self.append(&[(0, self.now(), Written::Value(1))]);
+            }
+            Step::Days(days) => {
+                for _ in 0..*days {
+                    self.advance(23 * HOUR);
+                    self.step(&Step::Scrape(Written::Value(*days)));
+                    self.step(&Step::Maintain);
+                }
+            }
             Step::Reopen => {
                 self.storage.take().unwrap().close().unwrap();
                 self.open();
                 assert!(self.storage().stats().clean_start);
             }
+            Step::Read => {
+                let view = self.storage().view();
+                self.readers.push(Reader { view, then: self.model.clone(), since: BTreeMap::new() });
+                if self.readers.len() > 3 {
+                    self.readers.remove(0).check();
+                }
+            }
             Step::Crash => self.crash(false),
             Step::LoseManifest => self.crash(true),
+        }
+    }
+
+    /// Time passes, and what is older than the retention has expired.
+    fn advance(&mut self, by: i64) {
+        self.now.fetch_add(by, Ordering::Relaxed);
+        if let Some(retention) = self.retention {
+            let border = self.now() - retention;
+            self.model.retain(|(_, t), _| *t >= border);
         }
     }
 
@@ -185,45 +312,53 @@ impl World {
 
     fn check(&self) {
         let view = self.storage().view();
-        let set = view.select(&[], TimeRange::ALL).unwrap();
-        let mut columns = Columns::default();
-        let mut found = BTreeMap::new();
-        for index in 0..set.len() {
-            let series: u8 = set.labels(index).get("series").unwrap().parse().unwrap();
-            assert_eq!(set.labels(index), labels(series));
-            let samples = set.load(index, &mut columns).unwrap();
-            assert!(samples.timestamps.is_sorted_by(|a, b| a < b));
-            found.extend(
-                samples.timestamps.iter().zip(samples.floats).map(|(&t, v)| ((series, t), v.to_bits())),
-            );
-        }
-        let expected: BTreeMap<_, _> = self.model.iter().map(|(&key, v)| (key, v.to_bits())).collect();
-        assert_eq!(found, expected);
-        assert_eq!(set.warnings(), Vec::<String>::new());
+        assert_eq!(read(&view), self.model);
 
         let range = TimeRange::new(self.now() - HOUR, self.now() - 20 * MINUTE);
+        let mut columns = Columns::default();
         let set = view.select(&[Matcher::equal("job", "b")], range).unwrap();
         let mut count = 0;
         for i in 0..set.len() {
             let samples = set.load(i, &mut columns).unwrap();
             count += samples.len();
             let newest = set.load_newest(i, &mut columns).unwrap();
-            let last = |s: &Samples| Some((*s.timestamps.last()?, s.floats.last()?.to_bits()));
+            let last = |s: &Samples| s.len().checked_sub(1).map(|at| (s.timestamps[at], stored(s, at)));
             assert_eq!(last(&newest), last(&samples));
         }
         assert_eq!(count, self.model.keys().filter(|(s, t)| *s >= 2 && range.contains(*t)).count());
     }
 }
 
+/// All that a view shows.
+fn read(view: &View) -> Model {
+    let set = view.select(&[], TimeRange::ALL).unwrap();
+    let mut columns = Columns::default();
+    let mut found = Model::new();
+    for index in 0..set.len() {
+        let series: u8 = set.labels(index).get("series").unwrap().parse().unwrap();
+        assert_eq!(set.labels(index), labels(series));
+        let samples = set.load(index, &mut columns).unwrap();
+        assert!(samples.timestamps.is_sorted_by(|a, b| a < b));
+        let times = samples.timestamps.iter();
+        found.extend((0..).zip(times).map(|(at, &t)| ((series, t), stored(&samples, at))));
+    }
+    assert_eq!(set.warnings(), Vec::<String>::new());
+    found
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn reads_give_what_a_map_would(steps in proptest::collection::vec(some_step(), 1..60)) {
-        let mut world = World::new();
+    fn reads_give_what_a_map_would(
+        retention in some_retention(),
+        steps in proptest::collection::vec(some_step(), 1..60),
+    ) {
+        let mut world = World::new(retention);
         for step in &steps {
             world.step(step);
             world.check();
         }
+        world.readers.iter().for_each(Reader::check);
     }
 }
