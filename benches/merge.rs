@@ -41,6 +41,7 @@ struct Scrapes {
     random: u64,
     next: usize,
     round: i64,
+    interval_ms: i64,
 }
 
 impl Scrapes {
@@ -50,6 +51,7 @@ impl Scrapes {
             random: 0x9e37_79b9_7f4a_7c15,
             next: 0,
             round: 0,
+            interval_ms: INTERVAL_MS,
         }
     }
 
@@ -63,7 +65,7 @@ impl Scrapes {
             self.random ^= self.random >> 7;
             self.random ^= self.random << 17;
             let jitter = (n / SERIES_PER_TARGET) as i64 * 7 + (self.round * 31 + 7) % 5;
-            t = FIRST_MS + self.round * INTERVAL_MS + jitter;
+            t = FIRST_MS + self.round * self.interval_ms + jitter;
             let value = match n % 4 {
                 0 => 1.0,
                 1 => self.round as f64,
@@ -123,9 +125,12 @@ fn merge_a_day() {
 }
 
 fn append_steadily(seconds: u64) {
-    let (_dir, db, now) = open(Maintenance::Thread, 16 << 20);
-    let (mut scrapes, mut batch) = (Scrapes::new(50_000), Batch::new());
-    for _ in 0..25 {
+    let (_dir, db, now) = open(Maintenance::Thread, 1 << 20);
+    // So few series that their WAL is cut every second or so, and so short an interval that all cuts
+    // fall into one window, where four of them are merged.
+    let mut scrapes = Scrapes { interval_ms: 1_000, ..Scrapes::new(20_000) };
+    let mut batch = Batch::new();
+    for _ in 0..10 {
         scrapes.fill(&mut batch);
         db.append(&batch).expect("the disk has room");
     }
@@ -144,10 +149,11 @@ fn append_steadily(seconds: u64) {
     }
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let stats = db.stats();
+    assert!(stats.compactions > 0 || seconds < 20, "nothing was merged meanwhile");
     support::row("append while cutting and merging, p50", at(0.5), "ms");
     support::row("append while cutting and merging, p99", at(0.99), "ms");
     support::row("append while cutting and merging, max", at(1.0), "ms");
-    let stats = db.stats();
     support::row("cuts", stats.cuts as f64, "cuts");
     support::row("merges", stats.compactions as f64, "merges");
     support::row("partitions left", stats.partitions as f64, "partitions");
