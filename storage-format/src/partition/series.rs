@@ -381,7 +381,10 @@ mod tests {
 
     fn encode(ids: &[SeriesId], pairs: &[Vec<(u32, u32)>]) -> Vec<u8> {
         let mut next = pairs.iter();
-        let pairs_of = |out: &mut Vec<_>| Ok(out.extend_from_slice(next.next().unwrap()));
+        let pairs_of = |out: &mut Vec<_>| {
+            out.extend_from_slice(next.next().unwrap());
+            Ok(())
+        };
         let section = super::encode(ids.iter().copied(), pairs_of, &Spool::default()).unwrap().unwrap();
         section.each_ref().map(|part| &part[..]).concat()
     }
