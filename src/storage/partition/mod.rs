@@ -189,8 +189,8 @@ impl Partition {
     }
 
     /// What a damaged chunk costs, in words.
-    fn damage(&self, chunk: Option<&Chunk>, error: &DecodeError, columns: &mut Columns) -> ReadError {
-        let times = chunk.and_then(|chunk| self.timestamps(chunk, 0, columns).ok());
+    fn damage(&self, chunk: Option<&Chunk>, error: &DecodeError, load: &mut Load<'_>) -> ReadError {
+        let times = chunk.and_then(|chunk| self.timestamps(chunk, load.part, load.columns).ok());
         let times = times.and_then(|(_, timestamps)| Some((*timestamps.first()?, *timestamps.last()?)));
         let (min_ms, max_ms) = times.unwrap_or((self.header().min_ms, self.header().max_ms));
         ReadError::Damaged {
@@ -250,7 +250,7 @@ impl Part for Partition {
         let chunks = match self.file.chunks(series) {
             Ok(chunks) => chunks,
             Err(error) => {
-                let damage = self.damage(None, &error, load.columns);
+                let damage = self.damage(None, &error, load);
                 return load.damaged.push(damage);
             }
         };
@@ -262,7 +262,7 @@ impl Part for Partition {
             match loaded {
                 Ok(run) => load.runs.extend(run),
                 Err(error) => {
-                    let damage = self.damage(chunk.as_ref().ok(), &error, load.columns);
+                    let damage = self.damage(chunk.as_ref().ok(), &error, load);
                     load.damaged.push(damage);
                 }
             }
