@@ -74,6 +74,26 @@ impl Folder {
 
     /// Moves a file out of the way, where nobody deletes it.
     pub fn set_aside(&self, fs: &dyn Fs, path: &Path) -> io::Result<()> {
+        self.bring_aside(fs, path, |to| fs.rename(path, to))
+    }
+
+    /// Gives a file a second name where nobody deletes it, before the first may go.
+    pub fn link_aside(&self, fs: &dyn Fs, path: &Path) -> io::Result<()> {
+        let quarantine = self.quarantine();
+        let linked = quarantine.join(path.file_name().unwrap_or_default());
+        // It was linked before what was to follow failed.
+        if fs.exists(&linked)? && fs.map(&linked)? == fs.map(path)? {
+            return fs.sync_dir(&quarantine);
+        }
+        self.bring_aside(fs, path, |to| fs.hard_link(path, to))
+    }
+
+    fn bring_aside(
+        &self,
+        fs: &dyn Fs,
+        path: &Path,
+        bring: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let quarantine = self.quarantine();
         fs.create_dir(&quarantine)?;
         fs.sync_dir(&self.root)?;
@@ -85,7 +105,7 @@ impl Folder {
             }
             to = quarantine.join(format!("{}.{again}", name.to_string_lossy()));
         }
-        fs.rename(path, &to)?;
+        bring(&to)?;
         fs.sync_dir(&quarantine)
     }
 }

@@ -14,6 +14,7 @@ use super::part::Part;
 use super::time::Timestamp;
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use larum_storage_format::manifest::{LivePartition, Manifest};
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -223,13 +224,19 @@ impl Inner {
             memory_bytes: self.options.merge_memory_bytes,
         };
         let merged = job.run(&|| self.closing.load(Acquire)).and_then(|merged| {
+            let unlinked = self.link_damaged(&inputs, &merged);
             let replaced = self.replace(&inputs, &merged.written)?;
-            Ok((replaced, merged))
+            Ok((replaced, merged, unlinked))
         });
         match merged {
-            Ok((replaced, merged)) => {
+            Ok((replaced, merged, unlinked)) => {
                 tracing::info!(inputs = ?merge.inputs, outputs = ?merged.written, "partitions were merged");
-                self.remove_files(&replaced, &merged);
+                self.remove_files(&replaced, &unlinked);
+                for p in replaced.iter().filter(|p| merged.damaged.contains(&p.meta.number)) {
+                    self.counters.damaged.fetch_add(1, Relaxed);
+                    tracing::error!(file = %p.partition.path().display(),
+                        "samples of a damaged partition were lost in a merge; the file is in quarantine");
+                }
                 self.abandon(0..0);
                 Ok(())
             }
@@ -238,6 +245,15 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// Brings the damaged inputs of a merge to quarantine, before it is committed: from then on a
+    /// start removes them. Tells which must be moved there afterwards.
+    fn link_damaged(&self, inputs: &[Live], merged: &Merged) -> BTreeSet<u64> {
+        let damaged = inputs.iter().filter(|p| merged.damaged.contains(&p.meta.number));
+        // Not every file system has hard links.
+        let unlinked = damaged.filter(|p| self.folder.link_aside(&*self.fs, p.partition.path()).is_err());
+        unlinked.map(|p| p.meta.number).collect()
     }
 
     /// Commits a merge and gives the inputs as they were last. What was deleted from them while they
@@ -311,7 +327,7 @@ impl Inner {
         self.publish(&catalog);
         drop(catalog);
         self.counters.expired.fetch_add(expired.len() as u64, Relaxed);
-        self.remove_files(&expired, &Merged::default());
+        self.remove_files(&expired, &BTreeSet::new());
         Ok(())
     }
 
@@ -323,12 +339,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes the files of partitions that are no longer live; who still reads them keeps them. A
-    /// damaged input of a merge is set aside instead. What cannot be removed goes at the next start.
-    fn remove_files(&self, partitions: &[Live], merged: &Merged) {
+    /// Removes the files of partitions that are no longer live; who still reads them keeps them. Those
+    /// to be `kept` are set aside instead. What cannot be removed goes at the next start.
+    fn remove_files(&self, partitions: &[Live], kept: &BTreeSet<u64>) {
         for p in partitions {
-            let damaged = merged.damaged.contains(&p.meta.number);
-            let outcome = match damaged {
+            let outcome = match kept.contains(&p.meta.number) {
                 true => self.folder.set_aside(&*self.fs, p.partition.path()),
                 false => self.fs.remove(p.partition.path()),
             };
@@ -336,11 +351,6 @@ impl Inner {
             let outcome = outcome.and(tombstones.map_or(Ok(()), |path| self.fs.remove(&path)));
             if let Err(error) = outcome {
                 tracing::warn!(%error, "a file that is no longer needed cannot be removed");
-            }
-            if damaged {
-                self.counters.damaged.fetch_add(1, Relaxed);
-                tracing::error!(file = %p.partition.path().display(),
-                    "samples of a damaged partition were lost in a merge; the file is in quarantine");
             }
         }
     }
@@ -412,7 +422,7 @@ mod tests {
         let merged = job.run(&|| false)?;
         meanwhile();
         let replaced = inner.replace(&inputs, &merged.written)?;
-        inner.remove_files(&replaced, &merged);
+        inner.remove_files(&replaced, &merged.damaged);
         Ok(inner.catalog().live().to_vec())
     }
 
