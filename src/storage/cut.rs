@@ -19,6 +19,56 @@ pub(crate) fn wal_bound_bytes(option_bytes: u64, series: u64) -> u64 {
     option_bytes.max(series.saturating_mul(WAL_BYTES_PER_SERIES))
 }
 
+/// A cut for silence comes once the WAL is longer than this part of its bound. What is shorter costs
+/// little disk and is replayed in an instant.
+const SILENCE_SHARE: u64 = 16;
+
+/// Silence is worth a cut when it lasts this long and twice the longest pause known.
+const SILENT_MS: i64 = 2_000;
+
+/// In what rhythm samples come, as far as looking now and then can tell.
+///
+/// Who sends a load and then nothing should not find it in the WAL, which takes several times the
+/// space of a partition and is read again after a crash. Who sends a burst every minute must not
+/// cause a cut every minute: pauses are remembered for two to four hours.
+#[derive(Debug, Default)]
+pub(crate) struct Rhythm {
+    appended: u64,
+    /// The last look.
+    looked_ms: i64,
+    /// The last look that found new samples.
+    last_ms: Option<i64>,
+    /// In this window of two hours, and in the one before.
+    longest_pause_ms: i64,
+    longest_pause_before_ms: i64,
+}
+
+impl Rhythm {
+    /// Notes how many samples were ever appended.
+    pub fn look(&mut self, appended: u64, now_ms: i64) {
+        if now_ms.div_euclid(WINDOW_MS) != self.looked_ms.div_euclid(WINDOW_MS) {
+            self.longest_pause_before_ms = std::mem::take(&mut self.longest_pause_ms);
+        }
+        if appended != self.appended {
+            // Until the last look that found nothing; the pause may have been longer by two looks.
+            let pause_ms = self.last_ms.map_or(0, |last_ms| self.looked_ms.saturating_sub(last_ms));
+            self.longest_pause_ms = self.longest_pause_ms.max(pause_ms);
+            self.appended = appended;
+            self.last_ms = Some(now_ms);
+        }
+        self.looked_ms = now_ms;
+    }
+
+    /// Whether, at the last look, the senders had been silent for so long that a WAL of this length
+    /// is to be cut.
+    pub fn is_over(&self, wal_bytes: u64, bound_bytes: u64) -> bool {
+        let longest_ms = self.longest_pause_ms.max(self.longest_pause_before_ms);
+        let enough_ms = longest_ms.saturating_mul(2).saturating_add(SILENT_MS);
+        wal_bytes > bound_bytes / SILENCE_SHARE
+            && self.last_ms.is_some_and(|last_ms| self.looked_ms.saturating_sub(last_ms) >= enough_ms)
+    }
+}
+
 /// Whether a border of windows passed (some minutes ago) since the generation began.
 pub(crate) fn border_passed(begun_ms: i64, now_ms: i64) -> bool {
     let window = |t_ms: i64| t_ms.saturating_sub(GRACE_MS).div_euclid(WINDOW_MS);
@@ -67,6 +117,70 @@ mod tests {
     fn many_series_may_fill_a_longer_wal() {
         assert_eq!(wal_bound_bytes(128 << 20, 50_000), 128 << 20);
         assert_eq!(wal_bound_bytes(128 << 20, 1 << 20), 256 << 20);
+    }
+
+    const MIB: u64 = 1 << 20;
+    const BOUND: u64 = 128 * MIB;
+
+    /// When a sender causes cuts for silence, in seconds, of those that last an hour: it appends
+    /// `burst_bytes` in `burst_s` seconds, then pauses. Looks come every second.
+    fn cuts_of(burst_bytes: u64, burst_s: i64, pause_s: i64) -> Vec<i64> {
+        let (mut rhythm, mut cuts) = (Rhythm::default(), Vec::new());
+        let (mut appended, mut wal_bytes) = (0, 0);
+        for now_s in 0..3600 {
+            if now_s % (burst_s + pause_s) < burst_s {
+                appended += 1;
+                wal_bytes += burst_bytes / burst_s as u64;
+            }
+            rhythm.look(appended, now_s * 1000);
+            let is_over = rhythm.is_over(wal_bytes, BOUND);
+            if is_over || wal_bytes > BOUND {
+                wal_bytes = 0;
+                cuts.extend(is_over.then_some(now_s));
+            }
+        }
+        cuts
+    }
+
+    #[test]
+    fn a_load_is_cut_once_its_sender_is_silent_and_a_steady_sender_never_for_long() {
+        let cases: &[(&str, u64, i64, i64, &[i64])] = &[
+            ("one load", 25 * MIB, 2, 4000, &[3]),
+            ("one load that is short", 7 * MIB, 2, 4000, &[]),
+            ("a load without end", 12_000 * MIB, 3600, 0, &[]),
+            ("a small scrape every 15 s", MIB / 4, 1, 14, &[]),
+            (
+                "bursts of half the bound every minute: the first shows how long the pauses are",
+                64 * MIB,
+                3,
+                57,
+                &[4],
+            ),
+            ("bursts over the bound", 160 * MIB, 16, 44, &[17]),
+            ("every other second", 9 * MIB, 1, 1, &[]),
+            ("one second in four", 9 * MIB, 1, 3, &[2]),
+            ("loads twenty minutes apart", 25 * MIB, 2, 1200, &[3]),
+        ];
+        for &(what, burst_bytes, burst_s, pause_s, expected) in cases {
+            assert_eq!(cuts_of(burst_bytes, burst_s, pause_s), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn pauses_are_forgotten_after_some_hours() {
+        let mut rhythm = Rhythm::default();
+        let mut look = |appended, now_s: i64| {
+            rhythm.look(appended, now_s * 1000);
+            rhythm.is_over(BOUND, BOUND)
+        };
+        assert!(!look(0, 0) && !look(0, 3600), "nothing was ever sent");
+        assert!(!look(1, 3601) && !look(1, 3602) && look(1, 3603));
+        assert!(look(1, 3660) && !look(2, 3661) && !look(2, 3700), "there was a pause of a minute");
+        assert!(look(2, 3661 + 120), "this one is twice as long");
+        let next_s = WINDOW_MS / 1000;
+        assert!(!look(3, next_s - 1) && !look(4, next_s) && !look(4, next_s + 120));
+        assert!(!look(5, 2 * next_s) && !look(6, 3 * next_s) && !look(6, 3 * next_s + 2));
+        assert!(!look(7, 4 * next_s) && look(7, 4 * next_s + 6));
     }
 
     proptest! {

@@ -11,7 +11,7 @@
 use super::batch::{Appended, Batch};
 use super::catalog::Catalog;
 use super::compaction::{self, Levels};
-use super::cut;
+use super::cut::{self, Rhythm};
 use super::deletion;
 use super::error::{AppendError, OpenError, UnavailableCause};
 use super::folder::{self, Folder, io_error};
@@ -63,6 +63,8 @@ pub(crate) struct Inner {
     pub retention: Mutex<Retention>,
     /// When the active generation began, in milliseconds since the epoch.
     pub begun_ms: AtomicI64,
+    /// In what rhythm samples come.
+    pub rhythm: Mutex<Rhythm>,
     /// Partitions in the fullest window.
     pub overlapping: AtomicUsize,
     pub counters: Counters,
@@ -141,6 +143,7 @@ impl Storage {
             retention: Mutex::new(retention),
             // What was replayed is cut soon, or crash after crash would lengthen the next replay.
             begun_ms: AtomicI64::new(if replayed.is_some() { i64::MIN } else { now.wall_ms }),
+            rhythm: Mutex::default(),
             counters,
             closing: AtomicBool::new(false),
             opened,

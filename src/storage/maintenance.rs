@@ -105,15 +105,23 @@ impl Drop for Workers {
 }
 
 impl Inner {
-    /// Cuts if the WAL is long enough, a border of windows passed, or a cut failed before.
+    /// Cuts if the WAL is long enough, a border of windows passed, senders fell silent, or a cut
+    /// failed before.
     pub fn cut_if_due(&self) -> io::Result<()> {
         let now_ms = self.now().wall_ms;
         self.head.tidy(Timestamp::from_millis(now_ms));
         let due = self.head.frozen().is_some()
             || self.head.wal_bytes() > self.options.wal_bytes
                 && self.head.wal_bytes() > self.wal_bound_bytes()
-            || cut::border_passed(self.begun_ms.load(Relaxed), now_ms);
+            || cut::border_passed(self.begun_ms.load(Relaxed), now_ms)
+            || self.is_silent(now_ms);
         if due { self.cut() } else { Ok(()) }
+    }
+
+    fn is_silent(&self, now_ms: i64) -> bool {
+        let mut rhythm = self.rhythm.lock().unwrap_or_else(PoisonError::into_inner);
+        rhythm.look(self.head.appended(), now_ms);
+        rhythm.is_over(self.head.wal_bytes(), self.wal_bound_bytes())
     }
 
     /// Cuts until all that is in the head now is in partitions.

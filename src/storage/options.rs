@@ -12,7 +12,8 @@ pub struct Options {
     pub retention: Option<Duration>,
     /// When the WAL is synced to the device.
     pub wal_fsync: WalFsync,
-    /// A cut is due when the active WAL generation is longer than this and than 256 B a series.
+    /// A cut is due when the active WAL generation is longer than this and than 256 B a series; or
+    /// than a sixteenth of that, when senders fall silent.
     pub wal_bytes: u64,
     /// About how much memory a merge of partitions may take. What it must remember beyond that goes
     /// to temporary files.

@@ -272,6 +272,11 @@ impl Head {
         self.wal.active_bytes()
     }
 
+    /// How many samples were ever appended, no-ops included.
+    pub fn appended(&self) -> u64 {
+        self.counters.float_samples.load(Relaxed) + self.counters.histogram_samples.load(Relaxed)
+    }
+
     /// How many series are in memory.
     pub fn series_count(&self) -> u64 {
         self.index().len()
