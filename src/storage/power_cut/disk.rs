@@ -158,6 +158,21 @@ impl Disk {
         self.state().forget_unsynced();
     }
 
+    /// Flips bits of a byte of a synced file, at what the number says from its start. `None`: there
+    /// is no such file. Twice gives the file back as it was.
+    pub fn flip(&self, path: &Path, at: u64, bits: u8) -> Option<()> {
+        let mut state = self.state();
+        let node = state.file(path).ok()?;
+        let node = &mut state.nodes[node];
+        if node.content.is_empty() || node.content != node.durable {
+            return None;
+        }
+        let at = (at % node.content.len() as u64) as usize;
+        node.content[at] ^= bits;
+        node.durable[at] ^= bits;
+        Some(())
+    }
+
     /// Operations so far.
     pub fn ops(&self) -> u64 {
         self.state().ops

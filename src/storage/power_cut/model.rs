@@ -1,5 +1,6 @@
 //! What must be stored: for each sample what it may be after a power cut.
 
+use crate::storage::TimeRange;
 use larum_storage_format::{Histogram, STALE_NAN, Span, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -84,6 +85,8 @@ pub(super) struct Model {
     samples: BTreeMap<Key, Vec<Option<Stored>>>,
     /// Those that an operation was about to change when the process ended.
     unsure: BTreeSet<Key>,
+    /// Times of which samples may be missing, and older ones come to light: files were damaged.
+    damaged: Vec<TimeRange>,
 }
 
 /// What happened before a check.
@@ -136,17 +139,24 @@ impl Model {
         self.samples.values_mut().for_each(|may| drop(may.drain(..may.len() - 1)));
     }
 
+    /// A file with samples of these times was damaged.
+    pub fn damage(&mut self, range: TimeRange) {
+        self.damaged.push(range);
+    }
+
     /// Compares with what was read. What is older than `border_ms` has expired: it may be gone, and
     /// must be if `strict`.
     ///
     /// # Panics
     /// If they differ.
     pub fn check(&mut self, found: &Found, border_ms: i64, strict: bool, after: After) {
-        if let Some((key, stored)) = found.iter().find(|(key, _)| !self.samples.contains_key(key)) {
+        let is_damaged = |key: &Key| self.damaged.iter().any(|range| range.contains(key.1));
+        let is_known = |key: &Key| self.samples.contains_key(key) || is_damaged(key);
+        if let Some((key, stored)) = found.iter().find(|(key, _)| !is_known(key)) {
             panic!("{key:?} was deleted or never written, and is {stored:?}");
         }
         let unsure = std::mem::take(&mut self.unsure);
-        for (key, may) in &mut self.samples {
+        for (key, may) in self.samples.iter_mut().filter(|(key, _)| !is_damaged(key)) {
             let found = found.get(key).cloned();
             if key.1 < border_ms {
                 assert!(found.is_none() || !strict, "{key:?} has expired");

@@ -47,8 +47,8 @@ pub(super) enum Site {
 }
 
 impl Site {
-    /// All that a history meets in which no file is damaged.
-    pub const ALL: [Site; 16] = [
+    /// All of them.
+    pub const ALL: [Site; 18] = [
         Site::OpenFolders,
         Site::OpenParent,
         Site::WalFile,
@@ -65,6 +65,8 @@ impl Site {
         Site::StraysFolder,
         Site::SnapshotFolder,
         Site::SnapshotParent,
+        Site::QuarantineFolder,
+        Site::QuarantineParent,
     ];
 
     /// The site that syncs a file.

@@ -8,11 +8,15 @@ use super::warnings::Warnings;
 use crate::storage::cut::{DAY_MS, HOUR_MS};
 use crate::storage::engine::Storage;
 use crate::storage::error::UnavailableCause;
+use crate::storage::folder::Folder;
 use crate::storage::fs::Fs;
 use crate::storage::options::{Maintenance, Options, WalFsync};
+use crate::storage::part::{Load, Part};
+use crate::storage::partition::{Partition, PartitionError};
 use crate::storage::series_set::{Columns, SeriesSet};
 use crate::storage::{Batch, Matcher, TimeRange, Timestamp};
-use larum_storage_format::{Labels, Value};
+use larum_storage_format::manifest::Manifest;
+use larum_storage_format::{DecodeErrorKind, Labels, Value};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -31,9 +35,23 @@ const EXPECTED: [&str; 5] = [
     "samples in the WAL whose series",
 ];
 
+/// What may be warned of besides, where files are damaged.
+const OF_DAMAGE: [&str; 6] = [
+    "a damaged partition is moved to quarantine",
+    // It is in quarantine.
+    "a partition is missing",
+    "a partition that MANIFEST does not name is left alone",
+    "tombstones of an unknown partition are left alone",
+    "a partition with a damaged index is left out of a merge",
+    "samples of a damaged partition were lost in a merge",
+];
+
 const START_MS: i64 = 20_000 * DAY_MS + 5 * HOUR_MS;
 const MINUTE_MS: i64 = 60_000;
 const SERIES: u8 = 6;
+
+/// Every so many seeds the disk flips bits.
+pub(super) const FLIPS_IN: u64 = 8;
 
 /// The process has ended in the middle of a step.
 struct Ended;
@@ -54,6 +72,12 @@ pub(super) struct World {
     /// Snapshots that were acknowledged, and what was in them.
     snapshots: Vec<(PathBuf, Model)>,
     snapshots_begun: u32,
+    /// Whether the disk flips bits of files.
+    flips: bool,
+    /// Whether it just did.
+    was_damaged: bool,
+    /// Files that it damaged, and their times: they must stay somewhere.
+    damaged: Vec<(Vec<u8>, TimeRange)>,
     warnings: Warnings,
     /// What happened since the last check.
     after: After,
@@ -95,11 +119,14 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
         storage: None,
         snapshots: Vec::new(),
         snapshots_begun: 0,
+        flips: seed % FLIPS_IN == 1,
+        was_damaged: false,
+        damaged: Vec::new(),
         warnings,
         after: After::Nothing,
         verbose: super::variable("LARUM_POWER_CUT_SEED").is_some(),
     };
-    let lives = 2 + world.rng.below(8) as u32;
+    let lives = if world.flips { 12 } else { 2 } + world.rng.below(8) as u32;
     for _ in 0..lives {
         world.live();
     }
@@ -143,7 +170,11 @@ impl World {
 
     /// A process from its start to its end, and the power cut after it, if it is.
     fn live(&mut self) {
-        let reach = [4, 30, 150, 600][self.rng.below(4) as usize];
+        // What is found damaged at the start is set aside within few operations.
+        let reach = match self.was_damaged {
+            true => 20,
+            false => [4, 30, 150, 600][self.rng.below(4) as usize],
+        };
         self.disk.end_after(Some(1 + self.rng.below(reach)));
         if self.open().is_ok() {
             let mut steps = 0;
@@ -162,6 +193,77 @@ impl World {
             self.after = After::PowerCut;
         }
         self.tell(format_args!("{:?}", self.after));
+        let count = self.damaged.len();
+        if self.flips && self.rng.one_in(2) {
+            self.damage();
+        }
+        self.was_damaged = self.damaged.len() > count && self.rng.one_in(2);
+    }
+
+    /// Damages a file that is in order, so that it is noticed.
+    fn damage(&mut self) {
+        let folder = Folder::new(&self.path);
+        let manifest = self.disk.read(&folder.manifest()).ok();
+        let Some(manifest) = manifest.and_then(|bytes| Manifest::decode(&bytes).ok()) else { return };
+        let live = manifest.partitions;
+        let Some(meta) = live.get(self.rng.below(live.len() as u64) as usize) else { return };
+        let path = folder.partition(meta.number);
+        let range = TimeRange::new(meta.min_ms, meta.max_ms);
+        if self.is_sound(&path) != Some(true) {
+            return;
+        }
+        // The header, or anything: what nobody would notice is left as it is.
+        let reach = if self.rng.one_in(2) { 64 } else { u64::MAX };
+        let (at, bits) = (self.rng.below(reach), 1 << self.rng.below(8));
+        if self.disk.flip(&path, at, bits).is_none() {
+            return;
+        }
+        if self.is_sound(&path) != Some(false) {
+            self.disk.flip(&path, at, bits);
+            return;
+        }
+        self.tell(format_args!("{} is damaged, {range:?}", path.display()));
+        let bytes = self.disk.read(&path).expect("the file is there");
+        self.damaged.push((bytes, range));
+        self.model.damage(range);
+        self.snapshots.iter_mut().for_each(|(_, model)| model.damage(range));
+    }
+
+    /// Whether all of a partition can be read; `None` if that cannot be said.
+    fn is_sound(&self, path: &Path) -> Option<bool> {
+        let partition = match Partition::open(&self.disk, path) {
+            Ok(partition) => partition,
+            // It may be of another version.
+            Err(PartitionError::Damaged { error, .. }) => {
+                return (!matches!(error.kind, DecodeErrorKind::Version { .. })).then_some(false);
+            }
+            Err(PartitionError::Io(_)) => return None,
+        };
+        if partition.verify_index().is_err() {
+            return Some(false);
+        }
+        let mut columns = Columns::default();
+        let mut load = Load::new(TimeRange::ALL, &mut columns);
+        (0..).take_while(|&series| partition.series_id(series).is_some()).for_each(|series| {
+            partition.load(series, &mut load);
+        });
+        Some(load.damaged.is_empty())
+    }
+
+    /// What was damaged is never deleted before it expires.
+    fn check_damaged(&mut self, border_ms: i64) {
+        self.damaged.retain(|(_, range)| range.max_ms >= border_ms);
+        let (disk, path) = (&self.disk, &self.path);
+        let files = ["partitions", "quarantine"].map(|folder| {
+            let folder = path.join(folder);
+            let names = disk.list(&folder).unwrap_or_default();
+            names.into_iter().map(move |name| folder.join(name))
+        });
+        let files: Vec<PathBuf> = files.into_iter().flatten().collect();
+        for (bytes, range) in &self.damaged {
+            let is_kept = files.iter().any(|file| disk.read(file).is_ok_and(|held| held == *bytes));
+            assert!(is_kept, "a damaged file with {range:?} is gone, there are {files:?}");
+        }
     }
 
     /// The last process: nothing ends it, and all is in order.
@@ -180,10 +282,13 @@ impl World {
         self.all_is_well(|world| world.reopen());
         let names = self.disk.list(Path::new("/disk/data/partitions")).expect("the folder is there");
         let files = names.iter().filter(|name| name.ends_with(".part")).count();
-        assert_eq!(files as u64, self.storage().stats().partitions, "{names:?}");
+        let live = self.storage().stats().partitions;
+        // A damaged one may lie where nobody names it.
+        assert!(files as u64 == live || self.flips && files as u64 > live, "{names:?}");
         let segments = self.disk.list(Path::new("/disk/data/wal")).expect("the folder is there");
         assert_eq!(segments, Vec::<String>::new());
         self.storage = None;
+        self.damaged.clear();
         for (path, model) in std::mem::take(&mut self.snapshots) {
             (self.path, self.model) = (path, model);
             self.disk.restart();
@@ -226,17 +331,22 @@ impl World {
                 WalFsync::Always => &EXPECTED[..2],
                 _ => &EXPECTED,
             };
-            expected.iter().any(|expected| warning.starts_with(expected))
+            let of_damage = if self.flips { &OF_DAMAGE[..] } else { &[] };
+            expected.iter().chain(of_damage).any(|expected| warning.starts_with(expected))
         };
         let warnings: Vec<String> = self.warnings.take().into_iter().filter(|w| !fine(w)).collect();
         assert_eq!(warnings, Vec::<String>::new(), "after {after:?}");
         assert_eq!(self.disk.violations(), Vec::<String>::new());
+        self.check_damaged(self.border_ms());
+    }
+
+    fn border_ms(&self) -> i64 {
+        self.retention_ms.map_or(i64::MIN, |ms| self.now() - ms)
     }
 
     fn compare(&self, storage: &Storage, model: &mut Model, after: After) {
-        let border_ms = self.retention_ms.map_or(i64::MIN, |ms| self.now() - ms);
-        let found = read(storage);
-        model.check(&found, border_ms, !storage.stats().retention_paused, after);
+        let found = read(storage, self.flips);
+        model.check(&found, self.border_ms(), !storage.stats().retention_paused, after);
     }
 
     /// Does one thing.
@@ -374,6 +484,10 @@ impl World {
         if self.disk.has_ended() {
             self.model.delete_unsure(deleted);
         }
+        if self.flips && outcome.is_err() {
+            // Nothing is deleted where a damaged file might hold some of it.
+            return self.alive("delete", Ok(()));
+        }
         self.alive("delete", outcome)?;
         self.model.delete(deleted);
         Ok(())
@@ -413,7 +527,7 @@ impl World {
 }
 
 /// All samples that are read.
-fn read(storage: &Storage) -> Found {
+fn read(storage: &Storage, flips: bool) -> Found {
     let view = storage.view();
     let set = view.selection(&[], TimeRange::ALL);
     let mut columns = Columns::default();
@@ -428,6 +542,6 @@ fn read(storage: &Storage) -> Found {
             found.insert((series, samples.timestamps[at]), Stored { value: samples.value(at), start_ms });
         }
     }
-    assert_eq!(set.warnings(), Vec::<String>::new());
+    assert!(flips || set.warnings().is_empty(), "{:?}", set.warnings());
     found
 }
