@@ -1,6 +1,7 @@
 //! JSON, written straight into the bytes of an answer.
 
 use crate::promql::number::{Bytes, write_sample_value, write_timestamp};
+use crate::storage::LabelSets;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -89,6 +90,29 @@ pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'}');
 }
 
+/// Adds the first `shown` sets, as a list of [`labels`].
+pub fn label_sets(out: &mut Vec<u8>, sets: &LabelSets, shown: usize) {
+    // Each label is escaped once, however many sets have it.
+    let mut texts = Vec::new();
+    let mut ends = Vec::with_capacity(sets.labels().len() + 1);
+    ends.push(0);
+    for (name, value) in sets.labels() {
+        label_text(&mut texts, name);
+        texts.push(b':');
+        label_text(&mut texts, value);
+        texts.push(b',');
+        ends.push(texts.len());
+    }
+    list(out, 0..shown, |out, index| {
+        out.push(b'{');
+        for &number in sets.set(index) {
+            out.extend_from_slice(&texts[ends[number as usize]..ends[number as usize + 1]]);
+        }
+        out.pop_if(|last| *last == b',');
+        out.push(b'}');
+    });
+}
+
 /// Adds `[a,b,...]`, each item by `write`.
 pub fn list<T>(
     out: &mut Vec<u8>,
@@ -149,6 +173,23 @@ impl serde_json::ser::Formatter for HtmlSafe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_label_sets_are_printed_as_each_alone() {
+        let mut sets = LabelSets::default();
+        let [a, b, c] =
+            [("a", "x\"y"), ("a", "z"), ("b", "1")].map(|(name, value)| sets.add_label(name, value));
+        for set in [&[b, c][..], &[], &[a, c], &[a]] {
+            sets.add_set(set.iter().copied());
+        }
+        sets.sort();
+        for shown in 0..=sets.len() {
+            let (mut together, mut alone) = (Vec::new(), Vec::new());
+            label_sets(&mut together, &sets, shown);
+            list(&mut alone, sets.iter().take(shown), |out, set| labels(out, &set));
+            assert_eq!(String::from_utf8(together).unwrap(), String::from_utf8(alone).unwrap());
+        }
+    }
 
     #[test]
     fn text_is_escaped_as_go_does() {

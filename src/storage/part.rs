@@ -1,6 +1,7 @@
 //! The seam between the querier and what holds samples: a head or a partition is a part.
 
 use super::error::ReadError;
+use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
@@ -21,6 +22,9 @@ pub(crate) trait Part: Send + Sync {
     /// # Errors
     /// The index is damaged where it would have to be read.
     fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, u32)>, ReadError>;
+
+    /// Adds the labels of selected series, which ascend, to `out`.
+    fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets);
 
     /// Reads the labels of selected series.
     fn label_reader(&self) -> Box<dyn PartLabels + '_>;

@@ -4,7 +4,8 @@
 //!    taking away the postings of the values that fail. Any other asks for a label that is there.
 //! 2. Of the latter, those for single values or short lists of values are intersected first, the
 //!    rarest before the others; regular expressions over many values come last.
-//! 3. Where only a few series are left, a costly matcher looks at their labels instead of going
+//! 3. Matchers on one label are one step: what fails one of them fails it.
+//! 4. Where only a few series are left, a costly matcher looks at their labels instead of going
 //!    through all values of its label.
 
 use super::matcher::{MatchOp, Matcher};
@@ -37,8 +38,14 @@ pub(crate) trait Index {
         keep: &mut dyn FnMut(&str) -> bool,
     ) -> Result<RoaringBitmap, Self::Error>;
 
-    /// Those of the series that pass the matcher.
-    fn filter(&self, series: RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap, Self::Error>;
+    /// Those of the series for whose value of the label, empty if it is missing, `keep` says true. It
+    /// is asked about once per value and not per series.
+    fn filter(
+        &self,
+        series: RoaringBitmap,
+        name: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<RoaringBitmap, Self::Error>;
 }
 
 /// Cost of going through all values of a label, on top of their number: dearer than any postings,
@@ -50,14 +57,14 @@ const VALUES_PER_SERIES: u64 = 4;
 
 /// The series of `index` that pass all `matchers`.
 pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<RoaringBitmap, I::Error> {
+    let mut by_name: Vec<&Matcher> = matchers.iter().filter(|matcher| !passes_everything(matcher)).collect();
+    by_name.sort_by_key(|matcher| matcher.name());
     let mut present: Vec<Step<'_>> = Vec::new();
     let mut absent: Vec<Step<'_>> = Vec::new();
-    for matcher in matchers {
-        if !matcher.matches("") {
-            present.push(Step::new(index, matcher, true)?);
-        } else if !passes_everything(matcher) {
-            absent.push(Step::new(index, matcher, false)?);
-        }
+    for of_label in by_name.chunk_by(|a, b| a.name() == b.name()) {
+        let lacking_passes = of_label.iter().all(|matcher| matcher.matches(""));
+        let steps = if lacking_passes { &mut absent } else { &mut present };
+        steps.push(Step::new(index, of_label, !lacking_passes)?);
     }
     present.sort_by_key(|step| step.cost);
     absent.sort_by_key(|step| step.cost);
@@ -66,7 +73,9 @@ pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<Roarin
     for step in &present {
         left = Some(match left {
             None => step.series(index)?.into_owned(),
-            Some(left) if step.is_dearer_than(&left) => index.filter(left, step.matcher)?,
+            Some(left) if step.is_dearer_than(&left) => {
+                index.filter(left, step.name(), &mut |value| step.passes(value))?
+            }
             Some(left) => left & step.series(index)?.as_ref(),
         });
         if left.as_ref().is_some_and(RoaringBitmap::is_empty) {
@@ -79,7 +88,7 @@ pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<Roarin
             break;
         }
         left = match step.is_dearer_than(&left) {
-            true => index.filter(left, step.matcher)?,
+            true => index.filter(left, step.name(), &mut |value| step.passes(value))?,
             false => left - step.series(index)?.as_ref(),
         };
     }
@@ -91,9 +100,10 @@ fn passes_everything(matcher: &Matcher) -> bool {
     matcher.op() == MatchOp::Regex && matches!(matcher.value(), ".*" | "(.*)" | "^.*$")
 }
 
-/// One matcher on its way: the values whose series are to be intersected, or taken away.
+/// The matchers on one label on their way: the values whose series are to be intersected, or taken away.
 struct Step<'a> {
-    matcher: &'a Matcher,
+    /// All on the same label; not empty.
+    matchers: &'a [&'a Matcher],
     /// Whether `values` are those that pass or those that fail.
     passing: bool,
     values: Values<'a>,
@@ -104,37 +114,84 @@ struct Step<'a> {
 enum Values<'a> {
     /// These.
     Some(Vec<&'a str>),
-    /// Those that start with the prefix, of which the matcher then picks.
+    /// Those that start with the prefix, of which the matchers then pick.
     Scan { prefix: &'a str },
 }
 
-impl<'a> Step<'a> {
-    fn new<I: Index>(index: &I, matcher: &'a Matcher, passing: bool) -> Result<Step<'a>, I::Error> {
+impl<'a> Values<'a> {
+    /// Those that pass the matcher, or those that fail, and maybe others.
+    fn new(matcher: &'a Matcher, passing: bool) -> Values<'a> {
         // The values a matcher names are those that pass `=` and `=~`, and fail `!=` and `!~`.
         let names_passing = matches!(matcher.op(), MatchOp::Equal | MatchOp::Regex);
-        let values = match matcher.regex() {
+        match matcher.regex() {
             _ if names_passing != passing => Values::Scan { prefix: "" },
             None => Values::Some(vec![matcher.value()]),
             Some(regex) => match regex.set() {
                 Some(set) => Values::Some(set.iter().map(String::as_str).collect()),
                 None => Values::Scan { prefix: regex.prefix() },
             },
-        };
-        let mut cost = 0;
-        match &values {
+        }
+    }
+
+    /// The values that are in both; of two prefixes the longer.
+    fn both(self, other: Values<'a>) -> Values<'a> {
+        match (self, other) {
+            (Values::Some(mut values), Values::Some(others)) => {
+                values.retain(|value| others.contains(value));
+                Values::Some(values)
+            }
+            (Values::Some(values), _) | (_, Values::Some(values)) => Values::Some(values),
+            (Values::Scan { prefix }, Values::Scan { prefix: other }) => {
+                Values::Scan { prefix: if prefix.len() < other.len() { other } else { prefix } }
+            }
+        }
+    }
+
+    /// The values that are in either.
+    fn either(self, other: Values<'a>) -> Values<'a> {
+        match (self, other) {
+            (Values::Some(mut values), Values::Some(others)) => {
+                values.extend(others);
+                Values::Some(values)
+            }
+            _ => Values::Scan { prefix: "" },
+        }
+    }
+}
+
+impl<'a> Step<'a> {
+    fn new<I: Index>(index: &I, matchers: &'a [&'a Matcher], passing: bool) -> Result<Step<'a>, I::Error> {
+        // What passes must pass all, what fails one has failed.
+        let join = if passing { Values::both } else { Values::either };
+        let values = matchers.iter().map(|matcher| Values::new(matcher, passing));
+        let mut values = values.reduce(join).unwrap_or(Values::Scan { prefix: "" });
+        if let Values::Some(values) = &mut values {
+            values.retain(|value| matchers.iter().all(|matcher| matcher.matches(value)) == passing);
+        }
+        let mut step = Step { matchers, passing, values, cost: 0 };
+        match &step.values {
             Values::Some(values) => {
                 for value in values {
-                    cost += index.postings_len(matcher.name(), value)?;
+                    step.cost += index.postings_len(step.name(), value)?;
                 }
             }
-            Values::Scan { .. } => cost = SCAN_COST + index.value_count(matcher.name())?,
+            Values::Scan { .. } => step.cost = SCAN_COST + index.value_count(step.name())?,
         }
-        Ok(Step { matcher, passing, values, cost })
+        Ok(step)
+    }
+
+    fn name(&self) -> &'a str {
+        self.matchers[0].name()
+    }
+
+    /// Whether the value passes all matchers.
+    fn passes(&self, value: &str) -> bool {
+        self.matchers.iter().all(|matcher| matcher.matches(value))
     }
 
     /// The series of the step's values.
     fn series<'i, I: Index>(&self, index: &'i I) -> Result<Cow<'i, RoaringBitmap>, I::Error> {
-        let name = self.matcher.name();
+        let name = self.name();
         match &self.values {
             Values::Some(values) => match values.as_slice() {
                 [value] => index.postings(name, value),
@@ -147,7 +204,7 @@ impl<'a> Step<'a> {
                 }
             },
             Values::Scan { prefix } => {
-                let mut keep = |value: &str| self.matcher.matches(value) == self.passing;
+                let mut keep = |value: &str| self.passes(value) == self.passing;
                 index.union(name, prefix, &mut keep).map(Cow::Owned)
             }
         }
@@ -203,8 +260,13 @@ mod tests {
             Ok(self.of(|labels| labels.get(name).is_some_and(&mut has)))
         }
 
-        fn filter(&self, series: RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap, Infallible> {
-            Ok(self.of(|labels| matcher.matches_series(labels)) & series)
+        fn filter(
+            &self,
+            series: RoaringBitmap,
+            name: &str,
+            keep: &mut dyn FnMut(&str) -> bool,
+        ) -> Result<RoaringBitmap, Infallible> {
+            Ok(self.of(|labels| keep(labels.get(name).unwrap_or(""))) & series)
         }
     }
 

@@ -12,6 +12,7 @@
 //!    layer: the newest of these is the newest of all, and each layer that holds that time has it.
 
 use super::error::ReadError;
+use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::merge::{merge, push_without};
 use super::part::{Load, Part, PartLabels};
@@ -67,19 +68,19 @@ impl View {
 
     /// The names of the labels of the series that match any of the `sets` (all series, if there is
     /// no set), sorted.
-    pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<String> {
+    pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<Vec<String>> {
         self.collect(sets, range, |part, matchers| part.label_names(matchers))
     }
 
     /// The values of the label `name` among the series that match any of the `sets`, sorted.
-    pub fn label_values(&self, name: &str, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<String> {
+    pub fn label_values(&self, name: &str, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<Vec<String>> {
         self.collect(sets, range, |part, matchers| part.label_values(name, matchers))
     }
 
     /// The series that match any of the `sets` (all series, if there is no set) and may hold samples
     /// in `range`, sorted by labels.
-    pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<Labels> {
-        let mut list = Listing { items: Vec::new(), warnings: Vec::new() };
+    pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<LabelSets> {
+        let mut list = Listing { items: LabelSets::default(), warnings: Vec::new() };
         let layers: Vec<&Layer> = self.layers_in(range).map(|(_, layer)| layer).collect();
         let mut found: Vec<Found> = Vec::new();
         for (place, layer) in (0..).zip(&layers) {
@@ -96,15 +97,16 @@ impl View {
                 }
             }
         }
-        found.sort_unstable();
-        found.dedup_by_key(|found| found.id);
-        // Neighbours of one layer are read fastest.
+        if layers.len() > 1 || sets.len() > 1 {
+            found.sort_unstable();
+            found.dedup_by_key(|found| found.id);
+        }
         found.sort_unstable_by_key(|found| (found.layer, found.series));
         for of_layer in found.chunk_by(|a, b| a.layer == b.layer) {
-            let mut reader = layers[of_layer[0].layer as usize].part.label_reader();
-            list.items.extend(of_layer.iter().map(|found| reader.labels(found.series)));
+            let part = &layers[of_layer[0].layer as usize].part;
+            part.label_sets(&mut of_layer.iter().map(|found| found.series), &mut list.items);
         }
-        list.items.sort_unstable();
+        list.items.sort();
         list
     }
 
@@ -113,7 +115,7 @@ impl View {
         sets: &[Vec<Matcher>],
         range: TimeRange,
         ask: impl Fn(&dyn Part, &[Matcher]) -> Result<Vec<String>, ReadError>,
-    ) -> Listing<String> {
+    ) -> Listing<Vec<String>> {
         let mut list = Listing { items: Vec::new(), warnings: Vec::new() };
         for (_, layer) in self.layers_in(range) {
             for matchers in or_everything(sets) {
@@ -180,15 +182,15 @@ fn left_out(error: &ReadError) -> String {
 }
 
 /// What was found, and what could not be read for it, one sentence each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing<T> {
+#[derive(Debug)]
+pub struct Listing<L> {
     /// What was found, sorted.
-    pub items: Vec<T>,
+    pub items: L,
     /// Files that are left out because they are damaged.
     pub warnings: Vec<String>,
 }
 
-impl<T> Listing<T> {
+impl<L> Listing<L> {
     fn left_out(&mut self, error: &ReadError) {
         if self.warnings.len() < WARNINGS_MAX {
             self.warnings.push(left_out(error));
@@ -371,6 +373,14 @@ mod tests {
             Ok((0..).zip(&self.series).filter(|(_, s)| passes(&s.1)).map(|(i, s)| (s.0, i)).collect())
         }
 
+        fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets) {
+            for series in series {
+                let labels = self.series[series as usize].1.iter();
+                let numbers: Vec<u32> = labels.map(|(name, value)| out.add_label(name, value)).collect();
+                out.add_set(numbers);
+            }
+        }
+
         fn label_reader(&self) -> Box<dyn PartLabels + '_> {
             Box::new(FakeLabels(self))
         }
@@ -467,7 +477,7 @@ mod tests {
         let sets = [vec![Matcher::equal("job", "c")], vec![Matcher::equal("job", "a")]];
         assert_eq!(view.label_values("job", &sets, TimeRange::ALL).items, ["a", "c"]);
         let series = view.series(&sets, TimeRange::ALL).items;
-        let jobs: Vec<_> = series.iter().map(|labels| labels.get("job").unwrap()).collect();
+        let jobs: Vec<_> = series.iter().map(|labels| labels.get("job").unwrap().to_owned()).collect();
         assert_eq!(jobs, ["a", "c"]);
     }
 

@@ -7,7 +7,7 @@ use super::super::json;
 use super::on_query_thread;
 use super::selectors::{matcher_sets, required_matcher_sets, time_range, unescape_name};
 use crate::Db;
-use crate::storage::Listing;
+use crate::storage::{LabelSets, Listing};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub async fn series(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let params = Params::read(request, app.args.read_timeout).await?;
     let sets = required_matcher_sets(&params)?;
     let range = time_range(&params)?;
-    answer(&app, params, move |db| db.view().series(&sets, range), json::labels).await
+    answer(&app, params, move |db| db.view().series(&sets, range), LabelSets::len, json::label_sets).await
 }
 
 /// `GET,POST /api/v1/labels`
@@ -26,8 +26,14 @@ pub async fn names(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let params = Params::read(request, app.args.read_timeout).await?;
     let sets = matcher_sets(&params)?;
     let range = time_range(&params)?;
-    answer(&app, params, move |db| db.view().label_names(&sets, range), |out, name| json::text(out, name))
-        .await
+    answer(
+        &app,
+        params,
+        move |db| db.view().label_names(&sets, range),
+        Vec::len,
+        |out, found, shown| texts(out, &found[..shown]),
+    )
+    .await
 }
 
 /// `GET /api/v1/label/{name}/values`
@@ -44,26 +50,29 @@ pub async fn values(
     let sets = matcher_sets(&params)?;
     let range = time_range(&params)?;
     let find = move |db: &Db| db.view().label_values(&name, &sets, range);
-    answer(&app, params, find, |out, value| json::text(out, value)).await
+    answer(&app, params, find, Vec::len, |out, found, shown| texts(out, &found[..shown])).await
 }
 
-/// Answers with the list that `find` gives, cut at `limit`.
-async fn answer<T: Send + 'static>(
+/// Answers with the list that `find` gives, of which `len` tells how many entries it has and `write`
+/// adds as many as are to be shown: no more than `limit`.
+async fn answer<L: 'static>(
     app: &Arc<App>,
     params: Params,
-    find: impl FnOnce(&Db) -> Listing<T> + Send + 'static,
-    write: impl Fn(&mut Vec<u8>, &T) + Send + 'static,
+    find: impl FnOnce(&Db) -> Listing<L> + Send + 'static,
+    len: fn(&L) -> usize,
+    write: impl Fn(&mut Vec<u8>, &L, usize) + Send + 'static,
 ) -> Result<Response, ApiError> {
     let limit = params.limit()?;
     let deadline = Instant::now() + app.args.query_timeout;
     let body = on_query_thread(app, deadline, move |_, db, _| {
         let Listing { items, mut warnings } = find(db);
-        let shown = limit.map_or(items.len(), |limit| limit.min(items.len()));
-        if shown < items.len() {
+        let found = len(&items);
+        let shown = limit.map_or(found, |limit| limit.min(found));
+        if shown < found {
             warnings.push("results truncated due to limit".to_owned());
         }
         let mut body = json::SUCCESS.to_vec();
-        json::list(&mut body, &items[..shown], |out, item| write(out, item));
+        write(&mut body, &items, shown);
         if !warnings.is_empty() {
             body.extend_from_slice(br#","warnings":"#);
             json::list(&mut body, &warnings, |out, warning| json::text(out, warning));
@@ -72,4 +81,9 @@ async fn answer<T: Send + 'static>(
         Ok(body)
     });
     Ok(json::response(body.await?))
+}
+
+/// Adds a list of texts.
+fn texts(out: &mut Vec<u8>, texts: &[String]) {
+    json::list(out, texts, |out, text| json::text(out, text));
 }

@@ -8,6 +8,7 @@ use super::held::Held;
 use super::index::{Index, Shared};
 use super::scrape_groups::Home;
 use crate::storage::error::ReadError;
+use crate::storage::label_sets::LabelSets;
 use crate::storage::matcher::Matcher;
 use crate::storage::part::{Load, Part, PartLabels, Run};
 use crate::storage::series_set::{ColumnPiece, Columns};
@@ -268,6 +269,10 @@ impl Part for Generation {
         let matching = self.matching(matchers);
         let index = self.index();
         Ok(matching.iter().map(|series| (index.id(series), series)).collect())
+    }
+
+    fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets) {
+        Shared(&self.index).label_sets(series, out);
     }
 
     fn label_reader(&self) -> Box<dyn PartLabels + '_> {

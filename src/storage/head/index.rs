@@ -57,6 +57,8 @@ pub(super) struct Index {
     free_refs: Vec<u32>,
     /// Free from the next switch on.
     retired: Vec<u32>,
+    /// How often a pair was forgotten; while this stays, numbers of pairs stand for the same labels.
+    forgotten: u64,
     /// The pairs of the series created last; the next one mostly shares many of them.
     previous: Vec<u32>,
 }
@@ -134,6 +136,7 @@ impl Index {
             return;
         }
         (*value, *postings) = (Arc::default(), RoaringBitmap::new());
+        self.forgotten += 1;
         if values.is_empty() {
             *values = FastMap::default();
             self.name_numbers.remove(text);

@@ -1,6 +1,6 @@
 //! The index of a partition file, as matchers and label lists ask for it.
 
-use crate::storage::matcher::Matcher;
+use crate::storage::label_sets::LabelSets;
 use crate::storage::postings::Index;
 use bytes::Bytes;
 use larum_storage_format::DecodeError;
@@ -62,18 +62,23 @@ impl Index for Partition<Bytes> {
         Ok(all)
     }
 
-    fn filter(&self, series: RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap, DecodeError> {
+    fn filter(
+        &self,
+        series: RoaringBitmap,
+        name: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<RoaringBitmap, DecodeError> {
         let mut reader = self.label_reader()?;
         // By symbol, as many series have the same value.
         let mut known: HashMap<Option<u32>, bool, foldhash::fast::RandomState> = HashMap::default();
         let mut left = Vec::new();
         for ordinal in series {
-            let symbol = reader.value(ordinal, matcher.name())?;
+            let symbol = reader.value(ordinal, name)?;
             let passes = match known.get(&symbol) {
                 Some(&passes) => passes,
                 None => {
                     let value = symbol.map_or(Ok(""), |symbol| reader.text(symbol))?;
-                    let passes = matcher.matches(value);
+                    let passes = keep(value);
                     known.insert(symbol, passes);
                     passes
                 }
@@ -137,6 +142,31 @@ fn symbols(
         symbols.extend(reader.value(ordinal, name)?);
     }
     Ok(symbols)
+}
+
+/// Adds the labels of series to `out`.
+pub(super) fn label_sets(
+    reader: &mut LabelReader<'_>,
+    series: &mut dyn Iterator<Item = u32>,
+    out: &mut LabelSets,
+) {
+    let mut known: HashMap<(u32, u32), u32, foldhash::fast::RandomState> = HashMap::default();
+    let mut symbols = Vec::new();
+    let mut numbers = Vec::new();
+    for ordinal in series {
+        symbols.clear();
+        numbers.clear();
+        // Whoever selected the series has verified what its labels are read from.
+        let _ = reader.symbols(ordinal, |name, value| symbols.push((name, value)));
+        for &(name, value) in &symbols {
+            let number = *known.entry((name, value)).or_insert_with(|| {
+                let text = |symbol| reader.text(symbol).unwrap_or_default();
+                out.add_label(text(name), text(value))
+            });
+            numbers.push(number);
+        }
+        out.add_set(numbers.iter().copied());
+    }
 }
 
 fn sorted(ordinals: &[u32]) -> RoaringBitmap {

@@ -11,6 +11,7 @@ pub(crate) use writer::{FileWriter, Sealed};
 
 use super::error::ReadError;
 use super::fs::Fs;
+use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::part::{Load, Part, PartLabels, Run};
 use super::postings;
@@ -234,6 +235,13 @@ impl Part for Partition {
 
     fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, u32)>, ReadError> {
         self.select_here(matchers).map_err(|error| self.unreadable(&error))
+    }
+
+    fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets) {
+        // Damage is dealt with as by the reader below.
+        if let Ok(mut reader) = self.file.label_reader() {
+            index::label_sets(&mut reader, series, out);
+        }
     }
 
     fn label_reader(&self) -> Box<dyn PartLabels + '_> {

@@ -263,6 +263,21 @@ impl<'a> LabelReader<'a> {
         LabelReader { table, symbols, block: None, columns: Vec::new(), at: 0, name: Default::default() }
     }
 
+    /// The labels of a series by their symbols, name and value, in order of the names; see
+    /// [`LabelReader::text`].
+    ///
+    /// # Errors
+    /// No such ordinal; damage.
+    pub fn symbols(&mut self, ordinal: u32, mut take: impl FnMut(u32, u32)) -> Result<(), DecodeError> {
+        let at = self.load(ordinal)?;
+        for column in &self.columns {
+            if let Some(value) = column.value(at).map_err(|why| self.corrupt(why))? {
+                take(column.symbol, value);
+            }
+        }
+        Ok(())
+    }
+
     /// The labels of a series.
     ///
     /// # Errors
@@ -295,7 +310,7 @@ impl<'a> LabelReader<'a> {
         }
     }
 
-    /// The text of a symbol that [`LabelReader::value`] gave.
+    /// The text of a symbol that [`LabelReader::value`] or [`LabelReader::symbols`] gave.
     ///
     /// # Errors
     /// No such symbol; damage.
@@ -424,7 +439,13 @@ mod tests {
             let set = &sets[ordinal as usize];
             let labels = Labels::from_pairs(set.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap();
             assert_eq!(reader.labels(ordinal), Ok(labels.clone()));
-            assert_eq!(LabelReader::new(table, symbols).labels(ordinal), Ok(labels));
+            assert_eq!(LabelReader::new(table, symbols).labels(ordinal), Ok(labels.clone()));
+            let mut symbols = Vec::new();
+            reader.symbols(ordinal, |name, value| symbols.push((name, value))).unwrap();
+            let texts = symbols
+                .iter()
+                .map(|&(name, value)| (reader.text(name).unwrap(), reader.text(value).unwrap()));
+            assert!(texts.eq(labels.iter()));
             let mut names = Vec::new();
             reader.names(ordinal, |name| names.push(name)).unwrap();
             assert!(names.iter().eq(set.iter().map(|(name, _)| name)));

@@ -4,16 +4,24 @@
 //! appends. Values are copied out a slice at a time, matched without the lock, and looked up again;
 //! what came or left in between may or may not be seen.
 
-use super::Index;
+use super::{FastMap, Index};
+use crate::storage::label_sets::LabelSets;
 use crate::storage::matcher::Matcher;
 use crate::storage::postings;
 use roaring::RoaringBitmap;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-/// So many values or series are looked at under one lock, some 100 us.
+/// So many values are looked at under one lock, some 100 us.
 const SLICE: usize = 4096;
+
+/// So many series have their labels read under one lock, for as long.
+const SERIES_SLICE: usize = 512;
+
+/// So many series may have their labels looked at for each value that need not be gone through.
+const SERIES_PER_VALUE: u64 = 16;
 
 /// An index that others change meanwhile.
 pub(in crate::storage::head) struct Shared<'a>(pub &'a RwLock<Index>);
@@ -40,6 +48,17 @@ impl Index {
             }
         }
         (to < self.pairs.len()).then_some(to)
+    }
+
+    fn value_count(&self, name: &str) -> u64 {
+        let name = self.name_numbers.get(name);
+        name.map_or(0, |&name| self.names[name as usize].values.len() as u64)
+    }
+
+    /// The pair of a series that has this name.
+    fn pair_of(&self, series: u32, name: &str) -> Option<u32> {
+        let name = *self.name_numbers.get(name)?;
+        self.pairs_of.get(series).find(|&pair| self.pairs[pair as usize].name == name)
     }
 
     /// The series of a pair, if it still stands for this value.
@@ -71,6 +90,36 @@ impl Shared<'_> {
         selected
     }
 
+    /// Calls `each` with the index and every one of the series, a slice of them under one lock.
+    fn for_series(&self, series: &mut dyn Iterator<Item = u32>, mut each: impl FnMut(&Index, u32)) {
+        let mut slice = Vec::with_capacity(SERIES_SLICE);
+        loop {
+            slice.extend((&mut *series).take(SERIES_SLICE));
+            if slice.is_empty() {
+                return;
+            }
+            let index = self.lock();
+            slice.drain(..).for_each(|series| each(&index, series));
+        }
+    }
+
+    /// Adds the labels of these series to `out`.
+    pub fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets) {
+        let mut known = Learnt::default();
+        let mut numbers = Vec::new();
+        self.for_series(series, |index, series| {
+            let known = known.of(index);
+            for pair in index.pairs_of.get(series) {
+                let number = *known.entry(pair).or_insert_with(|| {
+                    let (name, value) = index.pair(pair);
+                    out.add_label(name, value)
+                });
+                numbers.push(number);
+            }
+            out.add_set(numbers.drain(..));
+        });
+    }
+
     /// The names of the labels of these series.
     pub fn label_names(&self, series: &RoaringBitmap) -> Vec<String> {
         {
@@ -79,30 +128,38 @@ impl Shared<'_> {
                 return index.name_numbers.keys().map(|name| name.to_string()).collect();
             }
         }
-        let mut names = Vec::new();
-        let mut series = series.iter();
-        let mut seen = RoaringBitmap::new();
-        loop {
-            let slice: Vec<u32> = series.by_ref().take(SLICE).collect();
-            if slice.is_empty() {
-                return names;
-            }
-            let index = self.lock();
-            for series in slice {
-                for pair in index.pairs_of.get(series) {
-                    let name = index.pairs[pair as usize].name;
-                    if seen.insert(name) {
-                        names.push(index.names[name as usize].text.to_string());
+        let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut seen = Learnt::default();
+        self.for_series(&mut series.iter(), |index, series| {
+            let seen = seen.of(index);
+            for pair in index.pairs_of.get(series) {
+                seen.entry(pair).or_insert_with(|| {
+                    let name = &index.names[index.pairs[pair as usize].name as usize].text;
+                    if !names.contains(name) {
+                        names.insert(name.clone());
                     }
-                }
+                });
             }
-        }
+        });
+        names.iter().map(|name| name.to_string()).collect()
     }
 
     /// The values of a label that occur among these series.
     pub fn label_values(&self, name: &str, series: &RoaringBitmap) -> Vec<String> {
+        let (everything, value_count) = {
+            let index = self.lock();
+            (series.len() == index.len(), index.value_count(name))
+        };
         let mut out = Vec::new();
-        let everything = series.len() == self.lock().len();
+        if !everything && series.len() < value_count.saturating_mul(SERIES_PER_VALUE) {
+            let mut seen = Learnt::default();
+            self.for_series(&mut series.iter(), |index, series| {
+                let Some(pair) = index.pair_of(series, name) else { return };
+                let seen = seen.of(index);
+                seen.entry(pair).or_insert_with(|| out.push(index.pair(pair).1.to_owned()));
+            });
+            return out;
+        }
         self.for_values(name, "", |values| {
             let index = self.lock();
             let is_among = |all: &RoaringBitmap| everything || !all.is_disjoint(series);
@@ -115,6 +172,23 @@ impl Shared<'_> {
             );
         });
         out
+    }
+}
+
+/// What was learnt of pairs, as long as their numbers stand for the same labels.
+#[derive(Default)]
+struct Learnt<T> {
+    forgotten: u64,
+    pairs: FastMap<u32, T>,
+}
+
+impl<T> Learnt<T> {
+    fn of(&mut self, index: &Index) -> &mut FastMap<u32, T> {
+        if self.forgotten != index.forgotten {
+            self.forgotten = index.forgotten;
+            self.pairs.clear();
+        }
+        &mut self.pairs
     }
 }
 
@@ -135,9 +209,7 @@ impl postings::Index for Shared<'_> {
     }
 
     fn value_count(&self, name: &str) -> Result<u64, Infallible> {
-        let index = self.lock();
-        let name = index.name_numbers.get(name);
-        Ok(name.map_or(0, |&name| index.names[name as usize].values.len() as u64))
+        Ok(self.lock().value_count(name))
     }
 
     fn union(
@@ -156,17 +228,40 @@ impl postings::Index for Shared<'_> {
         Ok(union)
     }
 
-    fn filter(&self, series: RoaringBitmap, matcher: &Matcher) -> Result<RoaringBitmap, Infallible> {
-        let passes = |series: &u32| {
-            let value = {
+    fn filter(
+        &self,
+        series: RoaringBitmap,
+        name: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<RoaringBitmap, Infallible> {
+        let lacking = keep("");
+        let mut verdicts: Learnt<bool> = Learnt::default();
+        // The pairs of a slice's series, and which of them nothing is known about yet.
+        let mut pairs: Vec<(u32, Option<u32>)> = Vec::with_capacity(SERIES_SLICE);
+        let mut unknown: Vec<(u32, Arc<str>)> = Vec::new();
+        let mut left = Vec::new();
+        let mut all = series.iter();
+        loop {
+            let slice = all.by_ref().take(SERIES_SLICE);
+            let known = {
                 let index = self.lock();
-                let mut pairs = index.pairs_of.get(*series).map(|pair| &index.pairs[pair as usize]);
-                let pair = pairs.find(|pair| *index.names[pair.name as usize].text == *matcher.name());
-                pair.map(|pair| pair.value.clone())
+                pairs.extend(slice.map(|series| (series, index.pair_of(series, name))));
+                let known = verdicts.of(&index);
+                for pair in pairs.iter().filter_map(|(_, pair)| *pair) {
+                    known.entry(pair).or_insert_with(|| {
+                        unknown.push((pair, index.pairs[pair as usize].value.clone()));
+                        false
+                    });
+                }
+                known
             };
-            matcher.matches(value.as_deref().unwrap_or(""))
-        };
-        Ok(series.into_iter().filter(passes).collect())
+            if pairs.is_empty() {
+                return Ok(RoaringBitmap::from_sorted_iter(left).unwrap_or_default());
+            }
+            known.extend(unknown.drain(..).map(|(pair, value)| (pair, keep(&value))));
+            let passes = |pair: Option<u32>| pair.map_or(lacking, |pair| known.get(&pair) == Some(&true));
+            left.extend(pairs.drain(..).filter(|(_, pair)| passes(*pair)).map(|(series, _)| series));
+        }
     }
 }
 
@@ -180,6 +275,40 @@ mod tests {
         let labels = Labels::from_pairs([("__name__", "m"), ("n", &*n.to_string())]).unwrap();
         let id = SeriesId::of(&labels, IdentitySeed(1));
         index.find_or_create(id, &labels, Together::At(0)).unwrap();
+    }
+
+    #[test]
+    fn a_filter_is_asked_once_a_value_and_not_confused_by_numbers_that_are_used_again() {
+        let all = 3 * SERIES_SLICE;
+        let mut index = Index::default();
+        (0..all).for_each(|n| add(&mut index, n));
+        let index = RwLock::new(index);
+        let shared = Shared(&index);
+        let mut asked = Vec::new();
+        let mut keep = |value: &str| {
+            asked.push(value.to_owned());
+            if asked.len() == 2 {
+                // The pair of the last series becomes that of another value.
+                let mut index = index.write().unwrap();
+                let last = all as u32 - 1;
+                index.remove(&[last]);
+                index.reuse_retired();
+                add(&mut index, 1_000_000);
+            }
+            value.len() == 1
+        };
+        let Ok(left) = postings::Index::filter(&shared, (0..all as u32).collect(), "n", &mut keep);
+        assert_eq!(left.iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        // Once for series without the label; the first slice's verdicts may be asked for again.
+        assert!((all..=all + 1 + SERIES_SLICE).contains(&asked.len()), "{}", asked.len());
+        let Ok(same) = postings::Index::filter(&shared, left.clone(), "__name__", &mut |value| value == "m");
+        assert_eq!(same, left);
+        assert_eq!(shared.label_values("n", &left).len(), 10);
+        let mut sets = LabelSets::default();
+        shared.label_sets(&mut left.iter(), &mut sets);
+        let read: Vec<Labels> = sets.iter().collect();
+        let expected: Vec<Labels> = left.iter().map(|series| index.read().unwrap().labels(series)).collect();
+        assert_eq!(read, expected);
     }
 
     #[test]
