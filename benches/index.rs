@@ -1,9 +1,12 @@
 //! How long series take to be found by matchers and listed, in the head and in a partition, of
-//! 50,000 and of 400,000 series with a dozen labels each. No sample is decoded, no HTTP. Prints
-//! the fastest of several runs of each row.
+//! 50,000 and of 400,000 series with a dozen labels each, and how long queries take that group them.
+//! The series have two samples each; no HTTP. Prints the fastest of several runs of each row.
 //!
 //! `cargo bench --bench index` runs all; `-- pod` those rows whose text holds `pod`.
 
+use larum::promql::ast::ExprKind;
+use larum::promql::value::Value;
+use larum::promql::{EvalOptions, Steps, evaluate, parse};
 use larum::storage::options::Maintenance;
 use larum::storage::{Matcher, Source, TimeRange, View};
 use larum::{Batch, Db, Labels, Options, Timestamp};
@@ -64,11 +67,14 @@ fn questions(series: &[Labels]) -> Vec<(&'static str, String)> {
         ("pod values", r#"{}"#.to_owned()),
         ("pod values", r#"{__name__="pod_metric_7"}"#.to_owned()),
         ("pod values", r#"{namespace="team-1"}"#.to_owned()),
+        ("query", r#"count by (__name__) ({__name__=~".+"})"#.to_owned()),
+        ("query", r#"sum by (instance) ({__name__=~".+"})"#.to_owned()),
+        ("query", r#"sum by (instance) (rate(node_metric_7_total[5m]))"#.to_owned()),
     ]
 }
 
 /// Answers a row and counts what is in the answer.
-fn answer(view: &View, what: &str, matchers: &[Matcher]) -> usize {
+fn answer(view: &View, what: &str, text: &str, matchers: &[Matcher]) -> usize {
     let sets = [matchers.to_vec()];
     let select = || view.select(matchers, TimeRange::ALL).expect("nothing is damaged");
     match what {
@@ -77,6 +83,14 @@ fn answer(view: &View, what: &str, matchers: &[Matcher]) -> usize {
             let set = select();
             (0..set.len()).filter(|&i| !set.labels(i).is_empty()).count()
         }
+        "query" => {
+            let expr = parse(text).expect("it is PromQL");
+            let answer = evaluate(&expr, view, Steps::instant(NOW), &EvalOptions::default());
+            match answer.expect("nothing is damaged").value {
+                Value::Vector(vector) => vector.len(),
+                _ => 0,
+            }
+        }
         "series" => view.series(&sets, TimeRange::ALL).items.len(),
         "label names" => view.label_names(&sets, TimeRange::ALL).items.len(),
         _ => view.label_values("pod", &sets, TimeRange::ALL).items.len(),
@@ -84,8 +98,7 @@ fn answer(view: &View, what: &str, matchers: &[Matcher]) -> usize {
 }
 
 fn matchers(text: &str) -> Vec<Matcher> {
-    use larum::promql::ast::ExprKind;
-    match larum::promql::parse(text).map(|expr| expr.kind) {
+    match parse(text).map(|expr| expr.kind) {
         Ok(ExprKind::VectorSelector(selector)) => selector.matchers,
         // PromQL wants one matcher at least.
         _ => Vec::new(),
@@ -99,26 +112,28 @@ fn run(count: usize, filter: Option<&str>) {
     let db = Db::open(dir.path(), options).expect("a new folder opens");
     let series: Vec<Labels> = (0..count).map(labels).collect();
     let mut batch = Batch::new();
-    for some in series.chunks(2_000) {
-        batch.clear();
-        some.iter().for_each(|labels| batch.push(labels, NOW, 1.0));
-        db.append(&batch).expect("the disk has room");
+    for t in [Timestamp::from_millis(NOW.as_millis() - 15_000), NOW] {
+        for some in series.chunks(2_000) {
+            batch.clear();
+            some.iter().for_each(|labels| batch.push(labels, t, 1.0));
+            db.append(&batch).expect("the disk has room");
+        }
     }
     let questions: Vec<_> = questions(&series)
         .into_iter()
-        .map(|(what, text)| (format!("{what} {text}"), what, matchers(&text)))
+        .map(|(what, text)| (format!("{what} {text}"), what, matchers(&text), text))
         .filter(|(row, ..)| filter.is_none_or(|filter| row.contains(filter)))
         .collect();
     drop(series);
     let rows = || -> Vec<(Duration, usize)> {
         let view = db.view();
-        let fastest = |(_, what, matchers): &(String, &str, Vec<Matcher>)| {
+        let fastest = |(_, what, matchers, text): &(String, &str, Vec<Matcher>, String)| {
             let mut fastest = Duration::MAX;
             let mut found = 0;
             let until = Instant::now() + Duration::from_millis(300);
             while fastest == Duration::MAX || Instant::now() < until {
                 let start = Instant::now();
-                found = answer(&view, what, matchers);
+                found = answer(&view, what, text, matchers);
                 fastest = fastest.min(start.elapsed());
             }
             (fastest, found)

@@ -8,9 +8,8 @@ use super::row::{Row, SeriesRow, Vector};
 use super::steps::Steps;
 use super::value::{Answer, FloatPoint, HistogramPoint, Series, Stats, Value, VectorElement};
 use super::{aggregate, binary, histogram, merge, selector, window};
-use crate::storage::{MatchOp, ReadError, Source};
+use crate::storage::{ReadError, Source};
 use larum_storage_format::Labels;
-use larum_storage_format::labels::METRIC_NAME;
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -112,7 +111,7 @@ fn evaluate_here(
 ) -> Result<Answer, EvalError> {
     let evaluator = Evaluator::new(source, options);
     let default_subquery_step_ms = milliseconds(options.default_subquery_step);
-    let root = plan::plan(expr, &steps, default_subquery_step_ms)?;
+    let root = plan::plan(expr, &steps, default_subquery_step_ms, options.delayed_name_removal)?;
     let value = evaluator.answer(&root, steps)?;
     Ok(Answer { value, annotations: evaluator.annotations.into_inner(), stats: evaluator.budget.stats() })
 }
@@ -372,40 +371,13 @@ impl<'a> Evaluator<'a> {
         steps: &Steps,
         sink: Sink<'_>,
     ) -> Result<(), EvalError> {
-        if self.streams(node) && !(node.invariant && steps.count() > 1) {
+        if plan::streams(node, self.options.delayed_name_removal) && !(node.invariant && steps.count() > 1) {
             return self.stream(node, steps, sink);
         }
         for mut series in self.vector(node, steps)? {
             sink(&mut series)?;
         }
         Ok(())
-    }
-
-    /// Whether the series of a node can be taken one by one and still be what they would be all
-    /// together. Where names are dropped at once, two series may become one label set, which is
-    /// an error or a merge; then they are needed together, unless the selector fixes the name.
-    fn streams(&self, node: &Node<'_>) -> bool {
-        let one_name = |selector: &plan::Selector<'_>| {
-            self.options.delayed_name_removal
-                || selector.matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal)
-        };
-        // What streams and is no selector has one name at most.
-        let one_name_or_none = |arg: &Node<'_>| match &arg.kind {
-            Kind::Selector(selector) => one_name(selector),
-            _ => self.streams(arg),
-        };
-        match &node.kind {
-            Kind::Selector(_) => true,
-            Kind::Call { call, args } => match call.function.kernel {
-                Kernel::Window(_) | Kernel::Sums { .. } | Kernel::KeepName(_) | Kernel::Rate(_) => args
-                    .iter()
-                    .any(|arg| matches!(&arg.kind, Kind::Matrix { selector, .. } if one_name(selector))),
-                Kernel::Float(_) | Kernel::Date(_) => args.first().is_some_and(one_name_or_none),
-                _ => false,
-            },
-            Kind::Negate(inner) => one_name_or_none(inner),
-            _ => false,
-        }
     }
 
     /// All series of a streaming node, with their final names and merged where these are equal.
@@ -446,7 +418,7 @@ impl<'a> Evaluator<'a> {
                 }),
                 _ => window::each(self, call, args, steps, sink),
             },
-            _ => unreachable!("see `streams`"),
+            _ => unreachable!("see `plan::streams`"),
         }
     }
 }
@@ -538,6 +510,7 @@ mod tests {
     use crate::promql::parse;
     use crate::promql::testlang::Memory;
     use crate::storage::Timestamp;
+    use larum_storage_format::labels::METRIC_NAME;
     use larum_storage_format::{Sample, Value as SampleValue};
 
     fn memory(series: &[(&str, &[f64])]) -> Memory {

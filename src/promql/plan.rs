@@ -9,8 +9,10 @@ use super::eval::EvalError;
 use super::extended;
 use super::functions::Kernel;
 use super::steps::Steps;
-use crate::storage::Matcher;
+use crate::storage::{MatchOp, Matcher};
+use larum_storage_format::labels::METRIC_NAME;
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// A node of the plan.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub(crate) struct Selector<'a> {
     pub(crate) extension: Option<RangeExtension>,
     /// Whether nothing but count and sum of histograms is of interest.
     pub(crate) statistics: bool,
+    /// The names, ascending, of the labels that are of interest; `None` if all are.
+    pub(crate) among: Option<Rc<[String]>>,
 }
 
 /// `expr[range:step]`
@@ -86,8 +90,66 @@ pub(crate) fn plan<'a>(
     expr: &'a Expr,
     steps: &Steps,
     default_subquery_step_ms: i64,
+    delayed_name_removal: bool,
 ) -> Result<Node<'a>, EvalError> {
-    Planner { steps: *steps, default_subquery_step_ms, statistics: Cell::new(false) }.node(expr)
+    let statistics = Cell::new(false);
+    Planner { steps: *steps, default_subquery_step_ms, delayed_name_removal, statistics }.node(expr)
+}
+
+/// Whether the series of a node can be taken one by one and still be what they would be all
+/// together. Where names are dropped at once, two series may become one label set, which is
+/// an error or a merge; then they are needed together, unless the selector fixes the name.
+pub(crate) fn streams(node: &Node<'_>, delayed_name_removal: bool) -> bool {
+    let one_name = |selector: &Selector<'_>| {
+        delayed_name_removal
+            || selector.matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal)
+    };
+    // What streams and is no selector has one name at most.
+    let one_name_or_none = |arg: &Node<'_>| match &arg.kind {
+        Kind::Selector(selector) => one_name(selector),
+        _ => streams(arg, delayed_name_removal),
+    };
+    match &node.kind {
+        Kind::Selector(_) => true,
+        Kind::Call { call, args } => match call.function.kernel {
+            Kernel::Window(_) | Kernel::Sums { .. } | Kernel::KeepName(_) | Kernel::Rate(_) => args
+                .iter()
+                .any(|arg| matches!(&arg.kind, Kind::Matrix { selector, .. } if one_name(selector))),
+            Kernel::Float(_) | Kernel::Date(_) => args.first().is_some_and(one_name_or_none),
+            _ => false,
+        },
+        Kind::Negate(inner) => one_name_or_none(inner),
+        _ => false,
+    }
+}
+
+/// The names of labels that tell what groups `aggregate` makes and what is to be said about metrics,
+/// if that is all it looks at of the labels of `expr`.
+fn names_among(aggregate: &Aggregate, expr: &Node<'_>, delayed_name_removal: bool) -> Option<Rc<[String]>> {
+    use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Topk};
+    let shows_labels = matches!(aggregate.op, Topk | Bottomk | Limitk | LimitRatio | CountValues);
+    // What does not depend on the step may be evaluated as a whole, see `Evaluator::each_series`.
+    if shows_labels || aggregate.without || expr.invariant || !streams(expr, delayed_name_removal) {
+        return None;
+    }
+    let mut names = aggregate.grouping.clone();
+    names.push(METRIC_NAME.to_owned());
+    names.sort_unstable();
+    names.dedup();
+    Some(names.into())
+}
+
+/// Tells the selector of a node that streams that no other labels are of interest.
+fn select_among(node: &mut Node<'_>, names: &Rc<[String]>) {
+    match &mut node.kind {
+        Kind::Selector(selector) | Kind::Matrix { selector, .. } => selector.among = Some(names.clone()),
+        Kind::Negate(inner) => select_among(inner, names),
+        Kind::Call { args, .. } => {
+            let series = args.iter_mut().filter(|arg| arg.value_type != ValueType::Scalar);
+            series.for_each(|arg| select_among(arg, names));
+        }
+        _ => {}
+    }
 }
 
 /// How deeply `expr` is nested.
@@ -112,6 +174,7 @@ pub(crate) fn depth(expr: &Expr) -> usize {
 struct Planner {
     steps: Steps,
     default_subquery_step_ms: i64,
+    delayed_name_removal: bool,
     /// Whether what is planned now stands in a function that looks at nothing but count and sum of
     /// histograms.
     statistics: Cell<bool>,
@@ -171,7 +234,10 @@ impl Planner {
                     return Err(EvalError::Execution(format!("invalid label name {name}")));
                 }
                 let param = aggregate.param.as_deref().map(|p| self.node(p)).transpose()?;
-                let expr = self.node(&aggregate.expr)?;
+                let mut expr = self.node(&aggregate.expr)?;
+                if let Some(names) = names_among(aggregate, &expr, self.delayed_name_removal) {
+                    select_among(&mut expr, &names);
+                }
                 let invariant = expr.invariant && param.as_ref().is_none_or(|p| p.invariant);
                 let kind = Kind::Aggregate { aggregate, param: param.map(Box::new), expr: Box::new(expr) };
                 (kind, ValueType::Vector, invariant)
@@ -238,6 +304,7 @@ impl Planner {
             place,
             extension: selector.extension,
             statistics: self.statistics.get(),
+            among: None,
         })
     }
 

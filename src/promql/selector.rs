@@ -72,6 +72,7 @@ pub(crate) struct Selection<'e, 'a> {
     next: usize,
     statistics: bool,
     newest_only: bool,
+    among: Option<Rc<[String]>>,
 }
 
 impl<'e, 'a> Selection<'e, 'a> {
@@ -89,6 +90,7 @@ impl<'e, 'a> Selection<'e, 'a> {
             next: 0,
             statistics: selector.statistics,
             newest_only: false,
+            among: selector.among.clone(),
         })
     }
 
@@ -125,9 +127,12 @@ impl<'e, 'a> Selection<'e, 'a> {
         Ok(None)
     }
 
-    /// The labels of the series at `index`.
+    /// The labels of the series at `index` that are of interest.
     pub(crate) fn labels(&self, index: usize) -> Labels {
-        self.set.labels(index)
+        match &self.among {
+            Some(names) => self.set.labels_among(index, names),
+            None => self.set.labels(index),
+        }
     }
 }
 

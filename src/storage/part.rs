@@ -6,6 +6,7 @@ use super::matcher::Matcher;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
 use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -56,6 +57,45 @@ pub(crate) trait Part: Send + Sync {
 pub(crate) trait PartLabels: Send {
     /// The labels of a selected series.
     fn labels(&mut self, series: u32) -> Labels;
+
+    /// Of the labels of a selected series those with one of the `names`, which ascend. A set that many
+    /// series have is put together once, as long as the names stay the same.
+    fn labels_among(&mut self, series: u32, names: &[String]) -> Labels;
+}
+
+/// Label sets of chosen names that a reader has put together, by what tells their values apart in
+/// the part.
+#[derive(Default)]
+pub(crate) struct LabelsAmong {
+    names: Vec<String>,
+    known: HashMap<Box<[u32]>, Labels, foldhash::fast::RandomState>,
+}
+
+impl LabelsAmong {
+    /// Forgets the sets unless they are of these names, and tells whether it did.
+    pub fn choose(&mut self, names: &[String]) -> bool {
+        let others = self.names != names;
+        if others {
+            self.names = names.to_vec();
+            self.forget();
+        }
+        others
+    }
+
+    /// Forgets the sets.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// The set of these values, made by `make` if it is the first time.
+    pub fn get(&mut self, values: &[u32], make: impl FnOnce(&[String]) -> Labels) -> Labels {
+        if let Some(known) = self.known.get(values) {
+            return known.clone();
+        }
+        let labels = make(&self.names);
+        self.known.insert(values.into(), labels.clone());
+        labels
+    }
 }
 
 /// What a reader wants of the series it loads, and what it gets.

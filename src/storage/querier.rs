@@ -248,6 +248,17 @@ impl Selection<'_> {
         &self.found[range]
     }
 
+    fn read_labels(&self, index: usize, read: impl FnOnce(&mut dyn PartLabels, u32) -> Labels) -> Labels {
+        // All layers have the same labels under an identity; the newest is likeliest in the caches.
+        let places = self.places(index);
+        let place = places[places.len() - 1];
+        let SelectedLayer { layer, reader, .. } = &self.layers[place.layer as usize];
+        match reader.try_lock() {
+            Ok(mut reader) => read(&mut **reader, place.series),
+            Err(_) => read(&mut *layer.part.label_reader(), place.series),
+        }
+    }
+
     fn load_as(&self, index: usize, columns: &mut Columns, newest_only: bool) -> Samples {
         let mut load = Load { newest_only, ..Load::new(self.range, columns) };
         for place in self.places(index) {
@@ -286,14 +297,11 @@ impl SeriesSet for Selection<'_> {
     }
 
     fn labels(&self, index: usize) -> Labels {
-        // All layers have the same labels under an identity; the newest is likeliest in the caches.
-        let places = self.places(index);
-        let place = places[places.len() - 1];
-        let SelectedLayer { layer, reader, .. } = &self.layers[place.layer as usize];
-        match reader.try_lock() {
-            Ok(mut reader) => reader.labels(place.series),
-            Err(_) => layer.part.labels(place.series),
-        }
+        self.read_labels(index, |reader, series| reader.labels(series))
+    }
+
+    fn labels_among(&self, index: usize, names: &[String]) -> Labels {
+        self.read_labels(index, |reader, series| reader.labels_among(series, names))
     }
 
     fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
@@ -417,6 +425,10 @@ mod tests {
     impl PartLabels for FakeLabels<'_> {
         fn labels(&mut self, series: u32) -> Labels {
             self.0.series[series as usize].1.clone()
+        }
+
+        fn labels_among(&mut self, series: u32, names: &[String]) -> Labels {
+            self.labels(series).without(|name| !names.iter().any(|other| other == name))
         }
     }
 

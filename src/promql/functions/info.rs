@@ -123,7 +123,8 @@ impl Infos {
         }
         let nowhere = Place { at_ms: None, offset_ms: 0 };
         let place = place_within(&site.args[0], nowhere).unwrap_or(nowhere);
-        let selector = Selector { matchers: &matchers, place, extension: None, statistics: false };
+        let selector =
+            Selector { matchers: &matchers, place, extension: None, statistics: false, among: None };
         let evaluator = site.evaluator;
         // By number of the info series: when its sample at each step was taken.
         let mut times: Vec<Vec<f64>> = Vec::new();

@@ -5,7 +5,7 @@
 
 use super::group::Group;
 use super::held::Held;
-use super::index::{Index, Shared};
+use super::index::{Index, PairsAmong, Shared};
 use super::scrape_groups::Home;
 use crate::storage::error::ReadError;
 use crate::storage::label_sets::LabelSets;
@@ -276,7 +276,7 @@ impl Part for Generation {
     }
 
     fn label_reader(&self) -> Box<dyn PartLabels + '_> {
-        Box::new(Reader(self))
+        Box::new(Reader { generation: self, among: PairsAmong::default() })
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
@@ -295,10 +295,17 @@ impl Part for Generation {
 }
 
 /// Reads the labels of a generation's series.
-struct Reader<'a>(&'a Generation);
+struct Reader<'a> {
+    generation: &'a Generation,
+    among: PairsAmong,
+}
 
 impl PartLabels for Reader<'_> {
     fn labels(&mut self, series: u32) -> Labels {
-        self.0.index().labels(series)
+        self.generation.index().labels(series)
+    }
+
+    fn labels_among(&mut self, series: u32, names: &[String]) -> Labels {
+        self.among.labels(&self.generation.index(), series, names)
     }
 }

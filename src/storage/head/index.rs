@@ -4,9 +4,11 @@
 //! place only after the next switch of generations: until then the old generation may still have
 //! samples there.
 
+mod among;
 mod matching;
 mod status;
 
+pub(super) use among::PairsAmong;
 pub(super) use matching::Shared;
 
 use super::lookup::{grow_by_an_eighth, truncate};

@@ -13,7 +13,7 @@ use super::error::ReadError;
 use super::fs::Fs;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
-use super::part::{Load, Part, PartLabels, Run};
+use super::part::{LabelsAmong, Load, Part, PartLabels, Run};
 use super::postings;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
@@ -218,13 +218,35 @@ impl Partition {
 }
 
 /// Reads the labels of a partition's series.
-struct Reader<'a>(Option<LabelReader<'a>>);
+struct Reader<'a> {
+    reader: Option<LabelReader<'a>>,
+    among: LabelsAmong,
+    /// The symbols of the values of the series at hand, of each name.
+    symbols: Vec<u32>,
+}
+
+/// In the place of a symbol: the series lacks the label.
+const LACKING: u32 = u32::MAX;
 
 impl PartLabels for Reader<'_> {
     fn labels(&mut self, series: u32) -> Labels {
         // Whoever selected the series has verified what its labels are read from: a label set that
         // cannot be read would have been written so.
-        self.0.as_mut().and_then(|reader| reader.labels(series).ok()).unwrap_or_default()
+        self.reader.as_mut().and_then(|reader| reader.labels(series).ok()).unwrap_or_default()
+    }
+
+    fn labels_among(&mut self, series: u32, names: &[String]) -> Labels {
+        let Some(reader) = &mut self.reader else { return Labels::empty() };
+        self.among.choose(names);
+        self.symbols.clear();
+        for name in names {
+            self.symbols.push(reader.value(series, name).ok().flatten().unwrap_or(LACKING));
+        }
+        let symbols = &self.symbols;
+        self.among.get(symbols, |names| {
+            let text = |&symbol: &u32| reader.text(symbol).unwrap_or_default();
+            Labels::from_pairs(names.iter().zip(symbols.iter().map(text))).unwrap_or_default()
+        })
     }
 }
 
@@ -245,7 +267,8 @@ impl Part for Partition {
     }
 
     fn label_reader(&self) -> Box<dyn PartLabels + '_> {
-        Box::new(Reader(self.file.label_reader().ok()))
+        let reader = self.file.label_reader().ok();
+        Box::new(Reader { reader, among: LabelsAmong::default(), symbols: Vec::new() })
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {

@@ -223,6 +223,9 @@ impl<'a> SeriesTable<'a> {
     }
 }
 
+/// So many names are kept with their symbols: more than grouping goes by.
+const MOST_NAMES: usize = 16;
+
 /// Reads label sets. Series of one block after another are read fastest.
 #[derive(Debug)]
 pub struct LabelReader<'a> {
@@ -233,8 +236,8 @@ pub struct LabelReader<'a> {
     columns: Vec<Column<'a>>,
     /// Where the block lies in the file.
     at: usize,
-    /// The name that was asked for last, and its symbol.
-    name: (String, Option<u32>),
+    /// The names that were asked for, and their symbols.
+    names: Vec<(String, Option<u32>)>,
 }
 
 /// A column of a block: the values of one label name.
@@ -260,7 +263,7 @@ impl Column<'_> {
 
 impl<'a> LabelReader<'a> {
     pub(crate) fn new(table: SeriesTable<'a>, symbols: Symbols<'a>) -> LabelReader<'a> {
-        LabelReader { table, symbols, block: None, columns: Vec::new(), at: 0, name: Default::default() }
+        LabelReader { table, symbols, block: None, columns: Vec::new(), at: 0, names: Vec::new() }
     }
 
     /// The labels of a series by their symbols, name and value, in order of the names; see
@@ -299,11 +302,20 @@ impl<'a> LabelReader<'a> {
     /// # Errors
     /// No such ordinal; damage.
     pub fn value(&mut self, ordinal: u32, name: &str) -> Result<Option<u32>, DecodeError> {
-        if self.name.0 != name {
-            self.name = (name.to_owned(), self.symbols.find(name)?);
-        }
+        let known = self.names.iter().find(|(known, _)| known == name);
+        let symbol = match known {
+            Some((_, symbol)) => *symbol,
+            None => {
+                let symbol = self.symbols.find(name)?;
+                if self.names.len() == MOST_NAMES {
+                    self.names.clear();
+                }
+                self.names.push((name.to_owned(), symbol));
+                symbol
+            }
+        };
         let at = self.load(ordinal)?;
-        let Some(symbol) = self.name.1 else { return Ok(None) };
+        let Some(symbol) = symbol else { return Ok(None) };
         match self.columns.iter().find(|column| column.symbol == symbol) {
             Some(column) => column.value(at).map_err(|why| self.corrupt(why)),
             None => Ok(None),
