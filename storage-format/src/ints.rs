@@ -116,6 +116,9 @@ pub fn decode_ints(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Res
     Ok(())
 }
 
+/// In so many bytes [`peek_first`] finds what it looks for: the head and a varint.
+pub(crate) const STREAM_HEAD_BYTES: usize = 11;
+
 /// The first integer of the stream that the cursor stands at.
 pub(crate) fn peek_first(cursor: &Cursor<'_>) -> Result<i64, DecodeError> {
     let mut ahead = cursor.clone();

@@ -5,22 +5,27 @@
 //! how many timestamps to take, which is also the number of the chunk's samples. Three sections:
 //! the columns (integer streams), their directory, and the slices.
 
+use crate::bits::bit_len;
 use crate::cursor::{Cursor, DecodeError};
-use crate::ints::{Packing, decode_ints, encode_ints};
+use crate::ints::{Packing, STREAM_HEAD_BYTES, decode_ints, encode_ints, peek_first};
 use crate::partition::extents::SectionBytes;
 use crate::partition::tape::{Spool, Tape, Wound};
 use crate::series_id::IdentitySeed;
 use std::collections::HashMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use xxhash_rust::xxh3::{Xxh3, Xxh3Builder};
 
 /// The most samples of a chunk, and so the longest timestamp column.
 pub const MAX_CHUNK_SAMPLES: usize = 4096;
 
-/// Bytes of an entry of the column directory (`u32 offset | u32 n`) and of a slice
-/// (`u32 column | u16 start | u16 n`).
+/// Bytes of an entry of the column directory (`u32 offset | u16 n | u16 span`, see [`span_code`]) and
+/// of a slice (`u32 column | u16 start | u16 n`).
 const ENTRY_BYTES: usize = 8;
+
+/// In the code of a span, the low bits hold how far the others are shifted.
+const SPAN_SHIFT_BITS: u32 = 5;
 
 /// So many timestamps may wait for their place. A day of some fifty targets fits; of the runs of
 /// more, a shorter one may miss the column that would hold it.
@@ -196,12 +201,44 @@ impl TimestampWriter {
     fn write_column(&mut self, timestamps: &[i64]) -> io::Result<u32> {
         let column = self.directory.len() / ENTRY_BYTES as u64;
         // Like the file, the section stays far below 4 GiB; the partition writer checks its length.
-        self.directory.append_words(&[self.columns.len() as u32, timestamps.len() as u32])?;
+        let span_ms = match timestamps {
+            [first, .., last] => last.abs_diff(*first),
+            _ => 0,
+        };
+        let len_and_span = timestamps.len() as u32 | u32::from(span_code(span_ms)) << 16;
+        self.directory.append_words(&[self.columns.len() as u32, len_and_span])?;
         let mut stream = Vec::new();
         encode_ints(timestamps, Packing::KEPT, &mut stream);
         self.columns.append(&stream)?;
         Ok(column as u32)
     }
+}
+
+/// A span of milliseconds in 16 bits, rounded up by less than a thousandth, so that a reader knows how
+/// far a column reaches without decoding it. 0 stands for one that is too long, or not known.
+fn span_code(span_ms: u64) -> u16 {
+    let span_ms = span_ms.max(1);
+    let most = bit_len(u64::from(u16::MAX >> SPAN_SHIFT_BITS));
+    let mut shift = bit_len(span_ms).saturating_sub(most);
+    let mut code = span_ms.div_ceil(1 << shift);
+    if bit_len(code) > most {
+        (shift, code) = (shift + 1, code >> 1);
+    }
+    if shift < 1 << SPAN_SHIFT_BITS { (code << SPAN_SHIFT_BITS | u64::from(shift)) as u16 } else { 0 }
+}
+
+/// What [`span_code`] made of a span, or `None` if it is not known.
+fn span_of(code: u16) -> Option<i64> {
+    (code != 0).then(|| i64::from(code >> SPAN_SHIFT_BITS) << (code & ((1 << SPAN_SHIFT_BITS) - 1)))
+}
+
+/// Where a column lies, and what is known of it.
+struct ColumnEntry {
+    /// From the start of TSCOL.
+    offset: usize,
+    len: usize,
+    /// At most so far do the timestamps reach behind the first.
+    span_ms: Option<i64>,
 }
 
 /// Reads the three sections in place.
@@ -257,15 +294,14 @@ impl<'a> TimestampReader<'a> {
         let entry: &[u8; ENTRY_BYTES] = self.slices.record(number as usize, WHAT)?;
         let mut cursor = Cursor::with_base(entry, self.slices.offset(at));
         let (column, start, len) = (cursor.u32(WHAT)?, cursor.u16(WHAT)?, cursor.u16(WHAT)?);
-        let column_len = self.entry(column)?.1;
+        let column_len = self.entry(column)?.len;
         if len == 0 || usize::from(start) + usize::from(len) > column_len {
             return corrupt("empty, or beyond its column");
         }
         Ok(TimestampSlice { column, start, len })
     }
 
-    /// Offset in TSCOL and length of a column.
-    fn entry(&self, column: u32) -> Result<(usize, usize), DecodeError> {
+    fn entry(&self, column: u32) -> Result<ColumnEntry, DecodeError> {
         const WHAT: &str = "timestamp directory";
         let at = column as usize * ENTRY_BYTES;
         if column as usize >= self.column_count() {
@@ -273,11 +309,25 @@ impl<'a> TimestampReader<'a> {
         }
         let entry: &[u8; ENTRY_BYTES] = self.directory.record(column as usize, WHAT)?;
         let mut cursor = Cursor::with_base(entry, self.directory.offset(at));
-        let (offset, len) = (cursor.u32(WHAT)? as usize, cursor.u32(WHAT)? as usize);
+        let (offset, len) = (cursor.u32(WHAT)? as usize, usize::from(cursor.u16(WHAT)?));
         if len == 0 || len > MAX_CHUNK_SAMPLES || offset > self.columns.len() {
             return Err(self.directory.corrupt(at, WHAT, "impossible length or offset"));
         }
-        Ok((offset, len))
+        Ok(ColumnEntry { offset, len, span_ms: span_of(cursor.u16(WHAT)?) })
+    }
+
+    /// Between which times the timestamps of a column lie, in milliseconds since the epoch, without
+    /// decoding them: the first is exact, the last may be earlier than told.
+    ///
+    /// # Errors
+    /// No such column, or one that does not begin as a column does.
+    pub fn column_bounds(&self, column: u32) -> Result<RangeInclusive<i64>, DecodeError> {
+        const WHAT: &str = "timestamp column";
+        let ColumnEntry { offset, span_ms, .. } = self.entry(column)?;
+        let head = offset..self.columns.len().min(offset + STREAM_HEAD_BYTES);
+        let head = Cursor::with_base(self.columns.get(head, WHAT)?, self.columns.offset(offset));
+        let first = peek_first(&head)?;
+        Ok(first..=span_ms.map_or(i64::MAX, |span| first.saturating_add(span)))
     }
 
     /// Appends all timestamps of a column, in milliseconds since the epoch.
@@ -286,19 +336,24 @@ impl<'a> TimestampReader<'a> {
     /// No such column, or one that does not decode to strictly ascending timestamps.
     pub fn decode_column(&self, column: u32, out: &mut Vec<i64>) -> Result<(), DecodeError> {
         const WHAT: &str = "timestamp column";
-        let (offset, len) = self.entry(column)?;
+        let ColumnEntry { offset, len, span_ms } = self.entry(column)?;
         // Columns follow one another; what lies behind this one need not be intact.
         let next = match column as usize + 1 < self.column_count() {
-            true => self.entry(column + 1)?.0,
+            true => self.entry(column + 1)?.offset,
             false => self.columns.len(),
         };
         let bytes = self.columns.get(offset..next, WHAT)?;
         let from = out.len();
         decode_ints(&mut Cursor::with_base(bytes, self.columns.offset(offset)), len, out)?;
-        if out[from..].windows(2).all(|w| w[0] < w[1]) {
-            Ok(())
-        } else {
-            Err(self.columns.corrupt(offset, WHAT, "not strictly ascending"))
+        let (first, last) = (out[from], out[out.len() - 1]);
+        if !out[from..].windows(2).all(|w| w[0] < w[1]) {
+            return Err(self.columns.corrupt(offset, WHAT, "not strictly ascending"));
+        }
+        match span_ms {
+            Some(span) if last > first.saturating_add(span) => {
+                Err(self.columns.corrupt(offset, WHAT, "longer than its span"))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -335,6 +390,46 @@ mod tests {
         assert_eq!(sections.directory.len(), 2 * ENTRY_BYTES);
         assert_eq!(sections.slices.len(), 5 * ENTRY_BYTES);
         assert_eq!(read_back(&sections, &numbers), runs.map(|run| run.to_vec()));
+    }
+
+    #[test]
+    fn spans_are_rounded_up_a_little() {
+        let lengths = (0..64).flat_map(|shift| [0, 1, 2, 1000].map(|more| (1u64 << shift) - 1 + more));
+        for span in lengths.chain([45_000, 7_200_000, 61_439_985, 31 * 86_400_000]) {
+            match span_of(span_code(span)) {
+                Some(told) => {
+                    let told = told as u64;
+                    assert!(told >= span && told - span <= span / 1000 + 1, "{span}: {told}");
+                }
+                None => assert!(span > 2000 << 31, "{span}"),
+            }
+        }
+        let mut writer = TimestampWriter::new(IdentitySeed(1));
+        writer.add(&[-7]).unwrap();
+        writer.add(&[1000, 2000, 46_000]).unwrap();
+        writer.add(&[i64::MIN, 0, i64::MAX]).unwrap();
+        let s = writer.finish().unwrap();
+        let reader = TimestampReader::new(&s.columns[..], &s.directory[..], &s.slices[..]).unwrap();
+        let slices = [0, 1, 2].map(|number| reader.slice(number).unwrap());
+        let bounds = slices.map(|slice| reader.column_bounds(slice.column).unwrap());
+        assert_eq!(bounds, [-7..=-6, 1000..=46_024, i64::MIN..=i64::MAX]);
+        assert!(reader.column_bounds(3).is_err());
+    }
+
+    #[test]
+    fn a_column_beyond_its_span_is_refused() {
+        let mut writer = TimestampWriter::new(IdentitySeed(1));
+        writer.add(&[1000, 2000, 46_000]).unwrap();
+        let s = writer.finish().unwrap();
+        let mut directory = s.directory.to_vec();
+        directory[6..8].copy_from_slice(&span_code(44_000).to_le_bytes());
+        let reader = TimestampReader::new(&s.columns[..], &directory[..], &s.slices[..]).unwrap();
+        let error = reader.decode_column(0, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "timestamp column at offset 0: corrupt: longer than its span");
+        directory[6..8].fill(0);
+        let reader = TimestampReader::new(&s.columns[..], &directory[..], &s.slices[..]).unwrap();
+        assert_eq!(reader.column_bounds(0), Ok(1000..=i64::MAX));
+        assert!(reader.decode_column(0, &mut Vec::new()).is_ok());
     }
 
     #[test]

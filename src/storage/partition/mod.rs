@@ -135,8 +135,22 @@ impl Partition {
         Ok((piece, columns.shared(vec![piece], || self.file.slice_of(chunk, &column).to_vec())))
     }
 
+    /// Whether a chunk may have samples in the range, as far as can be told without decoding its
+    /// timestamps: a series has a chunk for every few hours of a long partition.
+    fn may_overlap(&self, chunk: &Chunk, range: &TimeRange) -> Result<bool, DecodeError> {
+        let header = self.header();
+        if range.min_ms <= header.min_ms && header.max_ms <= range.max_ms {
+            return Ok(true);
+        }
+        let bounds = self.file.column_bounds(chunk.timestamps.column)?;
+        Ok(range.overlaps(&TimeRange::new(*bounds.start(), *bounds.end())))
+    }
+
     /// One chunk as a run, cut to the range; `None` if it lies outside.
     fn load_chunk(&self, chunk: &Chunk, load: &mut Load<'_>) -> Result<Option<Run>, DecodeError> {
+        if !self.may_overlap(chunk, &load.range)? {
+            return Ok(None);
+        }
         let (piece, timestamps) = self.timestamps(chunk, load.part, load.columns)?;
         let from = timestamps.partition_point(|&t| t < load.range.min_ms);
         let to = timestamps.partition_point(|&t| t <= load.range.max_ms);
@@ -164,6 +178,9 @@ impl Partition {
         let mut newest: Option<(Chunk, ColumnPiece, Arc<[i64]>, usize)> = None;
         for chunk in self.file.chunks(series)? {
             let chunk = chunk?;
+            if !self.may_overlap(&chunk, &load.range)? {
+                continue;
+            }
             let (piece, timestamps) = self.timestamps(&chunk, load.part, load.columns)?;
             let Some(at) = timestamps.partition_point(|&t| t <= load.range.max_ms).checked_sub(1) else {
                 continue;
@@ -310,5 +327,68 @@ impl Part for Partition {
         let selected = self.selected_of(matchers);
         let values = selected.and_then(|of| index::values(&self.file, name, of.as_ref()));
         values.map_err(|error| self.unreadable(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::fs::RealFs;
+    use larum_storage_format::chunk::Packing;
+    use larum_storage_format::partition::{Origin, WriterOptions};
+    use larum_storage_format::{IdentitySeed, Samples};
+
+    const INTERVAL_MS: i64 = 15_000;
+
+    #[test]
+    fn a_short_range_decodes_only_the_columns_of_its_chunks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.part");
+        let seed = IdentitySeed(1);
+        let labels = Labels::from_pairs([("__name__", "m")]).unwrap();
+        // The window is halved until no part has too many samples for a chunk.
+        let chunk = MAX_CHUNK_SAMPLES as i64 / 2 + 1;
+        let n = 16 * chunk;
+        let samples = Samples {
+            timestamps: (0..n).map(|i| i * INTERVAL_MS + i * i % 7).collect(),
+            floats: (0..n).map(|i| (i * i % 1009) as f64).collect(),
+            ..Samples::default()
+        };
+        let options = WriterOptions {
+            seed,
+            number: 1,
+            sequence: 1,
+            origin: Origin { generations: (1, 1), output: 0, outputs: 1, sources: vec![] },
+            window_ms: 0..n * INTERVAL_MS,
+            expected_data_bytes: 0,
+            packing: Packing::KEPT,
+        };
+        let mut writer = FileWriter::create(&RealFs, &path, options).unwrap();
+        writer.push(SeriesId::of(&labels, seed), &labels, &samples).unwrap();
+        writer.finish().unwrap();
+        let partition = Partition::open(&RealFs, &path).unwrap();
+
+        let whole = (0, n - 1);
+        for (first, last) in [(7, 9), (4 * chunk + 99, 5 * chunk - 99), (4 * chunk - 1, 4 * chunk), whole] {
+            for newest_only in [false, true] {
+                let mut columns = Columns::default();
+                let at = |i: i64| samples.timestamps[i as usize];
+                let range = TimeRange::new(at(first), at(last));
+                let mut load = Load { newest_only, ..Load::new(range, &mut columns) };
+                partition.load(0, &mut load);
+                assert!(load.damaged.is_empty());
+                let times = load.runs.iter().flat_map(|run| run.timestamps.iter().copied());
+                let floats = load.runs.iter().flat_map(|run| run.floats.iter().copied());
+                let loaded: Vec<(i64, f64)> = times.zip(floats).collect();
+                let all = (first..=last).map(|i| (at(i), samples.floats[i as usize]));
+                match newest_only {
+                    false => assert_eq!(loaded, all.collect::<Vec<_>>()),
+                    true => assert_eq!(loaded.last().copied(), all.last()),
+                }
+                // Under a column's own name, under that of the chunk's slice, and what is cut of it.
+                let most = 3 * (last / chunk - first / chunk + 1) as usize;
+                assert!(columns.len() <= most, "{} columns known", columns.len());
+            }
+        }
     }
 }

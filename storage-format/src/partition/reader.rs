@@ -17,7 +17,7 @@ use crate::labels::Labels;
 use crate::series_id::SeriesId;
 use crate::timestamps::{TimestampReader, TimestampSlice};
 use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// A partition whose header and list of checksums are intact.
 ///
@@ -227,6 +227,15 @@ impl<B: AsRef<[u8]>> Partition<B> {
         let mut out = Vec::new();
         self.timestamps()?.decode_column(column, &mut out)?;
         Ok(out)
+    }
+
+    /// Between which times the timestamps of a column lie, in milliseconds since the epoch, without
+    /// decoding them. They may end a little earlier.
+    ///
+    /// # Errors
+    /// No such column, or one that no writer writes.
+    pub fn column_bounds(&self, column: u32) -> Result<RangeInclusive<i64>, DecodeError> {
+        self.timestamps()?.column_bounds(column)
     }
 
     /// The timestamps of `chunk` within its decoded `column`.
