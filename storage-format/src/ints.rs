@@ -71,9 +71,45 @@ pub fn encode_ints(values: &[i64], packing: Packing, out: &mut Vec<u8>) {
 /// # Errors
 /// Input that is truncated or that no encoder writes. `out` then holds rubbish behind its old end.
 pub fn decode_ints(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+    decode_mapped(cursor, n, |value| value, out)
+}
+
+/// As [`decode_ints`], but appends what `map` makes of each integer: one pass less than mapping them
+/// afterwards.
+#[inline]
+pub(crate) fn decode_mapped<T>(
+    cursor: &mut Cursor<'_>,
+    n: usize,
+    map: impl Fn(i64) -> T,
+    out: &mut Vec<T>,
+) -> Result<(), DecodeError> {
+    let mut residuals = Vec::new();
+    let Some(head) = decode_residuals(cursor, n, &mut residuals)? else { return Ok(()) };
+    out.reserve(n);
+    out.push(map(head.first));
+    if head.order == 2 {
+        out.push(map(head.first.wrapping_add(head.first_delta)));
+    }
+    integrate(&residuals, head.order, head.first, head.first_delta, map, out);
+    Ok(())
+}
+
+/// What precedes the residuals of a stream.
+struct StreamHead {
+    order: u8,
+    first: i64,
+    first_delta: i64,
+}
+
+/// Reads a stream of `n` integers; `None` if these are none.
+fn decode_residuals(
+    cursor: &mut Cursor<'_>,
+    n: usize,
+    out: &mut Vec<i64>,
+) -> Result<Option<StreamHead>, DecodeError> {
     const WHAT: &str = "integer stream";
     if n == 0 {
-        return Ok(());
+        return Ok(None);
     }
     let start = cursor.clone();
     let head = cursor.u8(WHAT)?;
@@ -92,14 +128,9 @@ pub fn decode_ints(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Res
     let Some(residuals) = n.checked_sub(known) else {
         return Err(start.corrupt(WHAT, "order 2 needs two integers"));
     };
-    out.reserve(n);
-    out.push(first);
-    if order == 2 {
-        out.push(first.wrapping_add(first_delta));
-    }
-    let decoded_from = out.len();
+    out.reserve(residuals);
     match packer {
-        PACKER_ZERO => out.resize(decoded_from + residuals, 0),
+        PACKER_ZERO => out.resize(residuals, 0),
         PACKER_BITS => decode_blocks(cursor, residuals, out)?,
         PACKER_SPARSE => decode_sparse(cursor, residuals, out)?,
         _ if head & HAS_MIN != 0 => {
@@ -108,12 +139,10 @@ pub fn decode_ints(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Res
         }
         _ => huffman::decode(cursor, residuals, unzigzag, out)?,
     }
-    let tail = &mut out[decoded_from..];
     if gcd != 1 {
-        tail.iter_mut().for_each(|r| *r = r.wrapping_mul(gcd));
+        out.iter_mut().for_each(|r| *r = r.wrapping_mul(gcd));
     }
-    integrate(tail, order, first, first_delta);
-    Ok(())
+    Ok(Some(StreamHead { order, first, first_delta }))
 }
 
 /// In so many bytes [`peek_first`] finds what it looks for: the head and a varint.
@@ -126,24 +155,32 @@ pub(crate) fn peek_first(cursor: &Cursor<'_>) -> Result<i64, DecodeError> {
     ahead.ivarint("first integer")
 }
 
-/// Turns residuals into values, in place.
-fn integrate(residuals: &mut [i64], order: u8, first: i64, first_delta: i64) {
+/// Turns residuals into values, and appends what `map` makes of each.
+fn integrate<T>(
+    residuals: &[i64],
+    order: u8,
+    first: i64,
+    first_delta: i64,
+    map: impl Fn(i64) -> T,
+    out: &mut Vec<T>,
+) {
+    let residuals = residuals.iter();
     match order {
-        0 => residuals.iter_mut().for_each(|r| *r = r.wrapping_add(first)),
+        0 => out.extend(residuals.map(|r| map(first.wrapping_add(*r)))),
         1 => {
             let mut value = first;
-            for r in residuals {
+            out.extend(residuals.map(|r| {
                 value = value.wrapping_add(*r);
-                *r = value;
-            }
+                map(value)
+            }));
         }
         _ => {
             let (mut delta, mut value) = (first_delta, first.wrapping_add(first_delta));
-            for r in residuals {
+            out.extend(residuals.map(|r| {
                 delta = delta.wrapping_add(*r);
                 value = value.wrapping_add(delta);
-                *r = value;
-            }
+                map(value)
+            }));
         }
     }
 }
@@ -421,16 +458,23 @@ fn encode_block(block: &[i64], out: &mut Vec<u8>) {
 }
 
 fn decode_blocks(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+    let mut codes = [0; BLOCK];
     let mut left = n;
     while left > 0 {
         let block = left.min(BLOCK);
-        decode_block(cursor, block, out)?;
+        decode_block(cursor, block, &mut codes, out)?;
         left -= block;
     }
     Ok(())
 }
 
-fn decode_block(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), DecodeError> {
+/// `codes` is room for the work, so that it is cleared once for all blocks.
+fn decode_block(
+    cursor: &mut Cursor<'_>,
+    n: usize,
+    codes: &mut [u64; BLOCK],
+    out: &mut Vec<i64>,
+) -> Result<(), DecodeError> {
     const WHAT: &str = "integer block";
     let start = cursor.clone();
     let head = cursor.u8(WHAT)?;
@@ -439,16 +483,15 @@ fn decode_block(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<i64>) -> Result
         width => u32::from(width),
     };
     let min = if head & BLOCK_ZIGZAG == 0 { cursor.ivarint("block minimum")? } else { 0 };
-    let mut codes = [0; BLOCK];
     if head & BLOCK_EXCEPTIONS == 0 {
-        unpack(cursor, n, width, &mut codes, WHAT)?;
+        unpack(cursor, n, width, codes, WHAT)?;
     } else {
         let count = usize::from(cursor.u8("number of exceptions")?);
         let high_width = u32::from(cursor.u8("width of exceptions")?);
         if count > n || high_width == 0 || width + high_width > 64 {
             return Err(start.corrupt(WHAT, "impossible exceptions"));
         }
-        unpack(cursor, n, width, &mut codes, WHAT)?;
+        unpack(cursor, n, width, codes, WHAT)?;
         let positions = cursor.take(count, "positions of exceptions")?;
         let mut high = [0; BLOCK];
         unpack(cursor, count, high_width, &mut high, "exceptions")?;
@@ -613,8 +656,9 @@ mod tests {
         )
             .prop_map(|(mut values, order, factor, first)| {
                 values.iter_mut().for_each(|v| *v = v.wrapping_mul(factor));
-                integrate(&mut values, order, first, factor);
-                values
+                let mut sums = Vec::new();
+                integrate(&values, order, first, factor, |value| value, &mut sums);
+                sums
             })
     }
 

@@ -152,8 +152,7 @@ impl Partition {
             return Ok(None);
         }
         let (piece, timestamps) = self.timestamps(chunk, load.part, load.columns)?;
-        let from = timestamps.partition_point(|&t| t < load.range.min_ms);
-        let to = timestamps.partition_point(|&t| t <= load.range.max_ms);
+        let (from, to) = (before(&timestamps, load.range.min_ms), up_to(&timestamps, load.range.max_ms));
         if from >= to {
             return Ok(None);
         }
@@ -182,7 +181,7 @@ impl Partition {
                 continue;
             }
             let (piece, timestamps) = self.timestamps(&chunk, load.part, load.columns)?;
-            let Some(at) = timestamps.partition_point(|&t| t <= load.range.max_ms).checked_sub(1) else {
+            let Some(at) = up_to(&timestamps, load.range.max_ms).checked_sub(1) else {
                 continue;
             };
             let is_newer = newest.as_ref().is_none_or(|(_, _, other, there)| other[*there] < timestamps[at]);
@@ -231,6 +230,25 @@ impl Partition {
         let selected = self.selected(matchers)?;
         self.file.verify_labels(&selected)?;
         self.file.series_ids(&selected)
+    }
+}
+
+/// How many of the ascending timestamps lie before `min_ms`. Mostly none does, and a binary search
+/// would take a tenth of the time that decoding the values takes.
+fn before(timestamps: &[i64], min_ms: i64) -> usize {
+    if timestamps.first().is_some_and(|&first| first < min_ms) {
+        timestamps.partition_point(|&t| t < min_ms)
+    } else {
+        0
+    }
+}
+
+/// How many of the ascending timestamps lie at `max_ms` or before it: mostly all.
+fn up_to(timestamps: &[i64], max_ms: i64) -> usize {
+    if timestamps.last().is_some_and(|&last| last > max_ms) {
+        timestamps.partition_point(|&t| t <= max_ms)
+    } else {
+        timestamps.len()
     }
 }
 

@@ -9,7 +9,7 @@ use super::decimal::{self, DIGITS_MAX};
 use super::{KIND_BITS, KIND_BITS_OF_F64, KIND_CONST, KIND_DEC, KIND_MASK, KIND_ULP, MAX_CHUNK_SAMPLES};
 use crate::bits::bit_len;
 use crate::cursor::{Cursor, DecodeError};
-use crate::ints::{Packing, decode_ints, encode_ints, peek_first};
+use crate::ints::{Packing, decode_ints, decode_mapped, encode_ints, peek_first};
 use crate::sample::{STALE_NAN, is_stale};
 use crate::varint::{put_uvarint, zigzag};
 
@@ -66,19 +66,13 @@ pub(crate) fn decode_from(cursor: &mut Cursor<'_>, n: usize, out: &mut Vec<f64>)
         KIND_DEC => decode_decimals(cursor, param, n, out)?,
         KIND_ULP if param <= DIGITS_MAX => {
             let power = decimal::power(param);
-            let mut ints = Vec::new();
-            decode_ints(cursor, n, &mut ints)?;
+            let mut nearest = Vec::new();
+            decode_mapped(cursor, n, |i| ordered(i as f64 / power), &mut nearest)?;
             let mut steps = Vec::new();
             decode_ints(cursor, n, &mut steps)?;
-            out.extend(
-                ints.iter().zip(steps).map(|(&i, k)| from_ordered(ordered(i as f64 / power).wrapping_add(k))),
-            );
+            out.extend(nearest.iter().zip(steps).map(|(near, step)| from_ordered(near.wrapping_add(step))));
         }
-        KIND_BITS_OF_F64 if param == 0 => {
-            let mut ints = Vec::new();
-            decode_ints(cursor, n, &mut ints)?;
-            out.extend(ints.into_iter().map(from_ordered));
-        }
+        KIND_BITS_OF_F64 if param == 0 => decode_mapped(cursor, n, from_ordered, out)?,
         _ => return Err(start.corrupt(WHAT, "not a float chunk, or an unknown parameter")),
     }
     Ok(())
@@ -148,14 +142,12 @@ fn decode_decimals(
     if param & HAS_EXCEPTIONS != 0 {
         read_exceptions(cursor, n, |at, value| exceptions.push((at, value)))?;
     }
-    let mut ints = Vec::new();
-    decode_ints(cursor, n, &mut ints)?;
     let from = out.len();
     match param & DIGITS_MASK {
-        0 => out.extend(ints.iter().map(|&i| i as f64)),
+        0 => decode_mapped(cursor, n, |i| i as f64, out)?,
         digits => {
             let power = decimal::power(digits);
-            out.extend(ints.iter().map(|&i| i as f64 / power));
+            decode_mapped(cursor, n, |i| i as f64 / power, out)?;
         }
     }
     let decoded = &mut out[from..];
