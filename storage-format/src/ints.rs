@@ -222,14 +222,14 @@ fn binary_gcd(mut a: u64, mut b: u64) -> u64 {
 
 /// Encodes values whose differences are already divided by `gcd`; `first` is not.
 fn encode_scaled(scaled: &[i64], first: i64, gcd: i64, packing: Packing, out: &mut Vec<u8>) {
-    let order = best_order(scaled);
+    let (order, packed_bytes) = best_order(scaled);
     let residuals = Residuals { values: scaled, order };
     let nonzero = residuals.count_nonzero();
     let mut body = Vec::new();
     if nonzero > 0 && nonzero * SPARSE_SHARE < residuals.len() {
         encode_sparse(&residuals, nonzero, &mut body);
     }
-    let packed_bytes = residuals.packed_bytes();
+    let packed_bytes = packed_bytes.unwrap_or_else(|| residuals.packed_bytes());
     let (mut packer, bytes) = match (nonzero, body.len()) {
         (0, _) => (PACKER_ZERO, 0),
         (_, 1..) if body.len() < packed_bytes => (PACKER_SPARSE, body.len()),
@@ -296,8 +296,10 @@ fn varint_len(value: u64) -> usize {
 /// The order whose residuals are shortest. The sum of their bits, which one pass gives for all
 /// three, decides where it is clear; where it is close, the packed length does. Steps count by
 /// their size or by how far they are from the first one, as a block may take its minimum off.
-fn best_order(values: &[i64]) -> u8 {
-    let [first, second, ..] = *values else { return 0 };
+///
+/// Gives the packed length too if it decided.
+fn best_order(values: &[i64]) -> (u8, Option<usize>) {
+    let [first, second, ..] = *values else { return (0, None) };
     let bits = |residual: i64| u64::from(bit_len(zigzag(residual)));
     let first_step = second.wrapping_sub(first);
     let (mut previous, mut previous_step) = (first, first_step);
@@ -314,11 +316,11 @@ fn best_order(values: &[i64]) -> u8 {
     let least = sums.iter().copied().min().unwrap_or(0);
     let is_close = |order: u8| sums[usize::from(order)] <= least + least / CLOSE_SHARE;
     let close = (0..=2u8).filter(|&order| is_close(order));
-    match close.clone().count() {
-        1 => close.clone().next(),
-        _ => close.min_by_key(|&order| (Residuals { values, order }.packed_bytes(), order)),
+    if close.clone().count() == 1 {
+        return (close.clone().next().unwrap_or(0), None);
     }
-    .unwrap_or(0)
+    let packed = close.map(|order| (Residuals { values, order }.packed_bytes(), order));
+    packed.min().map_or((0, None), |(bytes, order)| (order, Some(bytes)))
 }
 
 /// The residuals of a sequence, worked out where they are needed.
@@ -392,8 +394,21 @@ impl BlockPlan {
     /// The cheaper of "value minus the block's minimum" and zigzag, each with its best width.
     fn of(block: &[i64]) -> BlockPlan {
         let min = block.iter().copied().min().unwrap_or(0);
-        let signed = best_width(block.iter().map(|&r| zigzag(r)), block.len());
-        let lifted = best_width(block.iter().map(|&r| r.wrapping_sub(min) as u64), block.len());
+        // Neighbours are often as wide: each counts for itself, so that none waits for the other.
+        let mut signed = [[0u8; 65]; 2];
+        let mut lifted = [[0u8; 65]; 2];
+        let mut count = |k: usize, r: i64| {
+            signed[k][bit_len(zigzag(r)) as usize] += 1;
+            lifted[k][bit_len(r.wrapping_sub(min) as u64) as usize] += 1;
+        };
+        let (pairs, rest) = block.as_chunks::<2>();
+        for &[a, b] in pairs {
+            count(0, a);
+            count(1, b);
+        }
+        rest.iter().for_each(|&r| count(0, r));
+        let signed = best_width(&signed, block.len());
+        let lifted = best_width(&lifted, block.len());
         let min_bytes = varint_len(zigzag(min));
         if signed.2 <= lifted.2 + min_bytes {
             BlockPlan { zigzag: true, min: 0, width: signed.0, max_width: signed.1, bytes: 1 + signed.2 }
@@ -408,21 +423,22 @@ impl BlockPlan {
     }
 }
 
-/// The width that makes `n` codes shortest, the width of the greatest, and the length in bytes.
-fn best_width(codes: impl Iterator<Item = u64>, n: usize) -> (u32, u32, usize) {
-    let mut of_width = [0u8; 65];
-    let mut max_width = 0;
-    for code in codes {
-        let width = bit_len(code);
-        of_width[width as usize] += 1;
-        max_width = max_width.max(width);
-    }
+/// The width that makes `n` codes shortest, the width of the greatest, and the length in bytes. How
+/// many codes there are of each width is given in two portions.
+fn best_width(of_width: &[[u8; 65]; 2], n: usize) -> (u32, u32, usize) {
+    let codes = |width: u32| usize::from(of_width[0][width as usize] + of_width[1][width as usize]);
+    let max_width = (0..=64).rev().find(|&width| codes(width) > 0).unwrap_or(0);
     let top = if max_width == 63 { 64 } else { max_width };
     let mut best = (top, max_width, packed_len(n, top));
     let mut above = 0usize;
     for width in (0..max_width).rev() {
-        above += of_width[width as usize + 1] as usize;
-        let bytes = packed_len(n, width) + 2 + above + packed_len(above, max_width - width);
+        above += codes(width + 1);
+        let exceptions = 2 + above + packed_len(above, max_width - width);
+        if exceptions >= best.2 {
+            // They only get more, and longer.
+            break;
+        }
+        let bytes = packed_len(n, width) + exceptions;
         if width < 63 && bytes < best.2 {
             best = (width, max_width, bytes);
         }

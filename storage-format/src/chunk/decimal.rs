@@ -48,6 +48,34 @@ pub(super) fn of_one(value: f64) -> Option<(u8, i64)> {
     (0..=DIGITS_MAX).find_map(|digits| Some((digits, exact(value, power(digits))?)))
 }
 
+/// The fewest digits with which every value is exact, with all integers; `None` too if one of them
+/// reaches 2^51. Unlike [`exact`] on each, this is done on several values at once.
+pub(super) fn of_all(values: &[f64]) -> Option<(u8, Vec<i64>)> {
+    let mut ints = Vec::with_capacity(values.len());
+    (0..=DIGITS_MAX).find(|&digits| all_exact(values, power(digits), &mut ints)).map(|digits| (digits, ints))
+}
+
+/// Fills `ints` with the integers over `power`, and tells whether they are exact.
+fn all_exact(values: &[f64], power: f64, ints: &mut Vec<i64>) -> bool {
+    const LIMIT: i64 = 1 << 51;
+    /// Added to a float below [`LIMIT`], it rounds it, and the sum's low bits are the integer.
+    const ROUND: f64 = (3 * LIMIT) as f64;
+    ints.clear();
+    values.chunks(64).all(|some| {
+        let (mut differing, mut outside) = (0, 0);
+        ints.extend(some.iter().map(|&value| {
+            let sum = value * power + ROUND;
+            let int = (sum.to_bits() as i64).wrapping_sub(ROUND.to_bits() as i64);
+            // Halves are rounded otherwise than `nearest` does, but none of them is exact.
+            differing |= ((sum - ROUND) / power).to_bits() ^ value.to_bits();
+            // What is too great, or no number, changes the exponent of the sum.
+            outside |= (int.wrapping_add(LIMIT) as u64) >> 52;
+            int
+        }));
+        differing | outside == 0
+    })
+}
+
 /// The number of digits with the fewest exceptions, if at most one value in eight is one. Stale
 /// markers do not count: they take one byte.
 pub(super) fn digits_of_most(values: &[f64]) -> Option<u8> {
@@ -100,6 +128,21 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(of_one(value), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn all_at_once_are_what_each_is() {
+        let specials = [0.5, -0.5, 1.5, 2.5e-3, 4503599627370495.5, -0.0, f64::NAN, -f64::NAN, 1e300, -1e300];
+        let limits = [51, 52, 53].map(|bits| (1i64 << bits) as f64);
+        let limits = limits.into_iter().flat_map(|v| [v - 1.0, v, v + 1.0, -v - 1.0, -v, 1.0 - v]);
+        let infinite = [f64::INFINITY, f64::NEG_INFINITY, crate::STALE_NAN, std::f64::consts::PI];
+        let decimals =
+            (0..16).flat_map(|digits| [0, 7, -17, 1005, 123_456_789].map(|i| i as f64 / power(digits)));
+        for value in specials.into_iter().chain(limits).chain(infinite).chain(decimals) {
+            let expected = of_one(value).filter(|(_, i)| (-1 << 51..1 << 51).contains(i));
+            assert_eq!(of_all(&[value]), expected.map(|(digits, i)| (digits, vec![i])), "{value}");
+        }
+        assert_eq!(of_all(&[1.0, 2.25, -3.5]), Some((2, vec![100, 225, -350])));
     }
 
     #[test]

@@ -24,14 +24,24 @@ const ULP_TRIAL: usize = 96;
 
 /// Appends the chunk of `values`; nothing at all if there are none.
 pub fn encode_floats(values: &[f64], packing: Packing, out: &mut Vec<u8>) {
-    let Some(&first) = values.first() else { return };
+    encode(values, packing, out);
+}
+
+/// As [`encode_floats`]; gives the integers of a DEC chunk that has no exceptions.
+pub(super) fn encode(values: &[f64], packing: Packing, out: &mut Vec<u8>) -> Option<Vec<i64>> {
+    let &first = values.first()?;
     if values.iter().all(|v| v.to_bits() == first.to_bits()) {
         encode_constant(first, out);
+    } else if let Some((digits, ints)) = decimal::of_all(values) {
+        out.push(head(KIND_DEC, digits));
+        encode_ints(&ints, packing, out);
+        return Some(ints);
     } else if let Some(digits) = decimal::digits_of_most(values) {
         encode_decimals(values, digits, packing, out);
     } else {
         encode_by_bits(values, packing, out);
     }
+    None
 }
 
 /// Decodes a chunk of `n` floats, which takes all of `bytes`, and appends them to `out`.

@@ -97,10 +97,10 @@ pub fn encode_chunk(
     match values {
         ChunkValues::Floats(values) => {
             let from = out.len();
-            encode_floats(values, packing, out);
+            let ints = float::encode(values, packing, out);
             let is_constant = out.get(from).is_none_or(|head| head & KIND_MASK == KIND_CONST);
             if values.len() >= packing.stats_from && !is_constant {
-                stats::put_before(values, from, out);
+                stats::put_before(values, ints.as_deref(), from, out);
             }
         }
         ChunkValues::Histograms(values) => histogram::encode(values, packing, out),

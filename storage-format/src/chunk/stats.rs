@@ -64,12 +64,18 @@ pub struct Summary {
 }
 
 /// Puts the statistics of `values` before their chunk, which is all of `out` from `from` on, if
-/// they are worth it.
-pub(super) fn put_before(values: &[f64], from: usize, out: &mut Vec<u8>) {
-    let power = float::decimal_power(out[from]);
+/// they are worth it. `ints` are those of a DEC chunk that has no exceptions.
+pub(super) fn put_before(values: &[f64], ints: Option<&[i64]>, from: usize, out: &mut Vec<u8>) {
     let mut stats = Vec::new();
-    if !encode(values, power, &mut stats) {
-        return;
+    match ints.and_then(|ints| Ints::of(ints.iter().map(|&i| Some(i)))) {
+        // All are live then, and none is NaN.
+        Some(ints) => {
+            let flags = if ints.resets == 0 { NEVER_FALLS } else { 0 };
+            stats.push(KIND_STATS | flags << KIND_BITS);
+            ints.encode(&mut stats);
+        }
+        None if !encode(values, float::decimal_power(out[from]), &mut stats) => return,
+        None => {}
     }
     if stats.len() <= SHORT_BYTES.max((out.len() - from) / SHARE) {
         out.splice(from..from, stats);
