@@ -36,9 +36,10 @@ bench:              ## the benchmarks of benches/README.md
 accept:             ## measure every aim, beside the peers (rows and flags: make accept ARGS="disk --quick"); see benches/README.md
 	cargo bench --bench accept -- --run $(ARGS)
 
+# What a target finds goes to fuzz/corpus, which is not committed; it starts from fuzz/seeds too.
 fuzz:               ## run every fuzz target for a minute (needs a nightly toolchain and cargo-fuzz)
-	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
-	  cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do mkdir -p corpus/$$target && \
+	  cargo +nightly fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=60 || exit 1; done
 
 clean:
 	cargo clean
