@@ -31,7 +31,7 @@ const SILENT_MS: i64 = 2_000;
 /// Who sends a load and then nothing should not find it in the WAL, which takes several times the
 /// space of a partition and is read again after a crash. Who sends a burst every minute must not
 /// cause a cut every minute: pauses are remembered for two to four hours.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rhythm {
     appended: u64,
     /// The last look.
@@ -51,7 +51,7 @@ impl Rhythm {
         }
         if appended != self.appended {
             // Until the last look that found nothing; the pause may have been longer by two looks.
-            let pause_ms = self.last_ms.map_or(0, |last_ms| self.looked_ms.saturating_sub(last_ms));
+            let pause_ms = self.silent_ms().unwrap_or(0);
             self.longest_pause_ms = self.longest_pause_ms.max(pause_ms);
             self.appended = appended;
             self.last_ms = Some(now_ms);
@@ -59,13 +59,22 @@ impl Rhythm {
         self.looked_ms = now_ms;
     }
 
+    /// Whether, at the last look, nothing had come for some time.
+    pub fn is_quiet(&self) -> bool {
+        self.silent_ms().is_none_or(|ms| ms >= SILENT_MS)
+    }
+
+    /// For how long nothing had come at the last look; `None` if nothing ever came.
+    fn silent_ms(&self) -> Option<i64> {
+        self.last_ms.map(|last_ms| self.looked_ms.saturating_sub(last_ms))
+    }
+
     /// Whether, at the last look, the senders had been silent for so long that a WAL of this length
     /// is to be cut.
     pub fn is_over(&self, wal_bytes: u64, bound_bytes: u64) -> bool {
         let longest_ms = self.longest_pause_ms.max(self.longest_pause_before_ms);
         let enough_ms = longest_ms.saturating_mul(2).saturating_add(SILENT_MS);
-        wal_bytes > bound_bytes / SILENCE_SHARE
-            && self.last_ms.is_some_and(|last_ms| self.looked_ms.saturating_sub(last_ms) >= enough_ms)
+        wal_bytes > bound_bytes / SILENCE_SHARE && self.silent_ms().is_some_and(|ms| ms >= enough_ms)
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     pub begun_ms: AtomicI64,
     /// In what rhythm samples come.
     pub rhythm: Mutex<Rhythm>,
+    /// Whether a cut or a merge freed memory that was not given back to the system yet.
+    pub has_freed: AtomicBool,
     /// Partitions in the fullest window.
     pub overlapping: AtomicUsize,
     pub counters: Counters,
@@ -144,6 +146,7 @@ impl Storage {
             // What was replayed is cut soon, or crash after crash would lengthen the next replay.
             begun_ms: AtomicI64::new(if replayed.is_some() { i64::MIN } else { now.wall_ms }),
             rhythm: Mutex::default(),
+            has_freed: AtomicBool::new(false),
             counters,
             closing: AtomicBool::new(false),
             opened,

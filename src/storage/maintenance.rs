@@ -9,6 +9,7 @@ use super::cut;
 use super::cutter::Cut;
 use super::deletion;
 use super::engine::Inner;
+use super::memory;
 use super::merger::{self, Merged};
 use super::part::Part;
 use super::time::Timestamp;
@@ -106,22 +107,28 @@ impl Drop for Workers {
 
 impl Inner {
     /// Cuts if the WAL is long enough, a border of windows passed, senders fell silent, or a cut
-    /// failed before.
+    /// failed before. What cuts and merges freed is given back when nobody appends: appends would
+    /// wait meanwhile, and use it again.
     pub fn cut_if_due(&self) -> io::Result<()> {
         let now_ms = self.now().wall_ms;
         self.head.tidy(Timestamp::from_millis(now_ms));
+        let rhythm = {
+            let mut rhythm = self.rhythm.lock().unwrap_or_else(PoisonError::into_inner);
+            rhythm.look(self.head.appended(), now_ms);
+            *rhythm
+        };
+        let wal_bytes = self.head.wal_bytes();
         let due = self.head.frozen().is_some()
-            || self.head.wal_bytes() > self.options.wal_bytes
-                && self.head.wal_bytes() > self.wal_bound_bytes()
+            || wal_bytes > self.options.wal_bytes && wal_bytes > self.wal_bound_bytes()
             || cut::border_passed(self.begun_ms.load(Relaxed), now_ms)
-            || self.is_silent(now_ms);
-        if due { self.cut() } else { Ok(()) }
-    }
-
-    fn is_silent(&self, now_ms: i64) -> bool {
-        let mut rhythm = self.rhythm.lock().unwrap_or_else(PoisonError::into_inner);
-        rhythm.look(self.head.appended(), now_ms);
-        rhythm.is_over(self.head.wal_bytes(), self.wal_bound_bytes())
+            || rhythm.is_over(wal_bytes, self.wal_bound_bytes());
+        if due {
+            self.cut()?;
+        }
+        if rhythm.is_quiet() && self.has_freed.swap(false, Relaxed) {
+            memory::give_back();
+        }
+        Ok(())
     }
 
     /// Cuts until all that is in the head now is in partitions.
@@ -183,6 +190,7 @@ impl Inner {
             "the head was cut"
         );
         drop(generation);
+        self.has_freed.store(true, Relaxed);
         self.head.release(Timestamp::from_millis(now_ms))
     }
 
@@ -202,6 +210,7 @@ impl Inner {
                 merge.outputs *= 2;
                 outcome = self.merge(&merge);
             }
+            self.has_freed.store(true, Relaxed);
             self.counters.worked(started.elapsed());
             match &outcome {
                 Ok(()) => self.counters.merges.fetch_add(1, Relaxed),

@@ -20,6 +20,7 @@ mod label_sets;
 mod maintenance;
 mod manifest;
 pub mod matcher;
+mod memory;
 mod merge;
 mod merger;
 pub mod options;
