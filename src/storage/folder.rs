@@ -74,7 +74,12 @@ impl Folder {
 
     /// Moves a file out of the way, where nobody deletes it.
     pub fn set_aside(&self, fs: &dyn Fs, path: &Path) -> io::Result<()> {
-        self.bring_aside(fs, path, |to| fs.rename(path, to))
+        // Of a rename from folder to folder a power cut may leave the half that removes.
+        match self.link_aside(fs, path) {
+            Ok(()) => fs.remove(path),
+            // Not every file system has hard links.
+            Err(_) => self.bring_aside(fs, path, |to| fs.rename(path, to)),
+        }
     }
 
     /// Gives a file a second name where nobody deletes it, before the first may go.
