@@ -33,11 +33,11 @@ fn the_frame_is_as_specified() {
     let mut encoder = FrameEncoder::default();
     encoder.series([declaration()].iter());
     encoder.samples(&[0], &[60_000], &[1.5]);
-    let frame = encoder.finish().unwrap();
+    let frame = encoder.finish(HEADER.seed).unwrap();
     assert_eq!(example("wal-frame"), frame, "{frame:02x?}");
 
     let segment = [HEADER.encode().as_slice(), frame].concat();
-    let found: Vec<Found<'_>> = Frames::new(&segment).collect();
+    let found: Vec<Found<'_>> = Frames::new(&segment, HEADER.seed).collect();
     let payload = &frame[FRAME_PREFIX_BYTES..];
     assert_eq!(found, [Found::Frame { offset: SegmentHeader::BYTES, payload }]);
     let mut contents = Contents::default();

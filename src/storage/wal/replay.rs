@@ -133,7 +133,7 @@ impl Reader<'_> {
                     return Err(OpenError::Version { path, found, supported: known });
                 }
                 // It was being made, and no frame in it was synced: its header is a part of the torn end.
-                Err(_) if ends_generation && has_no_frame(&bytes) => {}
+                Err(_) if ends_generation && has_no_frame(&bytes, self.seed) => {}
                 Err(error) => {
                     let len = SegmentHeader::BYTES.min(bytes.len());
                     self.losses.damaged(&path, 0, len, Damage::Header(error));
@@ -148,7 +148,7 @@ impl Reader<'_> {
 
     /// Tells whether somebody still wants frames.
     fn read_frames(&mut self, generation: u64, path: &Path, bytes: &[u8], ends_generation: bool) -> bool {
-        for found in Frames::new(bytes) {
+        for found in Frames::new(bytes, self.seed) {
             match found {
                 Found::Frame { offset, payload } => {
                     let Some(mut contents) = self.buffer.take().or_else(|| self.spare.recv().ok()) else {
@@ -173,8 +173,8 @@ impl Reader<'_> {
     }
 }
 
-fn has_no_frame(segment: &[u8]) -> bool {
-    !Frames::new(segment).any(|found| matches!(found, Found::Frame { .. }))
+fn has_no_frame(segment: &[u8], seed: IdentitySeed) -> bool {
+    !Frames::new(segment, seed).any(|found| matches!(found, Found::Frame { .. }))
 }
 
 impl Losses {
@@ -240,7 +240,8 @@ fn check_header(
 mod tests {
     use super::*;
     use crate::storage::fs::RealFs;
-    use larum_storage_format::wal::FrameEncoder;
+    use larum_storage_format::wal::{FrameEncoder, SeriesDeclaration};
+    use larum_storage_format::{Labels, SeriesId};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::ops::Range;
@@ -273,7 +274,7 @@ mod tests {
                     encoder.clear();
                     encoder.samples(&vec![3; samples], &vec![5; samples], &values);
                     let start = bytes.len();
-                    bytes.extend_from_slice(encoder.finish().unwrap());
+                    bytes.extend_from_slice(encoder.finish(SEED).unwrap());
                     log.frames.push((name, start..bytes.len()));
                 }
                 log.segments.insert(name, bytes);
@@ -380,12 +381,48 @@ mod tests {
         for (name, range) in log.frames.clone().iter().take(10) {
             let frame = &mut log.segments.get_mut(name).unwrap()[range.clone()];
             frame[larum_storage_format::wal::frame::FRAME_PREFIX_BYTES] ^= 0xff;
-            larum_storage_format::wal::frame::seal(frame);
+            larum_storage_format::wal::frame::seal(frame, SEED);
         }
         let dir = tempfile::tempdir().unwrap();
         log.write(dir.path());
         let (found, losses) = read(dir.path());
         assert_eq!(found, [10, 11]);
         assert_eq!(losses.damaged.len(), 10);
+    }
+
+    #[test]
+    fn a_frame_that_a_sender_wrote_into_a_label_is_not_replayed() {
+        // The sender knows the format, but not the seed of the folder.
+        const GUESS: IdentitySeed = IdentitySeed(0);
+        let mut encoder = FrameEncoder::default();
+        let mut tries = (0..64).flat_map(|series| (0..64).map(move |t| (series, t)));
+        let forged = tries.find_map(|(series, t)| {
+            encoder.clear();
+            encoder.samples(&[series], &[t], &[2.0]);
+            String::from_utf8(encoder.finish(GUESS).unwrap().to_vec()).ok()
+        });
+        let forged = forged.expect("one in about 250 frames is text");
+        let labels = Labels::from_pairs([("__name__", "m"), ("evil", &forged)]).unwrap();
+        let id = SeriesId::of(&labels, SEED);
+        encoder.clear();
+        encoder.series([SeriesDeclaration { series: 0, id, group: 0, labels }].iter());
+        let carrier = encoder.finish(SEED).unwrap().to_vec();
+        encoder.clear();
+        encoder.samples(&[3], &[5], &[7.0]);
+        let header = SegmentHeader { seed: SEED, generation: 1, segment: 0 };
+        let whole = [&header.encode()[..], &carrier, encoder.finish(SEED).unwrap()].concat();
+        let met = |found: Found<'_>| matches!(found, Found::Frame { payload, .. } if forged.as_bytes().ends_with(payload));
+        assert!(Frames::new(&whole, GUESS).any(met), "a right guess would do");
+
+        for at in SegmentHeader::BYTES..SegmentHeader::BYTES + carrier.len() {
+            let mut log = Log::default();
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            log.segments.insert(SegmentName { generation: 1, segment: 0 }, damaged);
+            let dir = tempfile::tempdir().unwrap();
+            log.write(dir.path());
+            let (found, losses) = read(dir.path());
+            assert_eq!((found, losses.damaged.len()), (vec![7], 1), "flipped at {at}");
+        }
     }
 }

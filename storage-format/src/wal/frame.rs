@@ -2,10 +2,12 @@
 //!
 //! A segment is a header and frames to the end of the file. Every frame has two checksums: one of
 //! its eight bytes of length and payload checksum, so that a damaged length is not followed and
-//! the next frame can be searched for; and one of its payload.
+//! the next frame can be searched for; and one of its payload. The first is salted with the seed of
+//! the data folder: label values are in a log as they came, and whoever sent them must not be able to
+//! write a frame that a search after damage would find.
 
 use crate::FORMAT_VERSION;
-use crate::checksum::{check_crc32c, crc32c};
+use crate::checksum::{check_crc32c, crc32c, crc32c_append};
 use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
 use crate::envelope::check_magic_and_version;
 use crate::series_id::IdentitySeed;
@@ -69,17 +71,23 @@ impl SegmentHeader {
     }
 }
 
-/// Fills in the first [`FRAME_PREFIX_BYTES`] of `frame` for the payload behind them.
+/// Fills in the first [`FRAME_PREFIX_BYTES`] of `frame` for the payload behind them, in a folder of
+/// this seed.
 ///
 /// # Panics
 /// If `frame` is shorter than its prefix or the payload 4 GiB or longer.
-pub fn seal(frame: &mut [u8]) {
+pub fn seal(frame: &mut [u8], seed: IdentitySeed) {
     let (prefix, payload) = frame.split_at_mut(FRAME_PREFIX_BYTES);
     let len = u32::try_from(payload.len()).expect("a frame is below 4 GiB");
     prefix[..4].copy_from_slice(&len.to_le_bytes());
     prefix[4..8].copy_from_slice(&crc32c(payload).to_le_bytes());
-    let crc = crc32c(&prefix[..8]);
+    let crc = crc32c_append(salt(seed), &prefix[..8]);
     prefix[8..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// What the checksum of a prefix goes on from.
+fn salt(seed: IdentitySeed) -> u32 {
+    crc32c(&seed.0.to_le_bytes())
 }
 
 /// What [`Frames`] met.
@@ -109,31 +117,46 @@ pub enum Found<'a> {
     },
 }
 
-/// The frames of a segment, in order.
+/// The frames of a segment, in order. Time is linear in the length of the segment, whatever is in
+/// it: no byte is read as a part of two payloads.
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
     segment: &'a [u8],
+    salt: u32,
     offset: usize,
+    /// The frame at `offset`, if a search has come upon it.
+    met: Option<&'a [u8]>,
+}
+
+/// What the bytes at an offset look like.
+enum At<'a> {
+    /// The prefix and the payload of a frame.
+    Frame(&'a [u8]),
+    /// The prefix of a frame with so many bytes of a payload that is not right.
+    Broken(usize),
+    Nothing,
 }
 
 impl<'a> Frames<'a> {
-    /// The frames behind the header of `segment`.
-    pub fn new(segment: &'a [u8]) -> Frames<'a> {
-        Frames { segment, offset: SegmentHeader::BYTES.min(segment.len()) }
+    /// The frames behind the header of `segment`, in a folder of this seed.
+    pub fn new(segment: &'a [u8], seed: IdentitySeed) -> Frames<'a> {
+        let offset = SegmentHeader::BYTES.min(segment.len());
+        Frames { segment, salt: salt(seed), offset, met: None }
     }
 
-    /// The payload of the frame at `offset`, if there is one and both its checksums are right.
-    fn frame_at(&self, offset: usize) -> Option<&'a [u8]> {
+    fn look_at(&self, offset: usize) -> At<'a> {
         let rest = &self.segment[offset..];
-        let prefix = rest.first_chunk::<FRAME_PREFIX_BYTES>()?;
+        let Some((prefix, rest)) = rest.split_first_chunk::<FRAME_PREFIX_BYTES>() else { return At::Nothing };
         let word =
             |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
-        // Zeros pass for a frame of no length only if their checksum were zero, which it is not.
-        if crc32c(&prefix[..8]) != word(8) {
-            return None;
+        if crc32c_append(self.salt, &prefix[..8]) != word(8) {
+            return At::Nothing;
         }
-        let payload = rest.get(FRAME_PREFIX_BYTES..)?.get(..word(0) as usize)?;
-        (crc32c(payload) == word(4)).then_some(payload)
+        match rest.get(..word(0) as usize) {
+            Some(payload) if crc32c(payload) == word(4) => At::Frame(payload),
+            Some(payload) => At::Broken(payload.len()),
+            None => At::Nothing,
+        }
     }
 }
 
@@ -142,20 +165,27 @@ impl<'a> Iterator for Frames<'a> {
 
     fn next(&mut self) -> Option<Found<'a>> {
         let start = self.offset;
-        if start == self.segment.len() {
-            return None;
+        let mut met = self.met.take();
+        while met.is_none() && self.offset < self.segment.len() {
+            match self.look_at(self.offset) {
+                At::Frame(payload) => met = Some(payload),
+                // Only who knows the seed can have written the prefix, so its length is believed.
+                At::Broken(len) => self.offset += FRAME_PREFIX_BYTES + len,
+                At::Nothing => self.offset += 1,
+            }
         }
-        if let Some(payload) = self.frame_at(start) {
-            self.offset = start + FRAME_PREFIX_BYTES + payload.len();
-            return Some(Found::Frame { offset: start, payload });
-        }
-        let next = (start + 1..self.segment.len()).find(|&offset| self.frame_at(offset).is_some());
-        self.offset = next.unwrap_or(self.segment.len());
         let len = self.offset - start;
-        Some(match next {
-            Some(_) => Found::Damage { offset: start, len },
-            None => Found::Tail { offset: start, len },
-        })
+        match met {
+            Some(payload) if len == 0 => {
+                self.offset += FRAME_PREFIX_BYTES + payload.len();
+                Some(Found::Frame { offset: start, payload })
+            }
+            Some(_) => {
+                self.met = met;
+                Some(Found::Damage { offset: start, len })
+            }
+            None => (len > 0).then_some(Found::Tail { offset: start, len }),
+        }
     }
 }
 
@@ -171,13 +201,13 @@ mod tests {
             let start = out.len();
             out.extend_from_slice(&[0; FRAME_PREFIX_BYTES]);
             out.extend_from_slice(payload);
-            seal(&mut out[start..]);
+            seal(&mut out[start..], HEADER.seed);
         }
         out
     }
 
     fn payloads(segment: &[u8]) -> Vec<&[u8]> {
-        Frames::new(segment)
+        Frames::new(segment, HEADER.seed)
             .filter_map(|found| match found {
                 Found::Frame { payload, .. } => Some(payload),
                 _ => None,
@@ -213,7 +243,7 @@ mod tests {
         let ends = [SegmentHeader::BYTES + 15, SegmentHeader::BYTES + 27, whole.len()];
         for cut in SegmentHeader::BYTES..whole.len() {
             let expected = ends.iter().filter(|&&end| end <= cut).count();
-            let found: Vec<_> = Frames::new(&whole[..cut]).collect();
+            let found: Vec<_> = Frames::new(&whole[..cut], HEADER.seed).collect();
             assert_eq!(payloads(&whole[..cut]).len(), expected, "cut at {cut}");
             let torn = found.iter().any(|f| matches!(f, Found::Tail { .. }));
             assert_eq!(torn, !ends.contains(&cut) && cut > SegmentHeader::BYTES, "cut at {cut}");
@@ -239,8 +269,38 @@ mod tests {
         bytes.resize(bytes.len() + 100, 0);
         assert_eq!(payloads(&bytes).len(), 1);
         assert_eq!(
-            Frames::new(&bytes).last(),
+            Frames::new(&bytes, HEADER.seed).last(),
             Some(Found::Tail { offset: SegmentHeader::BYTES + 15, len: 100 })
         );
+    }
+
+    #[test]
+    fn frames_of_another_folder_are_not_believed() {
+        let whole = segment(&[b"one", b"two"]);
+        let found: Vec<_> = Frames::new(&whole, IdentitySeed(8)).collect();
+        let len = whole.len() - SegmentHeader::BYTES;
+        assert_eq!(found, [Found::Tail { offset: SegmentHeader::BYTES, len }]);
+    }
+
+    #[test]
+    fn frames_within_frames_are_not_looked_into() {
+        // Each holds the next: if all of them were checked, 540 GB would be read.
+        let depth = 300_000;
+        let mut bytes = HEADER.encode().to_vec();
+        bytes.resize(SegmentHeader::BYTES + depth * FRAME_PREFIX_BYTES, 0);
+        for level in 0..depth {
+            let at = SegmentHeader::BYTES + level * FRAME_PREFIX_BYTES;
+            let len = (bytes.len() - at - FRAME_PREFIX_BYTES) as u32;
+            let prefix = &mut bytes[at..at + FRAME_PREFIX_BYTES];
+            prefix[..4].copy_from_slice(&len.to_le_bytes());
+            let crc = crc32c_append(salt(HEADER.seed), &prefix[..8]);
+            prefix[8..].copy_from_slice(&crc.to_le_bytes());
+        }
+        let next = segment(&[b"next"]).split_off(SegmentHeader::BYTES);
+        let len = bytes.len() - SegmentHeader::BYTES;
+        bytes.extend_from_slice(&next);
+        let found: Vec<_> = Frames::new(&bytes, HEADER.seed).collect();
+        assert_eq!(found[0], Found::Damage { offset: SegmentHeader::BYTES, len });
+        assert_eq!(payloads(&bytes), [b"next"]);
     }
 }
