@@ -14,9 +14,21 @@ const GRACE_MS: i64 = 5 * 60 * 1000;
 /// A WAL of this many bytes for each series is not too long: it holds few samples of each.
 const WAL_BYTES_PER_SERIES: u64 = 256;
 
-/// How long the WAL of a generation may get before it is cut.
+/// So many samples are read again within a second on two cores. A sample takes 2 to 10 bytes of WAL,
+/// so a bound on bytes alone would not bound the time.
+const WAL_SAMPLES: u64 = 32_000_000;
+
+/// As [`WAL_BYTES_PER_SERIES`], with 4 bytes a sample.
+const WAL_SAMPLES_PER_SERIES: u64 = 64;
+
+/// How long the WAL of a generation may get before it is cut, in bytes.
 pub(crate) fn wal_bound_bytes(option_bytes: u64, series: u64) -> u64 {
     option_bytes.max(series.saturating_mul(WAL_BYTES_PER_SERIES))
+}
+
+/// How many samples may be in it.
+pub(crate) fn wal_bound_samples(series: u64) -> u64 {
+    WAL_SAMPLES.max(series.saturating_mul(WAL_SAMPLES_PER_SERIES))
 }
 
 /// A cut for silence comes once the WAL is longer than this part of its bound. What is shorter costs
@@ -126,6 +138,8 @@ mod tests {
     fn many_series_may_fill_a_longer_wal() {
         assert_eq!(wal_bound_bytes(128 << 20, 50_000), 128 << 20);
         assert_eq!(wal_bound_bytes(128 << 20, 1 << 20), 256 << 20);
+        assert_eq!(wal_bound_samples(500_000), 32_000_000);
+        assert_eq!(wal_bound_samples(1_000_000), 64_000_000);
     }
 
     const MIB: u64 = 1 << 20;

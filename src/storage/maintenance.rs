@@ -119,7 +119,8 @@ impl Inner {
         };
         let wal_bytes = self.head.wal_bytes();
         let due = self.head.frozen().is_some()
-            || wal_bytes > self.options.wal_bytes && wal_bytes > self.wal_bound_bytes()
+            || wal_bytes > self.wal_bound_bytes()
+            || self.head.active_samples() > cut::wal_bound_samples(self.head.series_count())
             || cut::border_passed(self.begun_ms.load(Relaxed), now_ms)
             || rhythm.is_over(wal_bytes, self.wal_bound_bytes());
         if due {

@@ -12,8 +12,9 @@ pub struct Options {
     pub retention: Option<Duration>,
     /// When the WAL is synced to the device.
     pub wal_fsync: WalFsync,
-    /// A cut is due when the active WAL generation is longer than this and than 256 B a series; or
-    /// than a sixteenth of that, when senders fall silent.
+    /// A cut is due when the active WAL generation is longer than this and than 256 B a series; when
+    /// it has more than 32 million samples and more than 64 a series; or when it is longer than a
+    /// sixteenth of the bound on bytes and senders fall silent.
     pub wal_bytes: u64,
     /// About how much memory a merge of partitions may take. What it must remember beyond that goes
     /// to temporary files.

@@ -267,6 +267,11 @@ impl Head {
         }
     }
 
+    /// How many samples are in the active generation.
+    pub fn active_samples(&self) -> u64 {
+        self.gate().appended()
+    }
+
     /// Length of the WAL of the active generation.
     pub fn wal_bytes(&self) -> u64 {
         self.wal.active_bytes()
