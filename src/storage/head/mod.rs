@@ -34,9 +34,8 @@ use super::wal::{Wal, WalStats, replay};
 use append::Scratch;
 use index::Index;
 use larum_storage_format::IdentitySeed;
-use larum_storage_format::wal::Contents;
 use lookup::{Lookup, RawHasher};
-use restore::Restore;
+use restore::restore;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -135,11 +134,16 @@ impl Head {
             scratch: Mutex::default(),
             counters: Counters::default(),
         };
-        let mut restore = Restore::new(&head);
-        let put = |generation, contents: &mut Contents| restore.put(generation, contents);
-        let losses = segments.read(fs.as_ref(), options.seed, put)?;
+        let (losses, undeclared) =
+            restore(&head, |put| segments.read(fs.as_ref(), options.seed, put)).map_err(at_dir)?;
+        let losses = losses?;
         losses.report();
-        restore.report();
+        if undeclared > 0 {
+            tracing::warn!(
+                samples = undeclared,
+                "samples in the WAL whose series was declared in a damaged frame are lost"
+            );
+        }
         losses.remove_torn(fs.as_ref());
         Ok(head)
     }

@@ -70,6 +70,17 @@ fn floats(generation: &Generation) -> Model {
     all
 }
 
+/// All samples of a generation, by labels, in words.
+fn everything(generation: &Generation) -> BTreeMap<String, String> {
+    let mut columns = Columns::default();
+    let series = generation.series().into_iter();
+    let in_words = |(_, series)| {
+        let samples = generation.samples(series, &mut columns);
+        (generation.labels(series).to_string(), format!("{samples:?}"))
+    };
+    series.map(in_words).collect()
+}
+
 fn one(head: &Head, n: usize) -> Samples {
     let labels = series(n);
     let matchers: Vec<Matcher> = labels.iter().map(|(name, value)| Matcher::equal(name, value)).collect();
@@ -314,10 +325,10 @@ fn samples_whose_declaration_is_damaged_are_counted_and_the_others_are_there() {
 
     let other = tempfile::tempdir().unwrap();
     let restored = open(other.path());
-    let mut restore = Restore::new(&restored);
     let found = replay::Segments::find(&RealFs, dir.path(), 0).unwrap();
-    found.read(&RealFs, OPTIONS.seed, |generation, contents| restore.put(generation, contents)).unwrap();
-    assert_eq!(restore.lost, 2);
+    let (read, lost) = restore(&restored, |put| found.read(&RealFs, OPTIONS.seed, put)).unwrap();
+    read.unwrap();
+    assert_eq!(lost, 2);
     assert_eq!((restored.series_count(), floats(&restored.active()).len()), (1, 2));
 }
 
@@ -458,5 +469,34 @@ proptest! {
             let found = head.frozen().map(|generation| floats(&generation));
             prop_assert_eq!(&found, &frozen);
         }
+    }
+    /// Two threads fill the groups at a restart.
+    #[test]
+    fn a_restart_finds_samples_of_every_kind_as_they_were(
+        batches in proptest::collection::vec(proptest::collection::vec((0usize..12, 0i64..80, 0u8..20), 1..40), 1..12),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let head = open(dir.path());
+        for samples in batches {
+            let mut batch = Batch::new();
+            for (n, t, kind) in samples {
+                let at = Timestamp::from_millis(t);
+                match kind {
+                    0 => {
+                        let histogram = Histogram { sum: t as f64, ..Histogram::default() };
+                        batch.push_histogram(&series(n), at, Arc::new(histogram));
+                    }
+                    _ => batch.push(&series(n), at, f64::from(kind)),
+                }
+                if kind == 1 {
+                    batch.start_timestamp(t - 100);
+                }
+            }
+            append(&head, &batch);
+        }
+        let copied = copy(dir.path());
+        let restarted = open(copied.path());
+        prop_assert_eq!(everything(&restarted.active()), everything(&head.active()));
+        prop_assert_eq!(restarted.active_samples(), head.active_samples());
     }
 }

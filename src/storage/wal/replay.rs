@@ -79,7 +79,7 @@ impl Segments {
         &self,
         fs: &dyn Fs,
         seed: IdentitySeed,
-        mut put: impl FnMut(u64, &mut Contents),
+        mut put: impl FnMut(u64, &Contents),
     ) -> Result<Losses, OpenError> {
         if self.names.is_empty() {
             return Ok(Losses::default());
@@ -96,8 +96,8 @@ impl Segments {
                 .name("larum-wal-read".to_owned())
                 .spawn_scoped(scope, || reader.run())
                 .map_err(|source| OpenError::Io { path: self.dir.clone(), source })?;
-            for (generation, mut contents) in to_put {
-                put(generation, &mut contents);
+            for (generation, contents) in to_put {
+                put(generation, &contents);
                 // Nobody takes it back once the last frame is read.
                 let _ = put_back.send(contents);
             }
