@@ -11,8 +11,8 @@
 use larum_storage_format::chunk::{ChunkValues, Packing, encode_chunk};
 use larum_storage_format::ints::encode_ints;
 use larum_storage_format::metadata::{MetricMetadata, MetricType};
-use larum_storage_format::wal::Frames;
 use larum_storage_format::wal::frame::Found;
+use larum_storage_format::wal::{Frames, SegmentHeader};
 use larum_storage_format::{FORMAT_VERSION, Histogram, Labels, STALE_NAN};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -120,7 +120,8 @@ fn stored() -> Vec<Seed> {
         }
     }
     for (name, file) in files(&data.join("wal")) {
-        for found in Frames::new(&file) {
+        let seed = SegmentHeader::decode(&file).unwrap().seed;
+        for found in Frames::new(&file, seed) {
             if let Found::Frame { offset, payload } = found {
                 seeds.push(("wal", format!("payload-{offset}"), payload.to_vec()));
                 let unpacked = snap::raw::Decoder::new().decompress_vec(payload);

@@ -7,10 +7,10 @@ use larum_storage_format::wal::{Contents, Frames, SegmentHeader};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let _ = SegmentHeader::decode(input);
+    let seed = SegmentHeader::decode(input).map_or(IdentitySeed(7), |header| header.seed);
     let mut contents = Contents::default();
     let mut end = SegmentHeader::BYTES.min(input.len());
-    for found in Frames::new(input, IdentitySeed(7)) {
+    for found in Frames::new(input, seed) {
         let (offset, len) = match found {
             Found::Frame { offset, payload } => {
                 let _ = contents.decode(payload);
