@@ -17,7 +17,7 @@ use super::error::{AppendError, OpenError, UnavailableCause};
 use super::folder::{self, Folder, io_error};
 use super::fs::{Fs, Lock, RealFs, sync_above};
 use super::head::{Head, HeadOptions};
-use super::maintenance::Workers;
+use super::maintenance::{self, Workers};
 use super::matcher::Matcher;
 use super::options::{Maintenance, Options};
 use super::part::Part;
@@ -65,8 +65,9 @@ pub(crate) struct Inner {
     pub begun_ms: AtomicI64,
     /// In what rhythm samples come.
     pub rhythm: Mutex<Rhythm>,
-    /// Whether a cut or a merge freed memory that was not given back to the system yet.
-    pub has_freed: AtomicBool,
+    /// Since when memory that cuts and merges freed waits to be given back to the system;
+    /// [`maintenance::NOTHING_FREED`] if none does.
+    pub freed_ms: AtomicI64,
     /// Partitions in the fullest window.
     pub overlapping: AtomicUsize,
     pub counters: Counters,
@@ -146,7 +147,7 @@ impl Storage {
             // What was replayed is cut soon, or crash after crash would lengthen the next replay.
             begun_ms: AtomicI64::new(if replayed.is_some() { i64::MIN } else { now.wall_ms }),
             rhythm: Mutex::default(),
-            has_freed: AtomicBool::new(false),
+            freed_ms: AtomicI64::new(maintenance::NOTHING_FREED),
             counters,
             closing: AtomicBool::new(false),
             opened,

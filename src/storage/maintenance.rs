@@ -31,6 +31,12 @@ const TICK: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// Freed memory is given back after this time even while samples come.
+const GIVE_BACK_MS: i64 = 5 * 60 * 1000;
+
+/// No time: nothing was freed.
+pub(crate) const NOTHING_FREED: i64 = i64::MAX;
+
 /// A merge is split into at most so many outputs.
 const OUTPUTS_MAX: u32 = 1 << 12;
 
@@ -107,8 +113,8 @@ impl Drop for Workers {
 
 impl Inner {
     /// Cuts if the WAL is long enough, a border of windows passed, senders fell silent, or a cut
-    /// failed before. What cuts and merges freed is given back when nobody appends: appends would
-    /// wait meanwhile, and use it again.
+    /// failed before. What cuts and merges freed is given back when nobody appends, for appends would
+    /// wait meanwhile and use it again; but after some minutes in any case.
     pub fn cut_if_due(&self) -> io::Result<()> {
         let now_ms = self.now().wall_ms;
         self.head.tidy(Timestamp::from_millis(now_ms));
@@ -126,10 +132,18 @@ impl Inner {
         if due {
             self.cut()?;
         }
-        if rhythm.is_quiet() && self.has_freed.swap(false, Relaxed) {
+        let freed_ms = self.freed_ms.load(Relaxed);
+        let waited_ms = now_ms.saturating_sub(freed_ms);
+        if freed_ms != NOTHING_FREED && (rhythm.is_quiet() || waited_ms > GIVE_BACK_MS) {
+            self.freed_ms.store(NOTHING_FREED, Relaxed);
             memory::give_back();
         }
         Ok(())
+    }
+
+    /// Notes that work has freed memory; earlier notes stay.
+    fn freed(&self, now_ms: i64) {
+        let _ = self.freed_ms.compare_exchange(NOTHING_FREED, now_ms, Relaxed, Relaxed);
     }
 
     /// Cuts until all that is in the head now is in partitions.
@@ -191,7 +205,7 @@ impl Inner {
             "the head was cut"
         );
         drop(generation);
-        self.has_freed.store(true, Relaxed);
+        self.freed(now_ms);
         self.head.release(Timestamp::from_millis(now_ms))
     }
 
@@ -211,7 +225,7 @@ impl Inner {
                 merge.outputs *= 2;
                 outcome = self.merge(&merge);
             }
-            self.has_freed.store(true, Relaxed);
+            self.freed(self.now().wall_ms);
             self.counters.worked(started.elapsed());
             match &outcome {
                 Ok(()) => self.counters.merges.fetch_add(1, Relaxed),

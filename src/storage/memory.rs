@@ -2,7 +2,7 @@
 
 /// To be called after work that took much memory for a while. The allocator of glibc keeps what was
 /// freed below an allocation that lives on; after a cut that is most of what the generation took.
-/// Who allocates waits meanwhile, up to some milliseconds for each 10 MiB.
+/// Who allocates waits meanwhile, up to some 15 ms for each 10 MiB in small pieces.
 pub(crate) fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
