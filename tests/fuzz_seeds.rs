@@ -48,11 +48,14 @@ fn counted(n: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     input
 }
 
+/// The name of a column, and its values by their position.
+type Column<I, V> = (&'static str, fn(I) -> V);
+
 /// A chunk of each codec, with and without statistics and start timestamps.
 fn chunks() -> Vec<Seed> {
     const N: usize = 130;
     let timestamps: Vec<i64> = (0..N as i64).collect();
-    let columns: [(&str, fn(usize) -> f64); 7] = [
+    let columns: [Column<usize, f64>; 7] = [
         ("const", |_| 2.5),
         ("decimals", |i| (1000 + i * i % 97) as f64 / 10.0),
         ("huffman", |i| (i * 50 + if i % 9 == 0 { i * i * 31 } else { 0 }) as f64),
@@ -86,7 +89,7 @@ fn chunks() -> Vec<Seed> {
 
 /// A stream of each order and packer.
 fn streams() -> Vec<Seed> {
-    let columns: [(&str, fn(i64) -> i64); 6] = [
+    let columns: [Column<i64, i64>; 6] = [
         ("steady", |i| 60_000 + 15_000 * i),
         ("jitter", |i| 15_000 * i + i * 7 % 5),
         ("noise", |i| i * 7919 % 251),
