@@ -12,7 +12,7 @@
 //! later write; a departed series' sample in the buffer is replaced there.
 
 use super::held::Held;
-use super::rows::{Column, Rows};
+use super::rows::{Column, Dense, Rows};
 use crate::storage::part::Run;
 use crate::storage::series_set::{ColumnPiece, Columns};
 use crate::storage::time::TimeRange;
@@ -139,24 +139,37 @@ impl Group {
         if range.is_empty() {
             return None;
         }
-        let rows = self.rows.read(column, range);
         let lanes = self.lanes.get(&column).into_iter().flatten().map(|lane| lane.read(0, range));
         let lanes: Vec<Column> = lanes.filter(|lane| !lane.times.is_empty()).collect();
         let mut late = self.late.range((column, range.min_ms)..=(column, range.max_ms)).peekable();
         if !lanes.is_empty() || late.peek().is_some() {
             let late = late.map(|(&(_, t), held)| (t, held.clone()));
-            return Some(merge([rows].into_iter().chain(lanes), late));
+            return Some(merge([self.rows.read(column, range)].into_iter().chain(lanes), late));
         }
-        let (first, last) = rows.numbers?;
-        let len = rows.times.len() as u32;
-        let contiguous = last - first + 1 == len;
-        let origin = contiguous.then_some(ColumnPiece { start: first, len, ..origin });
-        let timestamps = match origin {
-            Some(origin) => columns.shared(vec![origin], || rows.times),
-            None => rows.times.into(),
-        };
-        let histograms = Vec::new();
-        Some(Run { origin, timestamps, floats: rows.floats, histograms, start_timestamps: rows.starts })
+        if let Some(Dense { first, floats, starts }) = self.rows.read_dense(column, range) {
+            let len = floats.len();
+            if len == 0 {
+                return None;
+            }
+            let origin = ColumnPiece { start: first as u32, len: len as u32, ..origin };
+            let timestamps = columns.shared(vec![origin], || self.rows.times(first..first + len));
+            let histograms = Vec::new();
+            return Some(Run {
+                origin: Some(origin),
+                timestamps,
+                floats,
+                histograms,
+                start_timestamps: starts,
+            });
+        }
+        let rows = self.rows.read(column, range);
+        (!rows.times.is_empty()).then(|| Run {
+            origin: None,
+            timestamps: rows.times.into(),
+            floats: rows.floats,
+            histograms: Vec::new(),
+            start_timestamps: rows.starts,
+        })
     }
 }
 
@@ -195,6 +208,7 @@ mod tests {
     use super::*;
     use larum_storage_format::STALE_NAN;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     const ORIGIN: ColumnPiece = ColumnPiece { part: 0, column: 0, start: 0, len: 0 };
@@ -263,23 +277,26 @@ mod tests {
         /// mean the same timestamps.
         #[test]
         fn columns_stay_right_while_the_group_grows(
-            steps in proptest::collection::vec((0u16..4, 0i64..3, 0i64..40, any::<bool>()), 0..200),
+            steps in proptest::collection::vec((0u16..4, 0i64..3, 0i64..80, 0i64..80, any::<bool>()), 0..300),
         ) {
             let mut group = Group::default();
             let mut columns = Columns::default();
+            let mut written = vec![BTreeSet::new(); 4];
             let mut now = 0;
-            for (column, ahead, back, reads) in steps {
+            for (column, ahead, back, len, reads) in steps {
                 now += ahead;
                 if reads {
-                    let range = TimeRange::new(now - back, i64::MAX);
-                    let shared = group.load(column, range, ORIGIN, &mut columns);
-                    let alone = group.load(column, range, ORIGIN, &mut Columns::default());
-                    prop_assert_eq!(
-                        shared.map(|run| (run.timestamps, run.floats)),
-                        alone.map(|run| (run.timestamps, run.floats))
-                    );
+                    let max_ms = if len > 70 { i64::MAX } else { now - back + len };
+                    let range = TimeRange::new(if back > 70 { i64::MIN } else { now - back }, max_ms);
+                    let run = group.load(column, range, ORIGIN, &mut columns);
+                    let (times, floats) = run.map(|run| (run.timestamps.to_vec(), run.floats)).unwrap_or_default();
+                    let there = &written[usize::from(column)];
+                    let expected: Vec<i64> = there.iter().copied().filter(|&t| range.contains(t)).collect();
+                    prop_assert_eq!(&times, &expected);
+                    prop_assert_eq!(floats, expected.iter().map(|&t| t as f64).collect::<Vec<_>>());
                 } else {
                     group.put_floats(|_| column, &[now], &[now as f64]);
+                    written[usize::from(column)].insert(now);
                 }
             }
         }

@@ -7,6 +7,7 @@ use super::block::{Block, BlockBuilder};
 use super::held::Held;
 use crate::storage::time::TimeRange;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// How many rows are kept open: one bit each in a mask of 16.
 pub(super) const ROWS: usize = 16;
@@ -162,27 +163,78 @@ impl Rows {
         self.blocks.partition_point(|block| block.last_ms() < t_ms)
     }
 
-    /// The samples of a column in `range`.
+    /// The samples of a column in `range`, if it has one in every row from its first there to its last.
+    /// Timestamps are read only where the range begins and ends: series share them, see [`Rows::times`].
+    pub fn read_dense(&self, column: u16, range: TimeRange) -> Option<Dense> {
+        let mut out = Dense::default();
+        let (mut times, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let skipped = self.blocks_before(range.min_ms);
+        for (number, block) in self.blocks.iter().enumerate().skip(skipped) {
+            let begins = number == skipped && range.min_ms > i64::MIN;
+            let ends = block.last_ms() > range.max_ms;
+            let inside = if begins || ends {
+                block.times(&mut times);
+                rows_in(&times, range)
+            } else {
+                0..block.rows()
+            };
+            let mask = block.column(column, &mut values);
+            block.starts(column, values.len(), &mut starts);
+            out.add(number * ROWS, inside, mask, &values, &starts)?;
+            if ends {
+                return Some(out);
+            }
+        }
+        self.gather_tail(usize::from(column), &mut values, &mut starts);
+        let inside = rows_in(&self.times[..self.rows], range);
+        let mask = self.present.get(usize::from(column)).copied().unwrap_or(0);
+        out.add(self.blocks.len() * ROWS, inside, mask, &values, &starts)?;
+        Some(out)
+    }
+
+    /// The timestamps of rows, by their numbers.
+    pub fn times(&self, rows: Range<usize>) -> Vec<i64> {
+        let (mut out, mut times) = (Vec::with_capacity(rows.len()), Vec::new());
+        let mut add = |number: usize, times: &[i64]| {
+            let first = number * ROWS;
+            let of_block = |row: usize| row.saturating_sub(first).min(times.len());
+            out.extend_from_slice(&times[of_block(rows.start)..of_block(rows.end)]);
+        };
+        let (first, last) = (rows.start / ROWS, rows.end.div_ceil(ROWS));
+        for (number, block) in self.blocks.iter().enumerate().take(last).skip(first) {
+            block.times(&mut times);
+            add(number, &times);
+        }
+        if last > self.blocks.len() {
+            add(self.blocks.len(), &self.times[..self.rows]);
+        }
+        out
+    }
+
+    /// The samples of a column in `range`, with holes or without.
     pub fn read(&self, column: u16, range: TimeRange) -> Column {
         let mut out = Column::default();
         let (mut times, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
-        let skipped = self.blocks_before(range.min_ms);
-        let mut first = (skipped * ROWS) as u32;
-        for block in &self.blocks[skipped..] {
+        for block in &self.blocks[self.blocks_before(range.min_ms)..] {
             block.times(&mut times);
             if times.first().is_some_and(|&t| t > range.max_ms) {
                 return out;
             }
             let mask = block.column(column, &mut values);
             block.starts(column, values.len(), &mut starts);
-            out.add(first, &times, mask, &values, &starts, range);
-            first += block.rows() as u32;
+            out.add(&times, mask, &values, &starts, range);
         }
         self.gather_tail(usize::from(column), &mut values, &mut starts);
         let mask = self.present.get(usize::from(column)).copied().unwrap_or(0);
-        out.add(first, &self.times[..self.rows], mask, &values, &starts, range);
+        out.add(&self.times[..self.rows], mask, &values, &starts, range);
         out
     }
+}
+
+/// Which of the rows with these times are in `range`.
+fn rows_in(times: &[i64], range: TimeRange) -> Range<usize> {
+    let from = times.partition_point(|&t| t < range.min_ms);
+    from..times.partition_point(|&t| t <= range.max_ms).max(from)
 }
 
 /// The open rows, with room for more columns.
@@ -196,11 +248,59 @@ fn widened<T: Copy + Default>(cells: &[T], width: usize, wider: usize) -> Vec<T>
     out
 }
 
+/// The samples of one series in rows that follow each other.
+#[derive(Debug, Default)]
+pub(super) struct Dense {
+    /// The number of the first row, counted since the rows began.
+    pub first: usize,
+    /// One a row.
+    pub floats: Vec<f64>,
+    /// One a row, or empty if there is none.
+    pub starts: Vec<i64>,
+}
+
+impl Dense {
+    /// Adds those of a block's rows that are `inside`; the first row of the block has the number
+    /// `block`. `values` are those in the rows of `mask`, `starts` belong to the values. `None` if
+    /// there is a hole.
+    fn add(
+        &mut self,
+        block: usize,
+        inside: Range<usize>,
+        mask: u16,
+        values: &[f64],
+        starts: &[i64],
+    ) -> Option<()> {
+        let below = |row: usize| (1u32 << row) - 1;
+        let mask = u32::from(mask);
+        let wanted = mask & below(inside.end) & !below(inside.start);
+        if wanted == 0 {
+            return Some(());
+        }
+        let row = wanted.trailing_zeros() as usize;
+        let len = wanted.count_ones() as usize;
+        if self.floats.is_empty() {
+            self.first = block + row;
+        }
+        if wanted >> row != below(len) || block + row != self.first + self.floats.len() {
+            return None;
+        }
+        let at = (mask & below(row)).count_ones() as usize;
+        if !starts.is_empty() {
+            self.starts.resize(self.floats.len(), 0);
+            self.starts.extend_from_slice(&starts[at..at + len]);
+        }
+        self.floats.extend_from_slice(&values[at..at + len]);
+        if !self.starts.is_empty() {
+            self.starts.resize(self.floats.len(), 0);
+        }
+        Some(())
+    }
+}
+
 /// The samples that one series has in rows.
 #[derive(Debug, Default)]
 pub(super) struct Column {
-    /// The numbers of the first and the last row with a sample, counted since the rows began.
-    pub numbers: Option<(u32, u32)>,
     /// Ascending.
     pub times: Vec<i64>,
     /// One per time.
@@ -210,49 +310,23 @@ pub(super) struct Column {
 }
 
 impl Column {
-    /// Adds the rows in `range` of those that begin with number `first`. `values` are those in the
-    /// rows of `mask`, `starts` belong to the values.
-    fn add(
-        &mut self,
-        first: u32,
-        times: &[i64],
-        mask: u16,
-        values: &[f64],
-        starts: &[i64],
-        range: TimeRange,
-    ) {
-        if mask == 0 {
-            return;
-        }
+    /// Adds the rows in `range`. `values` are those in the rows of `mask`, `starts` belong to the
+    /// values.
+    fn add(&mut self, times: &[i64], mask: u16, values: &[f64], starts: &[i64], range: TimeRange) {
         if !starts.is_empty() {
             self.starts.resize(self.times.len(), 0);
         }
-        let from = times.partition_point(|&t| t < range.min_ms);
-        let to = times.partition_point(|&t| t <= range.max_ms);
-        if values.len() == times.len() && from < to {
-            self.note(first + from as u32);
-            self.note(first + to as u32 - 1);
-            self.times.extend_from_slice(&times[from..to]);
-            self.floats.extend_from_slice(&values[from..to]);
-            self.starts.extend_from_slice(starts.get(from..to).unwrap_or_default());
-        } else {
-            let rows = times.iter().enumerate().filter(|(row, _)| mask >> row & 1 == 1);
-            for (i, ((row, &t), &value)) in rows.zip(values).enumerate() {
-                if range.contains(t) {
-                    self.note(first + row as u32);
-                    self.times.push(t);
-                    self.floats.push(value);
-                    self.starts.extend(starts.get(i));
-                }
+        let rows = times.iter().enumerate().filter(|(row, _)| mask >> row & 1 == 1);
+        for (i, ((_, &t), &value)) in rows.zip(values).enumerate() {
+            if range.contains(t) {
+                self.times.push(t);
+                self.floats.push(value);
+                self.starts.extend(starts.get(i));
             }
         }
         if !self.starts.is_empty() {
             self.starts.resize(self.times.len(), 0);
         }
-    }
-
-    fn note(&mut self, row: u32) {
-        self.numbers = Some((self.numbers.map_or(row, |(first, _)| first), row));
     }
 }
 
@@ -272,10 +346,15 @@ mod tests {
                 rows.set(row, 2, 2.0, 7);
             }
         }
-        assert!(rows.read(1, TimeRange::ALL).starts.is_empty());
-        let first = rows.read(0, TimeRange::new(18, 40));
+        assert!(rows.read_dense(1, TimeRange::ALL).unwrap().starts.is_empty());
+        let range = TimeRange::new(18, 40);
+        let first = rows.read_dense(0, range).unwrap();
         assert_eq!(first.starts[..4], [0, 0, 19, 20]);
-        assert_eq!((first.starts.len(), first.numbers), (23, Some((17, 39))));
+        assert_eq!((first.first, first.floats.len(), first.starts.len()), (17, 23, 23));
+        let with_times = rows.read(0, range);
+        assert_eq!((with_times.floats, with_times.starts), (first.floats, first.starts));
+        assert_eq!(with_times.times, rows.times(17..40));
+        assert!(rows.read_dense(2, range).is_none(), "every other row is a hole");
         assert_eq!(rows.read(2, TimeRange::ALL).starts, [7; 20]);
         let held = |value, start_ms| Held { start_ms, ..Held::float(value) };
         assert!(rows.has_sealed(0, 21, &held(21.0, 20)) && !rows.has_sealed(0, 21, &held(21.0, 19)));
