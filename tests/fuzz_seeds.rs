@@ -123,8 +123,8 @@ fn stored() -> Vec<Seed> {
         }
     }
     for (name, file) in files(&data.join("wal")) {
-        let seed = SegmentHeader::decode(&file).unwrap().seed;
-        for found in Frames::new(&file, seed) {
+        let header = SegmentHeader::decode(&file).unwrap();
+        for found in Frames::new(&file, header) {
             if let Found::Frame { offset, payload } = found {
                 seeds.push(("wal", format!("payload-{offset}"), payload.to_vec()));
                 let unpacked = snap::raw::Decoder::new().decompress_vec(payload);

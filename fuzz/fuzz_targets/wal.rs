@@ -7,10 +7,11 @@ use larum_storage_format::wal::{Contents, Frames, SegmentHeader};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let seed = SegmentHeader::decode(input).map_or(IdentitySeed(7), |header| header.seed);
+    let other = SegmentHeader { seed: IdentitySeed(7), generation: 3, segment: 1 };
+    let header = SegmentHeader::decode(input).unwrap_or(other);
     let mut contents = Contents::default();
     let mut end = SegmentHeader::BYTES.min(input.len());
-    for found in Frames::new(input, seed) {
+    for found in Frames::new(input, header) {
         let (offset, len) = match found {
             Found::Frame { offset, payload } => {
                 let _ = contents.decode(payload);

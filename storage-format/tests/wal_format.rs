@@ -1,6 +1,6 @@
 //! The WAL's hex examples in FORMAT.md are what this crate writes and reads.
 
-use larum_storage_format::wal::frame::{FRAME_PREFIX_BYTES, Found};
+use larum_storage_format::wal::frame::{FRAME_PREFIX_BYTES, Found, seal};
 use larum_storage_format::wal::{Contents, FrameEncoder, Frames, SegmentHeader, SeriesDeclaration};
 use larum_storage_format::{IdentitySeed, Labels, SeriesId};
 
@@ -33,11 +33,12 @@ fn the_frame_is_as_specified() {
     let mut encoder = FrameEncoder::default();
     encoder.series([declaration()].iter());
     encoder.samples(&[0], &[60_000], &[1.5]);
-    let frame = encoder.finish(HEADER.seed).unwrap();
+    let frame = encoder.finish().unwrap();
+    seal(frame, HEADER);
     assert_eq!(example("wal-frame"), frame, "{frame:02x?}");
 
     let segment = [HEADER.encode().as_slice(), frame].concat();
-    let found: Vec<Found<'_>> = Frames::new(&segment, HEADER.seed).collect();
+    let found: Vec<Found<'_>> = Frames::new(&segment, HEADER).collect();
     let payload = &frame[FRAME_PREFIX_BYTES..];
     assert_eq!(found, [Found::Frame { offset: SegmentHeader::BYTES, payload }]);
     let mut contents = Contents::default();

@@ -109,7 +109,7 @@ impl Head {
         }
         generation.grow(scratch.bounds.0, scratch.bounds.1);
         self.encode(scratch, generation);
-        let frame = scratch.encoder.finish(self.options.seed).map_err(|e| AppendError::too_long(&e))?;
+        let frame = scratch.encoder.finish().map_err(|e| AppendError::too_long(&e))?;
         let ticket = self.wal.append(frame)?;
         generation.declare(&scratch.undeclared);
         let rows = scratch.rows();

@@ -4,8 +4,9 @@
 //! up to chance when the power goes:
 //!
 //! - the bytes of a file are lost, kept, cut anywhere, or kept in some of their blocks of 512 or
-//!   4,096 bytes, while the others hold zeros or noise (not what a removed file left there, which no
-//!   file system shows that journals or copies on write, nor where blocks were reserved);
+//!   4,096 bytes, while the others hold zeros, noise, or what lay in blocks of files that were
+//!   removed from the same folder (no file system shows that which journals or copies on write, nor
+//!   where blocks were reserved; others do);
 //! - the changes of names are lost, kept, kept up to one of them (a journal), kept up to one of them
 //!   in each folder, or each name stands on its own (no journal).
 //!
@@ -94,6 +95,8 @@ struct Node {
     /// Whether all of it was synced, as far as who wrote it knows.
     synced: bool,
     mapped: bool,
+    /// The folder in which the device knew it last.
+    folder: Option<PathBuf>,
 }
 
 impl Disk {
@@ -276,6 +279,17 @@ impl State {
         self.omitted != Some(site)
     }
 
+    /// A change of a name reaches the device.
+    fn keep(&mut self, change: &Change) {
+        match change.entry {
+            Some(entry) => drop(self.durable.insert(change.name.clone(), entry)),
+            None => drop(self.durable.remove(&change.name)),
+        }
+        if let Some(Entry::File(node)) = change.entry {
+            self.nodes[node].folder = Some(parent(&change.name).to_owned());
+        }
+    }
+
     fn write(&mut self, node: usize, path: &Path, work: impl FnOnce(&mut Vec<u8>)) {
         let node = &mut self.nodes[node];
         if node.mapped {
@@ -289,7 +303,7 @@ impl State {
     fn forget_unsynced(&mut self) {
         let kept = self.kept_changes();
         for change in std::mem::take(&mut self.changes).into_iter().zip(kept).filter(|(_, kept)| *kept) {
-            apply(&mut self.durable, &change.0);
+            self.keep(&change.0);
         }
         // What lies in a folder that is not there is lost with it.
         let durable = std::mem::take(&mut self.durable);
@@ -300,12 +314,22 @@ impl State {
             }
         }
         self.names = self.durable.clone();
-        let State { nodes, rng, .. } = self;
-        for node in nodes.iter_mut() {
-            if node.content != node.durable {
-                node.durable = torn(rng, &node.durable, &node.content);
-                node.content = node.durable.clone();
+        let named = self.names.values().filter_map(|entry| match entry {
+            Entry::File(node) => Some(*node),
+            Entry::Folder => None,
+        });
+        let named: BTreeSet<usize> = named.collect();
+        for at in 0..self.nodes.len() {
+            let node = &self.nodes[at];
+            if node.content != node.durable && named.contains(&at) {
+                let others = self.nodes.iter().enumerate().filter(|(other, _)| !named.contains(other));
+                let freed = others.filter(|(_, other)| other.folder == node.folder);
+                let freed: Vec<&[u8]> = freed.map(|(_, other)| &*other.durable).collect();
+                let left = torn(&mut self.rng, &node.durable, &node.content, &freed);
+                self.nodes[at].durable = left;
             }
+            let node = &mut self.nodes[at];
+            node.content.clone_from(&node.durable);
             node.synced = true;
         }
     }
@@ -339,15 +363,8 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-fn apply(names: &mut Names, change: &Change) {
-    match change.entry {
-        Some(entry) => drop(names.insert(change.name.clone(), entry)),
-        None => drop(names.remove(&change.name)),
-    }
-}
-
-/// What a file holds of `new`, where `old` was synced.
-fn torn(rng: &mut Rng, old: &[u8], new: &[u8]) -> Vec<u8> {
+/// What a file holds of `new`, where `old` was synced, in blocks that were `freed` perhaps.
+fn torn(rng: &mut Rng, old: &[u8], new: &[u8], freed: &[&[u8]]) -> Vec<u8> {
     let style = rng.below(6);
     if style < 2 {
         return if style == 0 { old.to_vec() } else { new.to_vec() };
@@ -366,7 +383,7 @@ fn torn(rng: &mut Rng, old: &[u8], new: &[u8]) -> Vec<u8> {
         1 => (short + rng.below((long - short + 1) as u64) as usize).next_multiple_of(block).min(long),
         _ => long,
     };
-    let is_noise = rng.one_in(2);
+    let filling = rng.below(3);
     let one_in = 1 + rng.below(4);
     let mut out = Vec::with_capacity(len);
     while out.len() < len {
@@ -377,8 +394,19 @@ fn torn(rng: &mut Rng, old: &[u8], new: &[u8]) -> Vec<u8> {
         // Bytes that are on the device already lie in the same block, before and after.
         let held = out.len()..piece.end.min(old.len());
         out.extend_from_slice(old.get(held).unwrap_or_default());
-        if is_noise {
-            out.extend((out.len()..piece.end).map(|_| rng.next() as u8));
+        match filling {
+            0 => out.extend((out.len()..piece.end).map(|_| rng.next() as u8)),
+            1 if !freed.is_empty() => {
+                let left = freed[rng.below(freed.len() as u64) as usize];
+                // Files of one kind are alike at the same place, above all where they begin.
+                let place = match rng.one_in(2) {
+                    true => piece.start,
+                    false => rng.below((left.len() / block + 1) as u64) as usize * block,
+                };
+                let within = place + (out.len() - piece.start)..place + (piece.end - piece.start);
+                out.extend_from_slice(left.get(within.start..within.end.min(left.len())).unwrap_or_default());
+            }
+            _ => {}
         }
         out.resize(piece.end, 0);
     }
@@ -416,7 +444,7 @@ impl Fs for Disk {
                     .partition(|change| change.name.parent() == Some(dir));
                 state.changes = others;
                 let inside: Vec<Change> = inside;
-                inside.iter().for_each(|change| apply(&mut state.durable, change));
+                inside.iter().for_each(|change| state.keep(change));
             }
             Ok(())
         })

@@ -94,11 +94,11 @@ impl Wal {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a frame to the active generation and returns what to wait for.
+    /// Seals a frame and appends it to the active generation, and returns what to wait for.
     ///
     /// # Errors
     /// If the frame could not be written; the log then ends with the frame before.
-    pub fn append(&self, frame: &[u8]) -> Result<commit::Ticket, AppendError> {
+    pub fn append(&self, frame: &mut [u8]) -> Result<commit::Ticket, AppendError> {
         let mut writer = self.writer();
         if writer.closed {
             return Err(AppendError { cause: UnavailableCause::Closing, retry_after: RETRY });
@@ -131,7 +131,8 @@ impl Wal {
         let name = SegmentName { generation: writer.generation, segment: writer.next_segment };
         // What a failure leaves behind must not be in the way of the next try.
         writer.next_segment += 1;
-        let segment = Segment::create(self.fs.as_ref(), &self.dir, name, self.seed, self.segment_bytes)?;
+        let header = name.header(self.seed);
+        let segment = Segment::create(self.fs.as_ref(), &self.dir, header, self.segment_bytes)?;
         self.commit.made_file();
         writer.segment = Some(segment);
         Ok(())

@@ -3,7 +3,8 @@
 //! Every frame whose checksums are right counts, in the order of generations and segments. Bytes
 //! at the end of a generation that are no frame are what a crash leaves of a write that nobody was
 //! told about; they are dropped. Bytes that are no frame before others that are, are damage: it is
-//! reported, and what follows is read nevertheless.
+//! reported, and what follows is read nevertheless. What a removed segment left in blocks that are
+//! used again counts as no frame, and as no header.
 //!
 //! One thread reads, checks and decodes frames, the caller's takes them in their order. Few
 //! decoded frames are under way at a time, in buffers that go back and forth.
@@ -48,8 +49,8 @@ pub(crate) struct Losses {
 enum Damage {
     /// Bytes that are no frame.
     Bytes,
-    /// A header. The frames behind it were read.
-    Header(DecodeError),
+    /// A header, and what is wrong with it. The frames behind it were read.
+    Header(String),
     /// An intact frame that is none of ours.
     Senseless(DecodeError),
 }
@@ -127,28 +128,49 @@ impl Reader<'_> {
             let read = self.fs.read_into(&path, &mut bytes);
             read.map_err(|source| OpenError::Io { path: path.clone(), source })?;
             let ends_generation = names.get(at + 1).is_none_or(|next| next.generation != name.generation);
-            match SegmentHeader::decode(&bytes) {
-                Ok(header) => check_header(&path, header, name, self.seed)?,
-                Err(DecodeError { kind: DecodeErrorKind::Version { found, known }, .. }) => {
-                    return Err(OpenError::Version { path, found, supported: known });
-                }
-                // It was being made, and no frame in it was synced: its header is a part of the torn end.
-                Err(_) if ends_generation && has_no_frame(&bytes, self.seed) => {}
-                Err(error) => {
-                    let len = SegmentHeader::BYTES.min(bytes.len());
-                    self.losses.damaged(&path, 0, len, Damage::Header(error));
-                }
-            }
-            if !self.read_frames(name.generation, &path, &bytes, ends_generation) {
+            let own = name.header(self.seed);
+            self.check_header(&path, &bytes, own, ends_generation)?;
+            if !self.read_frames(own, &path, &bytes, ends_generation) {
                 break;
             }
         }
         Ok(self.losses)
     }
 
+    /// Compares the header of a segment with its `own`: what its name and the folder tell.
+    fn check_header(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        own: SegmentHeader,
+        ends_generation: bool,
+    ) -> Result<(), OpenError> {
+        let wrong = match SegmentHeader::decode(bytes) {
+            Ok(header) if header == own => return Ok(()),
+            Ok(other) => {
+                // What is before the first generation is in partitions, and its blocks are free.
+                let is_needed = other.seed != own.seed || other.generation >= self.segments.first_generation;
+                if is_needed && !has_frame(bytes, own) && has_frame(bytes, other) {
+                    return Err(of_another_name(path, other, own));
+                }
+                "it is that of another segment".to_owned()
+            }
+            Err(DecodeError { kind: DecodeErrorKind::Version { found, known }, .. }) => {
+                return Err(OpenError::Version { path: path.to_owned(), found, supported: known });
+            }
+            Err(error) => error.to_string(),
+        };
+        // Else it was being made, and no frame in it was synced: its header is a part of the torn end.
+        if !ends_generation || has_frame(bytes, own) {
+            let len = SegmentHeader::BYTES.min(bytes.len());
+            self.losses.damaged(path, 0, len, Damage::Header(wrong));
+        }
+        Ok(())
+    }
+
     /// Tells whether somebody still wants frames.
-    fn read_frames(&mut self, generation: u64, path: &Path, bytes: &[u8], ends_generation: bool) -> bool {
-        for found in Frames::new(bytes, self.seed) {
+    fn read_frames(&mut self, own: SegmentHeader, path: &Path, bytes: &[u8], ends_generation: bool) -> bool {
+        for found in Frames::new(bytes, own) {
             match found {
                 Found::Frame { offset, payload } => {
                     let Some(mut contents) = self.buffer.take().or_else(|| self.spare.recv().ok()) else {
@@ -157,7 +179,7 @@ impl Reader<'_> {
                     if let Err(error) = contents.decode(payload) {
                         self.buffer = Some(contents);
                         self.losses.damaged(path, offset, payload.len(), Damage::Senseless(error));
-                    } else if self.decoded.send((generation, contents)).is_err() {
+                    } else if self.decoded.send((own.generation, contents)).is_err() {
                         return false;
                     }
                 }
@@ -173,8 +195,16 @@ impl Reader<'_> {
     }
 }
 
-fn has_no_frame(segment: &[u8], seed: IdentitySeed) -> bool {
-    !Frames::new(segment, seed).any(|found| matches!(found, Found::Frame { .. }))
+fn has_frame(segment: &[u8], header: SegmentHeader) -> bool {
+    Frames::new(segment, header).any(|found| matches!(found, Found::Frame { .. }))
+}
+
+fn of_another_name(path: &Path, header: SegmentHeader, own: SegmentHeader) -> OpenError {
+    let what = match header.seed == own.seed {
+        true => "the WAL segment was renamed (its header and its frames are of other numbers)",
+        false => "the WAL segment belongs to another data folder (its identity seed differs)",
+    };
+    OpenError::Damaged { path: path.to_owned(), what: what.to_owned() }
 }
 
 impl Losses {
@@ -220,26 +250,11 @@ impl Losses {
     }
 }
 
-fn check_header(
-    path: &Path,
-    header: SegmentHeader,
-    name: SegmentName,
-    seed: IdentitySeed,
-) -> Result<(), OpenError> {
-    let damaged = |what: &str| Err(OpenError::Damaged { path: path.to_owned(), what: what.to_owned() });
-    if header.seed != seed {
-        return damaged("the WAL segment belongs to another data folder (its identity seed differs)");
-    }
-    if (header.generation, header.segment) != (name.generation, name.segment) {
-        return damaged("the WAL segment was renamed (its header tells other numbers)");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::fs::RealFs;
+    use larum_storage_format::wal::frame::{FRAME_PREFIX_BYTES, measure, seal};
     use larum_storage_format::wal::{FrameEncoder, SeriesDeclaration};
     use larum_storage_format::{Labels, SeriesId};
     use proptest::prelude::*;
@@ -247,6 +262,12 @@ mod tests {
     use std::ops::Range;
 
     const SEED: IdentitySeed = IdentitySeed(7);
+
+    fn sealed(encoder: &mut FrameEncoder, header: SegmentHeader) -> &[u8] {
+        let frame = encoder.finish().unwrap();
+        seal(frame, header);
+        frame
+    }
 
     /// A log in memory.
     #[derive(Debug, Clone, Default)]
@@ -267,14 +288,14 @@ mod tests {
                 if *begins_generation {
                     name = SegmentName { generation: name.generation + 1, segment: 0 };
                 }
-                let header = SegmentHeader { seed: SEED, generation: name.generation, segment: name.segment };
+                let header = name.header(SEED);
                 let mut bytes = header.encode().to_vec();
                 for &samples in frames {
                     let values = vec![log.frames.len() as f64; samples];
                     encoder.clear();
                     encoder.samples(&vec![3; samples], &vec![5; samples], &values);
                     let start = bytes.len();
-                    bytes.extend_from_slice(encoder.finish(SEED).unwrap());
+                    bytes.extend_from_slice(sealed(&mut encoder, header));
                     log.frames.push((name, start..bytes.len()));
                 }
                 log.segments.insert(name, bytes);
@@ -380,8 +401,9 @@ mod tests {
         let mut log = Log::new(&[(false, vec![2; 12])]);
         for (name, range) in log.frames.clone().iter().take(10) {
             let frame = &mut log.segments.get_mut(name).unwrap()[range.clone()];
-            frame[larum_storage_format::wal::frame::FRAME_PREFIX_BYTES] ^= 0xff;
-            larum_storage_format::wal::frame::seal(frame, SEED);
+            frame[FRAME_PREFIX_BYTES] ^= 0xff;
+            measure(frame);
+            seal(frame, name.header(SEED));
         }
         let dir = tempfile::tempdir().unwrap();
         log.write(dir.path());
@@ -390,29 +412,82 @@ mod tests {
         assert_eq!(losses.damaged.len(), 10);
     }
 
+    /// Reads a log of one segment, of which the generations before the first are in partitions. Gives
+    /// how many frames there were, what was lost, and how many torn ends the next start meets.
+    fn read_one(
+        first_generation: u64,
+        name: SegmentName,
+        bytes: &[u8],
+    ) -> Result<(usize, Losses, usize), OpenError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(name.path(dir.path()), bytes).unwrap();
+        let segments = Segments::find(&RealFs, dir.path(), first_generation).unwrap();
+        let mut frames = 0;
+        let losses = segments.read(&RealFs, SEED, |_, _| frames += 1)?;
+        losses.remove_torn(&RealFs);
+        let again = segments.read(&RealFs, SEED, |_, _| {}).unwrap();
+        Ok((frames, losses, again.torn.len()))
+    }
+
+    #[test]
+    fn what_lay_in_reused_blocks_before_is_what_a_crash_leaves() {
+        const HEADER: usize = SegmentHeader::BYTES;
+        let segment = |log: Log| log.segments.into_iter().next().unwrap();
+        let (old_name, old) = segment(Log::new(&[(false, vec![1; 3])]));
+        let (name, own) = segment(Log::new(&[(true, vec![1])]));
+        assert!(old_name.generation == 1 && name.generation == 2);
+
+        // Behind a frame, and at a place where the next would be.
+        let behind = [&own, &old[own.len()..]].concat();
+        let (frames, losses, again) = read_one(2, name, &behind).unwrap();
+        assert_eq!((frames, losses.damaged.len(), again), (1, 0, 0));
+        assert_eq!((losses.torn[0].1, losses.torn[0].2), (own.len(), old.len() - own.len()));
+
+        // All of it.
+        let (frames, losses, again) = read_one(2, name, &old).unwrap();
+        assert_eq!((frames, losses.damaged.len(), losses.torn[0].1, again), (0, 0, HEADER, 0));
+
+        // In the place of the header.
+        let before = [&old[..HEADER], &own[HEADER..]].concat();
+        let (frames, losses, _) = read_one(2, name, &before).unwrap();
+        assert_eq!((frames, losses.torn.len()), (1, 0));
+        assert!(matches!(&losses.damaged[..], [(_, 0, HEADER, Damage::Header(_))]), "{losses:?}");
+    }
+
+    #[test]
+    fn a_segment_under_another_name_is_refused_unless_it_is_empty_or_not_needed() {
+        let (old_name, bytes) = Log::new(&[(false, vec![1; 3])]).segments.into_iter().next().unwrap();
+        let name = SegmentName { generation: 2, ..old_name };
+        let refused = read_one(1, name, &bytes).err().unwrap();
+        assert!(refused.to_string().contains("renamed"), "{refused}");
+        for (first_generation, bytes) in [(2, &bytes[..]), (1, &bytes[..SegmentHeader::BYTES])] {
+            assert_eq!(read_one(first_generation, name, bytes).unwrap().0, 0);
+        }
+    }
+
     #[test]
     fn a_frame_that_a_sender_wrote_into_a_label_is_not_replayed() {
-        // The sender knows the format, but not the seed of the folder.
-        const GUESS: IdentitySeed = IdentitySeed(0);
+        // The sender knows the format and the numbers, but not the seed of the folder.
+        let header = SegmentHeader { seed: SEED, generation: 1, segment: 0 };
+        let guess = SegmentHeader { seed: IdentitySeed(0), ..header };
         let mut encoder = FrameEncoder::default();
         let mut tries = (0..64).flat_map(|series| (0..64).map(move |t| (series, t)));
         let forged = tries.find_map(|(series, t)| {
             encoder.clear();
             encoder.samples(&[series], &[t], &[2.0]);
-            String::from_utf8(encoder.finish(GUESS).unwrap().to_vec()).ok()
+            String::from_utf8(sealed(&mut encoder, guess).to_vec()).ok()
         });
         let forged = forged.expect("one in about 250 frames is text");
         let labels = Labels::from_pairs([("__name__", "m"), ("evil", &forged)]).unwrap();
         let id = SeriesId::of(&labels, SEED);
         encoder.clear();
         encoder.series([SeriesDeclaration { series: 0, id, group: 0, labels }].iter());
-        let carrier = encoder.finish(SEED).unwrap().to_vec();
+        let carrier = sealed(&mut encoder, header).to_vec();
         encoder.clear();
         encoder.samples(&[3], &[5], &[7.0]);
-        let header = SegmentHeader { seed: SEED, generation: 1, segment: 0 };
-        let whole = [&header.encode()[..], &carrier, encoder.finish(SEED).unwrap()].concat();
+        let whole = [&header.encode()[..], &carrier, sealed(&mut encoder, header)].concat();
         let met = |found: Found<'_>| matches!(found, Found::Frame { payload, .. } if forged.as_bytes().ends_with(payload));
-        assert!(Frames::new(&whole, GUESS).any(met), "a right guess would do");
+        assert!(Frames::new(&whole, guess).any(met), "a right guess would do");
 
         for at in SegmentHeader::BYTES..SegmentHeader::BYTES + carrier.len() {
             let mut log = Log::default();

@@ -3,6 +3,7 @@
 use crate::storage::fs::{Fs, WriteFile, at_path};
 use larum_storage_format::IdentitySeed;
 use larum_storage_format::wal::SegmentHeader;
+use larum_storage_format::wal::frame::seal;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +38,11 @@ impl SegmentName {
         format!("{:010}-{:06}.wal", self.generation, self.segment)
     }
 
+    /// What the header of the segment must tell, in a folder of this seed.
+    pub fn header(&self, seed: IdentitySeed) -> SegmentHeader {
+        SegmentHeader { seed, generation: self.generation, segment: self.segment }
+    }
+
     /// Where the segment lies.
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(self.file_name())
@@ -47,28 +53,22 @@ impl SegmentName {
 #[derive(Debug)]
 pub(super) struct Segment {
     file: Arc<dyn WriteFile>,
+    header: SegmentHeader,
     /// Where the last whole frame ends.
     len: u64,
 }
 
 impl Segment {
     /// Creates a segment with its header.
-    pub fn create(
-        fs: &dyn Fs,
-        dir: &Path,
-        name: SegmentName,
-        seed: IdentitySeed,
-        segment_bytes: u64,
-    ) -> io::Result<Segment> {
-        let path = name.path(dir);
+    pub fn create(fs: &dyn Fs, dir: &Path, header: SegmentHeader, segment_bytes: u64) -> io::Result<Segment> {
+        let path = SegmentName { generation: header.generation, segment: header.segment }.path(dir);
         let file: Arc<dyn WriteFile> = fs.create(&path)?.into();
-        let header = SegmentHeader { seed, generation: name.generation, segment: name.segment };
         let begun = file.preallocate(segment_bytes).and_then(|()| file.append(&header.encode()));
         if let Err(e) = begun {
             let _ = fs.remove(&path);
             return Err(at_path(&path)(e));
         }
-        Ok(Segment { file, len: SegmentHeader::BYTES as u64 })
+        Ok(Segment { file, header, len: SegmentHeader::BYTES as u64 })
     }
 
     /// Whether the segment takes a frame of this length. An empty one takes any.
@@ -76,8 +76,9 @@ impl Segment {
         self.len == SegmentHeader::BYTES as u64 || self.len + frame_bytes as u64 <= segment_bytes
     }
 
-    /// Writes a frame in one call.
-    pub fn append(&mut self, frame: &[u8]) -> io::Result<()> {
+    /// Seals a frame and writes it in one call.
+    pub fn append(&mut self, frame: &mut [u8]) -> io::Result<()> {
+        seal(frame, self.header);
         self.file.append(frame)?;
         self.len += frame.len() as u64;
         Ok(())

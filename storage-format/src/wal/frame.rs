@@ -2,9 +2,12 @@
 //!
 //! A segment is a header and frames to the end of the file. Every frame has two checksums: one of
 //! its eight bytes of length and payload checksum, so that a damaged length is not followed and
-//! the next frame can be searched for; and one of its payload. The first is salted with the seed of
-//! the data folder: label values are in a log as they came, and whoever sent them must not be able to
-//! write a frame that a search after damage would find.
+//! the next frame can be searched for; and one of its payload. The first is salted with what the
+//! header tells. Of that the seed of the data folder is for label values, which are in a log as they
+//! came: whoever sent them must not be able to write a frame that a search after damage would find.
+//! Generation and segment are for frames of removed segments, which a power cut may bring to light
+//! where their blocks are used again. None of it need be read from the header: a folder knows its
+//! seed, and a file its numbers by its name.
 
 use crate::FORMAT_VERSION;
 use crate::checksum::{check_crc32c, crc32c, crc32c_append};
@@ -69,25 +72,34 @@ impl SegmentHeader {
         check_crc32c(&segment[..SegmentHeader::BYTES - 4], stored, 0, WHAT)?;
         version.map(|()| header)
     }
+
+    /// What the checksums of prefixes in this segment go on from.
+    fn salt(&self) -> u32 {
+        let of_seed = crc32c(&self.seed.0.to_le_bytes());
+        let of_generation = crc32c_append(of_seed, &self.generation.to_le_bytes());
+        crc32c_append(of_generation, &self.segment.to_le_bytes())
+    }
 }
 
-/// Fills in the first [`FRAME_PREFIX_BYTES`] of `frame` for the payload behind them, in a folder of
-/// this seed.
+/// Fills in length and checksum of the payload that lies behind the first [`FRAME_PREFIX_BYTES`] of
+/// `frame`: all but what [`seal`] does.
 ///
 /// # Panics
 /// If `frame` is shorter than its prefix or the payload 4 GiB or longer.
-pub fn seal(frame: &mut [u8], seed: IdentitySeed) {
+pub fn measure(frame: &mut [u8]) {
     let (prefix, payload) = frame.split_at_mut(FRAME_PREFIX_BYTES);
     let len = u32::try_from(payload.len()).expect("a frame is below 4 GiB");
     prefix[..4].copy_from_slice(&len.to_le_bytes());
     prefix[4..8].copy_from_slice(&crc32c(payload).to_le_bytes());
-    let crc = crc32c_append(salt(seed), &prefix[..8]);
-    prefix[8..].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// What the checksum of a prefix goes on from.
-fn salt(seed: IdentitySeed) -> u32 {
-    crc32c(&seed.0.to_le_bytes())
+/// Binds a measured frame to the segment that it is written to. Does not read the payload.
+///
+/// # Panics
+/// If `frame` is shorter than its prefix.
+pub fn seal(frame: &mut [u8], segment: SegmentHeader) {
+    let crc = crc32c_append(segment.salt(), &frame[..8]);
+    frame[8..FRAME_PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// What [`Frames`] met.
@@ -138,10 +150,11 @@ enum At<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// The frames behind the header of `segment`, in a folder of this seed.
-    pub fn new(segment: &'a [u8], seed: IdentitySeed) -> Frames<'a> {
+    /// The frames behind the header of `segment`, which is to be the one that `header` tells of,
+    /// whatever its own says.
+    pub fn new(segment: &'a [u8], header: SegmentHeader) -> Frames<'a> {
         let offset = SegmentHeader::BYTES.min(segment.len());
-        Frames { segment, salt: salt(seed), offset, met: None }
+        Frames { segment, salt: header.salt(), offset, met: None }
     }
 
     fn look_at(&self, offset: usize) -> At<'a> {
@@ -169,7 +182,8 @@ impl<'a> Iterator for Frames<'a> {
         while met.is_none() && self.offset < self.segment.len() {
             match self.look_at(self.offset) {
                 At::Frame(payload) => met = Some(payload),
-                // Only who knows the seed can have written the prefix, so its length is believed.
+                // Only who knows the seed can have written the prefix, and it is of this segment: its
+                // length is believed.
                 At::Broken(len) => self.offset += FRAME_PREFIX_BYTES + len,
                 At::Nothing => self.offset += 1,
             }
@@ -201,13 +215,14 @@ mod tests {
             let start = out.len();
             out.extend_from_slice(&[0; FRAME_PREFIX_BYTES]);
             out.extend_from_slice(payload);
-            seal(&mut out[start..], HEADER.seed);
+            measure(&mut out[start..]);
+            seal(&mut out[start..], HEADER);
         }
         out
     }
 
     fn payloads(segment: &[u8]) -> Vec<&[u8]> {
-        Frames::new(segment, HEADER.seed)
+        Frames::new(segment, HEADER)
             .filter_map(|found| match found {
                 Found::Frame { payload, .. } => Some(payload),
                 _ => None,
@@ -243,7 +258,7 @@ mod tests {
         let ends = [SegmentHeader::BYTES + 15, SegmentHeader::BYTES + 27, whole.len()];
         for cut in SegmentHeader::BYTES..whole.len() {
             let expected = ends.iter().filter(|&&end| end <= cut).count();
-            let found: Vec<_> = Frames::new(&whole[..cut], HEADER.seed).collect();
+            let found: Vec<_> = Frames::new(&whole[..cut], HEADER).collect();
             assert_eq!(payloads(&whole[..cut]).len(), expected, "cut at {cut}");
             let torn = found.iter().any(|f| matches!(f, Found::Tail { .. }));
             assert_eq!(torn, !ends.contains(&cut) && cut > SegmentHeader::BYTES, "cut at {cut}");
@@ -269,17 +284,23 @@ mod tests {
         bytes.resize(bytes.len() + 100, 0);
         assert_eq!(payloads(&bytes).len(), 1);
         assert_eq!(
-            Frames::new(&bytes, HEADER.seed).last(),
+            Frames::new(&bytes, HEADER).last(),
             Some(Found::Tail { offset: SegmentHeader::BYTES + 15, len: 100 })
         );
     }
 
     #[test]
-    fn frames_of_another_folder_are_not_believed() {
+    fn frames_of_another_folder_generation_or_segment_are_not_believed() {
         let whole = segment(&[b"one", b"two"]);
-        let found: Vec<_> = Frames::new(&whole, IdentitySeed(8)).collect();
         let len = whole.len() - SegmentHeader::BYTES;
-        assert_eq!(found, [Found::Tail { offset: SegmentHeader::BYTES, len }]);
+        for other in [
+            SegmentHeader { seed: IdentitySeed(8), ..HEADER },
+            SegmentHeader { generation: 4, ..HEADER },
+            SegmentHeader { segment: 0, ..HEADER },
+        ] {
+            let found: Vec<_> = Frames::new(&whole, other).collect();
+            assert_eq!(found, [Found::Tail { offset: SegmentHeader::BYTES, len }], "{other:?}");
+        }
     }
 
     #[test]
@@ -293,13 +314,12 @@ mod tests {
             let len = (bytes.len() - at - FRAME_PREFIX_BYTES) as u32;
             let prefix = &mut bytes[at..at + FRAME_PREFIX_BYTES];
             prefix[..4].copy_from_slice(&len.to_le_bytes());
-            let crc = crc32c_append(salt(HEADER.seed), &prefix[..8]);
-            prefix[8..].copy_from_slice(&crc.to_le_bytes());
+            seal(prefix, HEADER);
         }
         let next = segment(&[b"next"]).split_off(SegmentHeader::BYTES);
         let len = bytes.len() - SegmentHeader::BYTES;
         bytes.extend_from_slice(&next);
-        let found: Vec<_> = Frames::new(&bytes, HEADER.seed).collect();
+        let found: Vec<_> = Frames::new(&bytes, HEADER).collect();
         assert_eq!(found[0], Found::Damage { offset: SegmentHeader::BYTES, len });
         assert_eq!(payloads(&bytes), [b"next"]);
     }

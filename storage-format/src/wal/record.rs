@@ -9,7 +9,7 @@ use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
 use crate::metadata::MetricMetadata;
-use crate::series_id::{IdentitySeed, SeriesId};
+use crate::series_id::SeriesId;
 use crate::varint::{put_uvarint, zigzag};
 use std::sync::Arc;
 
@@ -205,11 +205,11 @@ impl FrameEncoder {
         });
     }
 
-    /// The frame, compressed and sealed for a folder of this seed.
+    /// The frame, compressed, to be sealed ([`frame::seal`]) for the segment that takes it.
     ///
     /// # Errors
     /// If what was put is longer than [`MAX_UNPACKED_BYTES`].
-    pub fn finish(&mut self, seed: IdentitySeed) -> Result<&[u8], FrameTooLong> {
+    pub fn finish(&mut self) -> Result<&mut [u8], FrameTooLong> {
         let (bytes, limit_bytes) = (self.payload.len(), self.limit_bytes);
         if bytes > limit_bytes {
             return Err(FrameTooLong { bytes, limit_bytes });
@@ -223,7 +223,7 @@ impl FrameEncoder {
             .compress(&self.payload, &mut self.frame[frame::FRAME_PREFIX_BYTES..])
             .expect("the output has room for the longest result and a payload is below 4 GiB");
         let frame = &mut self.frame[..frame::FRAME_PREFIX_BYTES + len];
-        frame::seal(frame, seed);
+        frame::measure(frame);
         Ok(frame)
     }
 }
@@ -484,10 +484,12 @@ fn labels(cursor: &mut Cursor<'_>, what: &'static str) -> Result<Labels, DecodeE
 mod tests {
     use super::*;
     use crate::histogram::Span;
-    use crate::wal::frame::{FRAME_PREFIX_BYTES, Found, Frames};
+    use crate::series_id::IdentitySeed;
+    use crate::wal::frame::{FRAME_PREFIX_BYTES, Found, Frames, SegmentHeader};
     use proptest::prelude::*;
 
     const SEED: IdentitySeed = IdentitySeed(1);
+    const SEGMENT: SegmentHeader = SegmentHeader { seed: SEED, generation: 1, segment: 0 };
 
     fn declaration(series: u32, name: &str) -> SeriesDeclaration {
         let labels = Labels::from_pairs([("__name__", name), ("job", "api")]).unwrap();
@@ -528,7 +530,7 @@ mod tests {
             help: "Whether it is up.".into(),
         }];
         encoder.metadata(&metadata);
-        let frame = encoder.finish(SEED).unwrap().to_vec();
+        let frame = encoder.finish().unwrap().to_vec();
 
         let mut contents = Contents::default();
         contents.decode(&frame[FRAME_PREFIX_BYTES..]).unwrap();
@@ -547,12 +549,12 @@ mod tests {
     fn what_does_not_fit_a_frame_is_refused_and_the_next_frame_is_whole() {
         let mut encoder = FrameEncoder { limit_bytes: 100, ..FrameEncoder::default() };
         encoder.samples(&[7; 40], &[1; 40], &[0.1; 40]);
-        let refused = encoder.finish(SEED).unwrap_err();
+        let refused = encoder.finish().unwrap_err();
         assert!(refused.bytes > 100 && refused.limit_bytes == 100, "{refused}");
         encoder.clear();
         encoder.samples(&[7], &[1], &[0.1]);
         let mut contents = Contents::default();
-        contents.decode(&encoder.finish(SEED).unwrap()[FRAME_PREFIX_BYTES..]).unwrap();
+        contents.decode(&encoder.finish().unwrap()[FRAME_PREFIX_BYTES..]).unwrap();
         assert_eq!(contents.values, [0.1]);
     }
 
@@ -573,7 +575,7 @@ mod tests {
             let mut encoder = FrameEncoder::default();
             encoder.samples(&refs, &timestamps, &values);
             let mut contents = Contents::default();
-            contents.decode(&encoder.finish(SEED).unwrap()[FRAME_PREFIX_BYTES..]).unwrap();
+            contents.decode(&encoder.finish().unwrap()[FRAME_PREFIX_BYTES..]).unwrap();
             prop_assert_eq!(&contents.refs, &refs);
             prop_assert_eq!(&contents.timestamps, &timestamps);
             let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
@@ -587,7 +589,7 @@ mod tests {
             record.extend_from_slice(&bytes);
             let _ = Contents::default().decode_records(&record);
             let _ = Contents::default().decode(&bytes);
-            for found in Frames::new(&bytes, SEED) {
+            for found in Frames::new(&bytes, SEGMENT) {
                 if let Found::Frame { payload, .. } = found {
                     let _ = Contents::default().decode(payload);
                 }
