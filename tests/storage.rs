@@ -380,6 +380,50 @@ fn a_partition_with_damaged_checksums_is_set_aside() {
 }
 
 #[test]
+fn a_partition_is_set_aside_with_its_tombstones_wherever_a_start_ends() {
+    let whole = Fixture::new();
+    let storage = whole.open();
+    append(&storage, "a", &[(START - 3 * HOUR, 1.0), (START - 3 * HOUR + 1, 1.5), (START, 2.0)]);
+    storage.flush().unwrap();
+    let deleted = TimeRange::new(START - 3 * HOUR + 1, START - 3 * HOUR + 1);
+    storage.delete(&[vec![]], deleted).unwrap();
+    storage.close().unwrap();
+    let files = whole.partitions();
+    let [tombstones, damaged, other] = &files[..] else { panic!("{files:?}") };
+    assert!(tombstones.ends_with(".del") && damaged.ends_with(".part"));
+    for (linked, removed) in [(false, false), (true, false), (true, true)] {
+        let fixture = Fixture::new();
+        copy_folder(&whole.path(), &fixture.path());
+        let (from, to) = (fixture.path().join("partitions"), fixture.path().join("quarantine"));
+        let len = std::fs::metadata(from.join(damaged)).unwrap().len() as usize;
+        flip(&from.join(damaged), len - 20);
+        if linked {
+            std::fs::create_dir(&to).unwrap();
+            std::fs::hard_link(from.join(damaged), to.join(damaged)).unwrap();
+        }
+        if removed {
+            std::fs::remove_file(from.join(damaged)).unwrap();
+        }
+        let storage = fixture.open();
+        assert_eq!((storage.stats().damaged_files, storage.stats().missing_partitions), (1, 0));
+        assert_eq!(read(&storage, "a"), [(START, 2.0)]);
+        assert_eq!(fixture.partitions(), [&**other]);
+        assert_eq!(names(&to), [&**tombstones, damaged]);
+        storage.close().unwrap();
+
+        // The next start finds nothing to tell of, even if the removals come undone.
+        for name in [tombstones, damaged] {
+            std::fs::hard_link(to.join(name), from.join(name)).unwrap();
+        }
+        let storage = fixture.open();
+        assert_eq!((storage.stats().damaged_files, storage.stats().missing_partitions), (0, 0));
+        assert_eq!(read(&storage, "a"), [(START, 2.0)]);
+        assert_eq!(fixture.partitions(), [&**other]);
+        assert_eq!(names(&to), [&**tombstones, damaged]);
+    }
+}
+
+#[test]
 fn a_damaged_index_is_told_of_and_set_aside_by_the_next_merge() {
     let fixture = Fixture::new();
     let storage = fixture.open();

@@ -3,8 +3,8 @@
 //! 1. Create it (0700), refuse one that holds Prometheus' data, take the lock.
 //! 2. Remove temporary files.
 //! 3. Read the MANIFEST, or put it together again from the partitions' headers.
-//! 4. Open the partitions; a damaged one is set aside, with a warning. A missing one stays in the
-//!    MANIFEST, with an error at each start, until its file is put back or it expires.
+//! 4. Open the partitions; a damaged one is set aside with its tombstones, and told of once. A missing
+//!    one stays in the MANIFEST, with an error at each start, until its file is put back or it expires.
 //! 5. Remove what a committed merge replaced and what was never committed. Anything else that
 //!    nobody knows is reported and left alone.
 
@@ -181,12 +181,32 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
     }
     let files = Files::of(names);
     let (mut manifest, mut damaged) = manifest::read_or_rebuild(fs, folder, &files, random)?;
-    if let Some(&last) = files.partitions.last() {
+    let mut aside = numbers_aside(fs, folder)?;
+    for &last in [files.partitions.last(), aside.last()].into_iter().flatten() {
         manifest.next_number = manifest.next_number.max(last.saturating_add(1));
     }
     let (mut live, mut missing) = (Vec::new(), Vec::new());
     for meta in manifest.partitions.clone() {
-        if !files.partitions.contains(&meta.number) {
+        let number = meta.number;
+        if files.partitions.contains(&number) {
+            match open_live(fs, folder, manifest.seed, meta)? {
+                Some(partition) => live.push(partition),
+                None => {
+                    aside.insert(number);
+                    damaged += 1;
+                }
+            }
+        } else if aside.contains(&number) {
+            // The start that set it aside ended before MANIFEST was written.
+            tracing::error!(
+                folder = %folder.quarantine().display(),
+                number,
+                min_ms = meta.min_ms,
+                max_ms = meta.max_ms,
+                "a partition lies in quarantine, where an earlier start brought it; its samples cannot be read"
+            );
+            damaged += 1;
+        } else {
             let file = folder.partition(meta.number);
             tracing::error!(
                 file = %file.display(),
@@ -195,17 +215,13 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
                 "a partition is missing; until its file is put back, its samples cannot be read"
             );
             missing.push(meta);
-        } else if let Some(partition) = open_live(fs, folder, manifest.seed, meta)? {
-            live.push(partition);
-        } else {
-            damaged += 1;
         }
     }
     let mut catalog = Catalog::new(manifest, live, missing);
     if damaged > 0 || !fs.exists(&folder.manifest()).map_err(io_error(root))? {
         catalog.write(fs, folder).map_err(io_error(&folder.manifest()))?;
     }
-    if sort_out_strays(fs, folder, &catalog, &files)? {
+    if sort_out_strays(fs, folder, &catalog, &files, &aside)? {
         // What is removed must not come back when nobody knows any more that it may go.
         fs.sync_dir(&partitions).map_err(io_error(&partitions))?;
     }
@@ -246,6 +262,16 @@ impl Files {
         }
         files
     }
+}
+
+/// The numbers of the partitions that were set aside.
+fn numbers_aside(fs: &dyn Fs, folder: &Folder) -> Result<BTreeSet<u64>, OpenError> {
+    let quarantine = folder.quarantine();
+    if !fs.exists(&quarantine).map_err(io_error(&quarantine))? {
+        return Ok(BTreeSet::new());
+    }
+    let names = fs.list(&quarantine).map_err(io_error(&quarantine))?;
+    Ok(Files::of(names).partitions)
 }
 
 /// Puts the path into an error of the system.
@@ -342,13 +368,15 @@ fn read_tombstones(fs: &dyn Fs, path: &Path) -> Result<Tombstones, OpenError> {
     })
 }
 
-/// Removes files that a commit replaced or dropped, and those of a commit that never came; reports
-/// the rest. Tells whether there was any to remove.
+/// Removes files that a commit replaced or dropped, and those of a commit that never came; brings to
+/// quarantine what belongs to a partition that is there already; reports the rest. Tells whether
+/// there was any to remove.
 fn sort_out_strays(
     fs: &dyn Fs,
     folder: &Folder,
     catalog: &Catalog,
     files: &Files,
+    aside: &BTreeSet<u64>,
 ) -> Result<bool, OpenError> {
     let retired = |number: &u64| catalog.manifest().retired.contains(number);
     let live: BTreeMap<u64, &Live> = catalog.live().iter().map(|p| (p.meta.number, p)).collect();
@@ -362,6 +390,10 @@ fn sort_out_strays(
             || retired(&number) || replaced.contains(&number) || is_uncommitted(fs, &path, catalog, &live);
         if exists && is_needless() {
             gone.insert(number);
+        } else if exists && aside.contains(&number) {
+            // A power cut undid its removal.
+            folder.set_aside(fs, &path).map_err(io_error(&path))?;
+            removed = true;
         } else if exists {
             tracing::warn!(file = %path.display(), "a partition that MANIFEST does not name is left alone");
         }
@@ -375,6 +407,9 @@ fn sort_out_strays(
             let is_dead = gone.contains(&partition) || replaced.contains(&partition) || retired(&partition);
             if current.is_some() || is_dead {
                 fs.remove(&path).map_err(io_error(&path))?;
+                removed = true;
+            } else if aside.contains(&partition) {
+                folder.set_aside(fs, &path).map_err(io_error(&path))?;
                 removed = true;
             } else {
                 tracing::warn!(file = %path.display(), "tombstones of an unknown partition are left alone");
