@@ -358,11 +358,88 @@ mod tests {
 
     const INTERVAL_MS: i64 = 15_000;
 
+    const SEED: IdentitySeed = IdentitySeed(1);
+
+    /// A partition of these series.
+    fn written(path: &Path, window_ms: std::ops::Range<i64>, series: &[(Labels, Samples)]) -> Partition {
+        let options = WriterOptions {
+            seed: SEED,
+            number: 1,
+            sequence: 1,
+            origin: Origin { generations: (1, 1), output: 0, outputs: 1, sources: vec![] },
+            window_ms,
+            expected_data_bytes: 0,
+            packing: Packing::KEPT,
+        };
+        let mut writer = FileWriter::create(&RealFs, path, options).unwrap();
+        let mut sorted: Vec<_> = series.iter().map(|(l, s)| (SeriesId::of(l, SEED), l, s)).collect();
+        sorted.sort_by_key(|(id, ..)| *id);
+        for (id, labels, samples) in sorted {
+            writer.push(id, labels, samples).unwrap();
+        }
+        writer.finish().unwrap();
+        Partition::open(&RealFs, path).unwrap()
+    }
+
+    #[test]
+    fn the_times_of_a_damaged_chunk_are_those_of_its_own_layer() {
+        let folder = tempfile::tempdir().unwrap();
+        let window_ms = 0..2 * 86_400_000;
+        // Two series with a column each, in both layers, at times of their own.
+        let layer = |name: &str, first_ms: i64| {
+            let series = [0, 1].map(|series: i64| {
+                let labels = Labels::from_pairs([("__name__", "m"), ("series", &*series.to_string())]);
+                let first_ms = first_ms + series * 3_600_000;
+                let timestamps: Arc<[i64]> = (0..50).map(|i| first_ms + i * i * (series + 7)).collect();
+                let floats = (0..50i32).map(|i| f64::from(i * i % 37)).collect();
+                (labels.unwrap(), Samples { timestamps, floats, ..Samples::default() })
+            });
+            let partition = written(&folder.path().join(name), window_ms.clone(), &series);
+            let times = [0, 1].map(|ordinal| {
+                let id = partition.series_id(ordinal).unwrap();
+                let of = series.iter().find(|(labels, _)| SeriesId::of(labels, SEED) == id);
+                of.unwrap().1.timestamps.clone()
+            });
+            (partition, times)
+        };
+        let (first, times) = layer("first.part", 0);
+        let (second, second_times) = layer("second.part", 86_400_000);
+        let whole = std::fs::read(second.path()).unwrap();
+        let path = folder.path().join("damaged.part");
+        let mut told = 0;
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            std::fs::write(&path, &bytes).unwrap();
+            let Ok(second) = Partition::open(&RealFs, &path) else { continue };
+            for (ordinal, begins_damaged) in [(0, false), (0, true), (1, false), (1, true)] {
+                let mut columns = Columns::default();
+                let mut load = |layer: &Partition, part| {
+                    let mut load = Load { part, ..Load::new(TimeRange::ALL, &mut columns) };
+                    layer.load(ordinal, &mut load);
+                    (load.runs, load.damaged)
+                };
+                let before = begins_damaged.then(|| load(&second, 1));
+                let (runs, damaged) = load(&first, 0);
+                assert!(damaged.is_empty() && runs.len() == 1);
+                assert_eq!(runs[0].timestamps, times[ordinal as usize], "byte {at}");
+                let (_, damaged) = before.unwrap_or_else(|| load(&second, 1));
+                let own = &second_times[ordinal as usize];
+                let header = second.header();
+                for error in damaged.iter().map(ReadError::to_string) {
+                    let is_of = |from: i64, to: i64| error.contains(&format!("({from} ms to {to} ms)"));
+                    let is_own = is_of(own[0], own[own.len() - 1]);
+                    assert!(is_own || is_of(header.min_ms, header.max_ms), "byte {at}: {error}");
+                    told += usize::from(is_own);
+                }
+            }
+        }
+        assert!(told > 50, "{told} were told with the times of the chunk");
+    }
+
     #[test]
     fn a_short_range_decodes_only_the_columns_of_its_chunks() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("1.part");
-        let seed = IdentitySeed(1);
         let labels = Labels::from_pairs([("__name__", "m")]).unwrap();
         // The window is halved until no part has too many samples for a chunk.
         let chunk = MAX_CHUNK_SAMPLES as i64 / 2 + 1;
@@ -372,19 +449,8 @@ mod tests {
             floats: (0..n).map(|i| (i * i % 1009) as f64).collect(),
             ..Samples::default()
         };
-        let options = WriterOptions {
-            seed,
-            number: 1,
-            sequence: 1,
-            origin: Origin { generations: (1, 1), output: 0, outputs: 1, sources: vec![] },
-            window_ms: 0..n * INTERVAL_MS,
-            expected_data_bytes: 0,
-            packing: Packing::KEPT,
-        };
-        let mut writer = FileWriter::create(&RealFs, &path, options).unwrap();
-        writer.push(SeriesId::of(&labels, seed), &labels, &samples).unwrap();
-        writer.finish().unwrap();
-        let partition = Partition::open(&RealFs, &path).unwrap();
+        let path = folder.path().join("1.part");
+        let partition = written(&path, 0..n * INTERVAL_MS, &[(labels, samples.clone())]);
 
         let whole = (0, n - 1);
         for (first, last) in [(7, 9), (4 * chunk + 99, 5 * chunk - 99), (4 * chunk - 1, 4 * chunk), whole] {
