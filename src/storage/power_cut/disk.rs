@@ -273,10 +273,19 @@ impl State {
         Ok(())
     }
 
-    /// Whether the site syncs; it is noted that it was met.
+    /// Whether the site syncs; it is noted that it was met. If the process is to end at some time, it
+    /// often does soon after a sync that was left out, where its loss can be seen.
     fn is_done(&mut self, site: Site) -> bool {
         self.sites.insert(site);
-        self.omitted != Some(site)
+        let is_omitted = self.omitted == Some(site);
+        if is_omitted
+            && let Some(end_at) = &mut self.end_at
+            && self.rng.one_in(2)
+        {
+            let reach = if self.rng.one_in(2) { 8 } else { 24 };
+            *end_at = (*end_at).min(self.ops + 1 + self.rng.below(reach));
+        }
+        !is_omitted
     }
 
     /// A change of a name reaches the device.
@@ -352,7 +361,11 @@ impl State {
                 _ => change.name.clone(),
             };
             let rng = &mut self.rng;
-            let border = *borders.entry(key).or_insert_with(|| first + rng.below(last - first + 2));
+            let border = *borders.entry(key).or_insert_with(|| match rng.below(3) {
+                0 => first,
+                1 => last + 1,
+                _ => first + rng.below(last - first + 2),
+            });
             kept.push(change.op < border);
         }
         kept

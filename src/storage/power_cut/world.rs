@@ -74,6 +74,8 @@ pub(super) struct World {
     snapshots_begun: u32,
     /// Whether the disk flips bits of files.
     flips: bool,
+    /// How often: after one in so many lives.
+    flips_in: u64,
     /// Whether it just did.
     was_damaged: bool,
     /// Files that it damaged, and their times: they must stay somewhere.
@@ -120,6 +122,7 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
         snapshots: Vec::new(),
         snapshots_begun: 0,
         flips: seed % FLIPS_IN == 1,
+        flips_in: if omitted.is_some() { 1 } else { 2 },
         was_damaged: false,
         damaged: Vec::new(),
         warnings,
@@ -194,7 +197,7 @@ impl World {
         }
         self.tell(format_args!("{:?}", self.after));
         let count = self.damaged.len();
-        if self.flips && self.rng.one_in(2) {
+        if self.flips && self.rng.one_in(self.flips_in) {
             self.damage();
         }
         self.was_damaged = self.damaged.len() > count && self.rng.one_in(2);
