@@ -3,8 +3,8 @@
 use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
 use crate::state::{State, StateError};
 use crate::storage::{
-    AppendError, Appended, Batch, Deleted, HeadStatus, Matcher, OpenError, Options, Pending, Storage,
-    StorageStats, TimeRange, Timestamp, View,
+    AppendError, Appended, Batch, Deleted, HeadStatus, Matcher, OpenError, Options, Pending, RetentionStatus,
+    SizeLimit, Storage, StorageStats, TimeRange, Timestamp, View,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -134,6 +134,16 @@ impl Db {
     /// A consistent copy by hard links in the new folder `to`, which can be opened on its own.
     pub fn snapshot(&self, to: &Path) -> io::Result<()> {
         self.inner.storage.snapshot(to)
+    }
+
+    /// Changes how much the data folder may take; at once, as far as that is done in the background.
+    pub fn set_size_limit(&self, limit: SizeLimit) {
+        self.inner.storage.set_size_limit(limit);
+    }
+
+    /// What the data folder takes, what it may take, and what is dropped next.
+    pub fn retention_status(&self) -> io::Result<RetentionStatus> {
+        self.inner.storage.retention_status()
     }
 
     /// Figures about the storage, for metrics and status pages.

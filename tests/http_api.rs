@@ -411,6 +411,10 @@ fn status_pages_and_metrics_tell_about_the_server() {
     for list in ["seriesCountByMetricName", "memoryInBytesByLabelName", "seriesCountByLabelValuePair"] {
         assert!(status[list].as_array().is_some_and(|list| list.len() <= 1), "{status}");
     }
+    let retention = page("/api/v1/status/tsdb/retention").json()["data"].clone();
+    assert!(retention["bytesNow"].as_u64().is_some_and(|bytes| bytes > 0), "{retention}");
+    assert_eq!(retention["bytesNow"], retention["bytesAfter"]);
+    assert!(retention["bytesByKind"]["wal"].is_number() && retention["limitBytes"].is_null(), "{retention}");
     assert_eq!(page("/api/v1/status/walreplay").json()["data"]["state"], "done");
     assert_eq!(page("/health").status, 200);
     let metrics = page("/metrics");
@@ -433,11 +437,14 @@ fn status_pages_and_metrics_tell_about_the_server() {
     assert!(failed.body.ends_with("\nThe old configuration stays in force.\n"), "{}", failed.body);
     assert!(page("/metrics").body.contains("prometheus_config_last_reload_successful 0\n"));
     assert!(page("/api/v1/status/config").body.contains("evaluation_interval"), "the old one is in force");
-    std::fs::write(dir.path().join("larum.yml"), "global: {evaluation_interval: 2s}\n").unwrap();
+    let config = "global: {evaluation_interval: 2s}\nstorage: {tsdb: {retention: {time: 15d, size: 10GB}}}\n";
+    std::fs::write(dir.path().join("larum.yml"), config).unwrap();
     larum.process.signal("HUP");
     wait_until("SIGHUP loads the configuration", PATIENCE, || {
         page("/api/v1/status/config").body.contains("evaluation_interval: 2s")
     });
+    assert_eq!(page("/api/v1/status/tsdb/retention").json()["data"]["limitBytes"], 10_u64 << 30);
+    assert_eq!(page("/api/v1/status/runtimeinfo").json()["data"]["storageRetention"], "15d or 10GiB");
     let mut larum = larum;
     post(&format!("{}/-/quit", larum.url), &[], b"").expect("it says good bye");
     wait_until("it ends", PATIENCE, || !larum.process.is_running());

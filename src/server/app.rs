@@ -1,7 +1,7 @@
 //! What all requests share.
 
 use super::args::Args;
-use super::config::Config;
+use super::config::{Config, RetentionConfig};
 use super::deliver::HttpTransport;
 use super::http::listen::Connections;
 use super::http::origin::OriginRules;
@@ -14,13 +14,16 @@ use crate::ingest::remote_write::BodyLimits;
 use crate::notify::{Notifier, NotifierOptions};
 use crate::promql::EvalOptions;
 use crate::rules::RuleManager;
-use crate::storage::Timestamp;
+use crate::storage::{SizeLimit, Timestamp};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+
+/// How long samples are kept where nothing says so.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(15 * 86_400);
 
 /// The server's state. One per process, behind an `Arc`.
 pub struct App {
@@ -184,8 +187,12 @@ impl App {
 
     /// How long samples are kept; `None` is for ever.
     pub fn retention(&self) -> Option<Duration> {
-        let retention = self.config().config.retention.unwrap_or(self.args.retention_time);
-        Some(retention).filter(|retention| !retention.is_zero())
+        retention(&self.config().config, &self.args).0
+    }
+
+    /// How much the data folder may take.
+    pub fn size_limit(&self) -> SizeLimit {
+        retention(&self.config().config, &self.args).1
     }
 
     /// How queries are evaluated, as the command line says.
@@ -217,8 +224,57 @@ impl App {
     }
 }
 
+/// How long samples are kept and how much they may take, by the configuration and else by the flags.
+pub fn retention(config: &Config, args: &Args) -> (Option<Duration>, SizeLimit) {
+    let RetentionConfig { time, size, percentage } = config.retention;
+    let limit = SizeLimit {
+        bytes: Some(size.unwrap_or(args.retention_size)).filter(|&bytes| bytes > 0),
+        percentage: Some(percentage.unwrap_or(args.retention_percentage)).filter(|&p| p > 0.0),
+    };
+    // As Prometheus: who limits the size alone means the size alone.
+    let default = if limit == SizeLimit::default() { DEFAULT_RETENTION } else { Duration::ZERO };
+    let time = time.or(args.retention_time).unwrap_or(default);
+    (Some(time).filter(|time| !time.is_zero()), limit)
+}
+
 /// The name of this machine.
 pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_limits_the_size_alone_means_the_size_alone() {
+        let day = Duration::from_secs(86_400);
+        let limit = |bytes, percentage| SizeLimit { bytes, percentage };
+        let config = |time, size, percentage| RetentionConfig { time, size, percentage };
+        for (words, retained, expected) in [
+            ("", config(None, None, None), (Some(15 * day), limit(None, None))),
+            ("--storage.tsdb.retention.time=0", config(None, None, None), (None, limit(None, None))),
+            ("--storage.tsdb.retention.size=1KB", config(None, None, None), (None, limit(Some(1024), None))),
+            (
+                "--storage.tsdb.retention.size=1KB",
+                config(None, Some(0), None),
+                (Some(15 * day), limit(None, None)),
+            ),
+            (
+                "--storage.tsdb.retention.time=2d",
+                config(None, Some(5), Some(8.5)),
+                (Some(2 * day), limit(Some(5), Some(8.5))),
+            ),
+            (
+                "--storage.tsdb.retention.time=2d",
+                config(Some(day), None, Some(8.5)),
+                (Some(day), limit(None, Some(8.5))),
+            ),
+        ] {
+            let args = Args::read(["larum"].into_iter().chain(words.split_whitespace())).unwrap();
+            let config = Config { retention: retained, ..Config::default() };
+            assert_eq!(retention(&config, &args), expected, "{words} {retained:?}");
+        }
+    }
 }

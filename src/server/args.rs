@@ -3,6 +3,7 @@
 //! `--web.listen-address` is `LARUM_WEB_LISTEN_ADDRESS`, and so on; the flag wins. Nothing is
 //! opened or checked against the system here.
 
+use super::size::parse_bytes;
 use crate::promql::duration::parse_duration;
 use crate::storage::options::WalFsync;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -32,9 +33,19 @@ pub struct Args {
     )]
     pub storage_path: PathBuf,
 
-    /// How long samples are kept; 0 keeps them for ever.
-    #[arg(long = "storage.tsdb.retention.time", env = "LARUM_STORAGE_TSDB_RETENTION_TIME", value_name = "DURATION", default_value = "15d", value_parser = duration)]
-    pub retention_time: Duration,
+    /// How long samples are kept; 0 keeps them for ever. By default 15d, or for ever where their size
+    /// is limited.
+    #[arg(long = "storage.tsdb.retention.time", env = "LARUM_STORAGE_TSDB_RETENTION_TIME", value_name = "DURATION", value_parser = duration)]
+    pub retention_time: Option<Duration>,
+
+    /// How much the data folder may take, all files in it counted, such as 512MB or 10GB (units of
+    /// 1024); beyond, its oldest partitions are dropped. 0 is no limit.
+    #[arg(long = "storage.tsdb.retention.size", env = "LARUM_STORAGE_TSDB_RETENTION_SIZE", value_name = "SIZE", default_value = "0", value_parser = parse_bytes)]
+    pub retention_size: u64,
+
+    /// The same in percent of what the file system can hold; it prevails over the size. 0 is no limit.
+    #[arg(long = "storage.tsdb.retention.percentage", env = "LARUM_STORAGE_TSDB_RETENTION_PERCENTAGE", value_name = "PERCENT", default_value = "0", value_parser = percentage)]
+    pub retention_percentage: f64,
 
     /// When acknowledged samples are synced to the device: `always` before the answer, `never`, or at
     /// an interval such as `1s`. In every case they survive the end of the process.
@@ -343,6 +354,22 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|d| if d.is_zero() { Err("it must be longer than 0".to_owned()) } else { Ok(d) })
 }
 
+fn percentage(text: &str) -> Result<f64, String> {
+    let percentage = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    check_percentage(percentage).map(|()| percentage)
+}
+
+/// Whether it is a percentage of a whole.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check_percentage(percentage: f64) -> Result<(), String> {
+    match percentage {
+        0.0..=100.0 => Ok(()),
+        _ => Err(format!("a percentage is from 0 to 100, not {percentage}")),
+    }
+}
+
 fn wal_fsync(text: &str) -> Result<WalFsync, String> {
     match text {
         "always" => Ok(WalFsync::Always),
@@ -386,11 +413,18 @@ mod tests {
         .unwrap();
         assert!(args.enable_lifecycle && args.enable_admin_api);
         assert_eq!(args.storage_path, PathBuf::from("/prometheus"));
-        assert_eq!(args.retention_time, Duration::from_secs(15 * 86_400));
+        assert_eq!((args.retention_time, args.retention_size, args.retention_percentage), (None, 0, 0.0));
         let shown = |name: &str| args.shown.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         assert_eq!(shown("web.enable-lifecycle"), Some("true"));
         assert_eq!(shown("query.lookback-delta"), Some("5m"));
         assert_eq!(shown("config.file"), Some("/etc/prometheus/prometheus.yml"));
+    }
+
+    #[test]
+    fn sizes_are_written_as_for_prometheus() {
+        let args = read(&["--storage.tsdb.retention.size=512MB", "--storage.tsdb.retention.percentage=12.5"])
+            .unwrap();
+        assert_eq!((args.retention_size, args.retention_percentage), (512 << 20, 12.5));
     }
 
     #[test]
@@ -414,6 +448,11 @@ mod tests {
         assert!(error.contains("--web.listen-adress") && error.contains("--web.listen-address"), "{error}");
         let error = read(&["--storage.tsdb.retention.time=15"]).unwrap_err();
         assert!(error.contains("--storage.tsdb.retention.time") && error.contains("not a valid duration"));
+        let error = read(&["--storage.tsdb.retention.size=10"]).unwrap_err();
+        assert!(error.contains("--storage.tsdb.retention.size") && error.contains("needs a unit"), "{error}");
+        for wrong in ["101", "-1", "NaN", "80%"] {
+            assert!(read(&[&format!("--storage.tsdb.retention.percentage={wrong}")]).is_err(), "{wrong}");
+        }
         assert!(read(&["--storage.wal.fsync=soon"]).unwrap_err().contains("neither `always`"));
         assert!(read(&["--query.timeout=0s"]).unwrap_err().contains("longer than 0"));
     }

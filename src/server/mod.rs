@@ -14,4 +14,5 @@ pub mod metrics;
 pub mod pool;
 pub mod reload;
 pub mod run;
+pub mod size;
 pub mod write;

@@ -1,6 +1,6 @@
 //! Loading configuration and rules, at start and again while running.
 
-use super::app::App;
+use super::app::{App, retention};
 use super::args::Args;
 use super::config::Config;
 use crate::notify::Target;
@@ -44,9 +44,8 @@ pub fn reload(app: &App) -> Result<(), FileError> {
         tracing::error!("the configuration was not loaded, the old one stays in force: {error}");
     })?;
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let retention = |config: &Config| config.retention.unwrap_or(app.args.retention_time);
-    if retention(&checked.config) != retention(&app.config().config) {
-        tracing::warn!("another retention takes effect at the next start");
+    if retention(&checked.config, &app.args).0 != app.retention() {
+        tracing::warn!("another storage.tsdb.retention.time takes effect at the next start");
     }
     let options = rule_options(app, &checked.config);
     put_in_force(app, checked.config);
@@ -63,6 +62,9 @@ pub fn put_in_force(app: &App, config: Config) {
     app.transport.configure(&config.alertmanagers);
     app.notifier.configure(config.alertmanagers.iter().map(target).collect(), config.external_labels.clone());
     app.set_config(config);
+    if let Some(db) = app.db() {
+        db.set_size_limit(app.size_limit());
+    }
 }
 
 /// How rules are evaluated under `config`.

@@ -147,6 +147,7 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
     let args = &app.args;
     let options = Options {
         retention: app.retention(),
+        size_limit: app.size_limit(),
         wal_fsync: args.wal_fsync,
         merge_memory_bytes: args.merge_memory_bytes,
         limits: Limits {

@@ -8,7 +8,9 @@
 //! 4. A merge takes every partition that overlaps it in time and stands between its inputs by
 //!    sequence, and its outputs have the highest of their sequences; so which value wins never
 //!    changes.
-//! 5. A merge that would write too long a file is left out where its inputs do not overlap: they
+//! 5. Where the size of the data folder is limited, wide windows are merged up to a tenth of that
+//!    only: what is dropped when the folder is full should not be half of what there is.
+//! 6. A merge that would write too long a file is left out where its inputs do not overlap: they
 //!    stay on their level. Where they do, it writes several files, split by time.
 
 use super::cut::{DAY_MS, HOUR_MS, WINDOW_MS, aligned};
@@ -27,6 +29,9 @@ const WIDEST_MS: i64 = 31 * DAY_MS;
 
 /// Of the retention, so much may a window take: as long may a sample stay on disk after its time.
 const RETENTION_SHARE: i64 = 10;
+
+/// Of the limit on the size of the folder, so much may be merged from several windows into one.
+const SIZE_SHARE: u64 = 10;
 
 /// Of what is merged into one file; so it stays below 8 GiB.
 pub(crate) const FILE_BYTES_MAX: u64 = 8 << 30;
@@ -51,7 +56,11 @@ pub(crate) struct Merge {
 /// The lengths of the windows that are merged, rising: each a multiple of the one before, or a
 /// number of days.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Levels(Vec<i64>);
+pub(crate) struct Levels {
+    lengths_ms: Vec<i64>,
+    /// Several windows are merged into a wider one up to so much.
+    wide_bytes_max: u64,
+}
 
 impl Levels {
     /// The levels for this retention; `None` keeps everything.
@@ -61,20 +70,28 @@ impl Levels {
         let mut levels = vec![WINDOW_MS];
         levels.extend([24, 12, 8, 6, 4].map(|hours| hours * HOUR_MS).into_iter().find(|&ms| ms <= widest_ms));
         levels.extend((days > 1).then_some(days * DAY_MS));
-        Levels(levels)
+        Levels { lengths_ms: levels, wide_bytes_max: u64::MAX }
+    }
+
+    /// The same in a folder that may take so much.
+    pub fn within(&self, limit_bytes: Option<u64>) -> Levels {
+        let wide_bytes_max = limit_bytes.map_or(u64::MAX, |bytes| bytes / SIZE_SHARE);
+        Levels { wide_bytes_max, ..self.clone() }
     }
 
     /// The next merge that is worth doing in the background.
     pub fn plan(&self, live: &[LivePartition], now_ms: i64) -> Option<Merge> {
         let fresh = self.by_own_window(live).into_iter().map(|(window, group)| (window, newest_alike(group)));
-        let over =
-            self.0[1..].iter().flat_map(|&len_ms| by_window(live, len_ms)).filter_map(|(window, group)| {
+        let over = self.lengths_ms[1..].iter().flat_map(|&len_ms| by_window(live, len_ms)).filter_map(
+            |(window, group)| {
                 let over = window.end.saturating_add(GRACE_MS) <= now_ms;
                 let total = bytes_of(&group);
                 let largest = group.iter().map(|p| p.byte_len).max().unwrap_or(0);
                 let whole = group.len() > 1 && largest <= total / 2 && total <= FILE_BYTES_MAX;
-                over.then(|| (window, if whole { group } else { newest_alike(group) }))
-            });
+                let group = if whole { group } else { newest_alike(group) };
+                (over && bytes_of(&group) <= self.wide_bytes_max).then_some((window, group))
+            },
+        );
         let worth = fresh.chain(over).filter(|(_, group)| group.len() > 1);
         worth.filter_map(|(window, group)| self.closed(live, group, window)).next()
     }
@@ -83,8 +100,9 @@ impl Levels {
     /// partitions in a window are enough, the window need not be over, and a partition with
     /// tombstones is written anew.
     pub fn plan_all(&self, live: &[LivePartition], _now_ms: i64) -> Option<Merge> {
-        let windows = self.0.iter().rev().flat_map(|&len_ms| by_window(live, len_ms));
-        let several = windows.chain(self.by_own_window(live)).filter(|(_, group)| group.len() > 1);
+        let wide = self.lengths_ms.iter().rev().flat_map(|&len_ms| by_window(live, len_ms));
+        let wide = wide.filter(|(_, group)| bytes_of(group) <= self.wide_bytes_max);
+        let several = wide.chain(self.by_own_window(live)).filter(|(_, group)| group.len() > 1);
         let merge = several.filter_map(|(window, group)| self.closed(live, group, window)).next();
         merge.or_else(|| {
             let mut deleted_from = live.iter().filter(|p| p.tombstones.is_some());
@@ -111,8 +129,8 @@ impl Levels {
     /// short that it is not merged into: old samples are cut by the day.
     fn own_window(&self, p: &LivePartition) -> Window {
         let fits = |&len_ms: &i64| Some(aligned(p.min_ms, len_ms)).filter(|window| p.max_ms < window.end);
-        let mut lengths =
-            self.0.iter().take_while(|&&len_ms| len_ms <= DAY_MS).chain([&DAY_MS]).chain(&self.0);
+        let lengths = self.lengths_ms.iter().take_while(|&&len_ms| len_ms <= DAY_MS);
+        let mut lengths = lengths.chain([&DAY_MS]).chain(&self.lengths_ms);
         lengths.find_map(fits).unwrap_or(p.min_ms..p.max_ms.saturating_add(1)).into()
     }
 
@@ -310,7 +328,7 @@ mod tests {
             (Some(1), vec![2]),
         ] {
             let levels: Vec<i64> = hours.iter().map(|hours| hours * HOUR_MS).collect();
-            assert_eq!(Levels::new(retention_ms), Levels(levels), "{retention_ms:?}");
+            assert_eq!(Levels::new(retention_ms).lengths_ms, levels, "{retention_ms:?}");
         }
     }
 
@@ -328,6 +346,22 @@ mod tests {
         live = vec![part(4, 400, start..end)];
         live.extend((5..9).map(|n| part(n, 1, day(n as i64 - 5))));
         assert_eq!(levels.plan(&live, end + GRACE_MS).map(|merge| merge.inputs), Some(vec![5, 6, 7, 8]));
+    }
+
+    #[test]
+    fn windows_stay_narrow_where_the_folder_may_not_take_ten_times_as_much() {
+        let live: Vec<_> = (0..12).map(|k| part(k as u64 + 1, 10, window(k))).collect();
+        let now = DAY + DAY_MS + GRACE_MS;
+        for (limit_bytes, inputs) in [(None, 12), (Some(1200), 12), (Some(1199), 0)] {
+            let levels = Levels::new(None).within(limit_bytes);
+            let found = |merge: Option<Merge>| merge.map_or(0, |merge| merge.inputs.len());
+            assert_eq!(found(levels.plan(&live, now)), inputs, "{limit_bytes:?}");
+            assert_eq!(found(levels.plan_all(&live, now)), inputs, "{limit_bytes:?}");
+        }
+        // What lies in one narrow window is merged however little the folder may take.
+        let together: Vec<_> = (1..5).map(|n| part(n, 10, window(0))).collect();
+        let merge = Levels::new(None).within(Some(20)).plan(&together, now);
+        assert_eq!(merge.map(|merge| merge.inputs), Some(vec![1, 2, 3, 4]));
     }
 
     #[test]

@@ -19,16 +19,18 @@ use super::fs::{Fs, Lock, RealFs, sync_above};
 use super::head::{Head, HeadOptions};
 use super::maintenance::{self, Workers};
 use super::matcher::Matcher;
-use super::options::{Maintenance, Options};
+use super::options::{Maintenance, Options, SizeLimit};
 use super::part::Part;
 use super::querier::{Layer, View};
 use super::retention::{Now, Retention};
+use super::retention_status::RetentionStatus;
 use super::stats::{Counters, HeadStatus, StorageStats};
 use super::time::TimeRange;
+use super::usage::FolderUse;
 use super::wal::Pending;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,12 @@ pub(crate) struct Inner {
     /// Numbers of partitions that failed work left, still to be removed.
     pub abandoned: Mutex<Vec<u64>>,
     pub retention: Mutex<Retention>,
+    /// How much the folder may take, and what that was in bytes when it was asked last (0: anything).
+    size_limit: Mutex<SizeLimit>,
+    limit_bytes: AtomicU64,
+    /// What the folder took when it was measured last, and when that is due again, by monotonic time.
+    pub usage: Mutex<FolderUse>,
+    pub measure_at_ms: AtomicI64,
     /// When the active generation began, in milliseconds since the epoch.
     pub begun_ms: AtomicI64,
     /// In what rhythm samples come.
@@ -117,7 +125,7 @@ impl Storage {
         let newest =
             catalog.live().iter().map(|p| p.meta.max_ms).chain(replayed.map(|range| range.max_ms)).max();
         let now = Now { wall_ms: (options.clock)().as_millis(), monotonic_ms: 0 };
-        let retention_ms = options.retention.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        let retention_ms = options.retention.map(as_millis);
         let retention = Retention::new(retention_ms, now, newest);
         let levels = Levels::new(retention_ms);
         if retention.is_paused() {
@@ -144,6 +152,10 @@ impl Storage {
             levels,
             abandoned: Mutex::default(),
             retention: Mutex::new(retention),
+            size_limit: Mutex::new(options.size_limit),
+            limit_bytes: AtomicU64::new(0),
+            usage: Mutex::default(),
+            measure_at_ms: AtomicI64::new(0),
             // What was replayed is cut soon, or crash after crash would lengthen the next replay.
             begun_ms: AtomicI64::new(if replayed.is_some() { i64::MIN } else { now.wall_ms }),
             rhythm: Mutex::default(),
@@ -154,6 +166,7 @@ impl Storage {
             lock: Mutex::new(Some(lock)),
             options,
         });
+        inner.resolve_limit().map_err(io_error(path))?;
         let workers = match inner.options.maintenance {
             Maintenance::Thread => Some(Workers::start(&inner).map_err(io_error(path))?),
             Maintenance::Stepped => None,
@@ -246,10 +259,26 @@ impl Storage {
     pub fn maintain(&self) -> io::Result<()> {
         self.inner.check_open()?;
         let synced = self.inner.head.sync();
-        self.inner.drop_expired()?;
-        self.inner.cut_if_due()?;
+        self.inner.drop_and_cut()?;
         self.inner.merge_while(Levels::plan)?;
         synced
+    }
+
+    /// Changes how much the folder may take, from the next round of background work on.
+    pub fn set_size_limit(&self, limit: SizeLimit) {
+        *self.inner.size_limit.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+    }
+
+    /// What the folder takes, what it may take, and what is dropped next. Asks the file system about
+    /// every file in the folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn retention_status(&self) -> io::Result<RetentionStatus> {
+        self.inner.resolve_limit()?;
+        let measured = self.inner.measure()?;
+        let catalog = self.inner.catalog();
+        Ok(self.inner.situation(&catalog, &measured).status())
     }
 
     /// Figures about the engine.
@@ -327,6 +356,28 @@ impl Inner {
             _ => {}
         }
         border_ms
+    }
+
+    /// How long samples are kept; `None` is for ever.
+    pub fn retention_ms(&self) -> Option<i64> {
+        self.options.retention.map(as_millis)
+    }
+
+    /// What the folder may take, as it was asked last.
+    pub fn limit_bytes(&self) -> Option<u64> {
+        Some(self.limit_bytes.load(Ordering::Relaxed)).filter(|&bytes| bytes > 0)
+    }
+
+    /// What the folder may take now: the file system may have grown or shrunk.
+    pub fn resolve_limit(&self) -> io::Result<Option<u64>> {
+        let limit = *self.size_limit.lock().unwrap_or_else(PoisonError::into_inner);
+        let capacity = match limit.percentage {
+            Some(_) => Some(self.fs.capacity(self.folder.root())?),
+            None => None,
+        };
+        let bytes = limit.in_bytes(capacity);
+        self.limit_bytes.store(bytes.unwrap_or(0), Ordering::Relaxed);
+        Ok(bytes)
     }
 
     pub fn catalog(&self) -> MutexGuard<'_, Catalog> {
@@ -435,6 +486,8 @@ impl Inner {
         stats.add_head(&self.head.stats());
         stats.head_series = self.head.series_count();
         stats.wal_bytes = self.head.wal_bytes();
+        stats.usage = *self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.size_limit_bytes = self.limit_bytes().unwrap_or(0);
         stats.retention_paused = self.retention().is_paused();
         let ranges = self.head.generations().into_iter().filter_map(|g| g.time_range());
         let head = ranges.reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)));
@@ -446,6 +499,10 @@ impl Inner {
         stats.oldest_ms = catalog.live().iter().map(|p| p.meta.min_ms).min();
         stats
     }
+}
+
+fn as_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn overlapping(levels: &Levels, catalog: &Catalog) -> usize {

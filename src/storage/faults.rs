@@ -10,8 +10,8 @@ mod folder;
 use self::folder::copy_folder;
 use super::engine::Storage;
 use super::error::UnavailableCause;
-use super::fs::{Fs, Lock, RealFs, WriteFile};
-use super::options::{Maintenance, Options, WalFsync};
+use super::fs::{FileUse, Fs, Lock, RealFs, WriteFile};
+use super::options::{Maintenance, Options, SizeLimit, WalFsync};
 use super::series_set::{Columns, SeriesSet};
 use super::{Batch, Matcher, TimeRange, Timestamp};
 use bytes::Bytes;
@@ -101,6 +101,12 @@ impl Fs for FaultyFs {
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.run(Op::List, dir, || RealFs.list(dir))
+    }
+    fn usage(&self, dir: &Path) -> io::Result<Vec<FileUse>> {
+        self.run(Op::List, dir, || RealFs.usage(dir))
+    }
+    fn capacity(&self, dir: &Path) -> io::Result<u64> {
+        RealFs.capacity(dir)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.run(Op::SyncDir, dir, || Ok(()))
@@ -283,6 +289,25 @@ fn a_segment_that_could_not_be_removed_is_not_in_the_way() {
     assert!(fixture.fs.heal());
     fixture.append("a", &[1]);
     fixture.check("after the segment was begun under another name");
+}
+
+#[test]
+fn a_partition_that_cannot_be_removed_takes_no_other_with_it() {
+    let mut fixture = Fixture::new();
+    for day in 1..4 {
+        fixture.append("a", &[-day * 24 * HOUR]);
+        fixture.storage.flush().unwrap();
+    }
+    let bytes = fixture.storage.retention_status().unwrap().usage.total();
+    fixture.storage.set_size_limit(SizeLimit { bytes: Some(bytes - 1), percentage: None });
+    let hits = |op, name: &str| op == Op::Remove && name.ends_with(".part");
+    fixture.fs.set(Fault { times: 100, ..once(hits, ErrorKind::PermissionDenied) });
+    for _ in 0..3 {
+        fixture.storage.maintain().unwrap();
+    }
+    fixture.expected.pop_first();
+    fixture.check("one partition was dropped, and its file is still there");
+    assert_eq!((fixture.storage.stats().partitions, fixture.files().len()), (2, 3));
 }
 
 #[test]

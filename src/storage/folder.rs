@@ -62,6 +62,15 @@ impl Folder {
         self.root.join("quarantine")
     }
 
+    /// The number of the partition that a file among them is, or holds the tombstones of, and
+    /// whether it is the partition itself.
+    pub fn partition_of(name: &str) -> Option<(u64, bool)> {
+        match FileName::parse(name)? {
+            FileName::Partition(number) => Some((number, true)),
+            FileName::Tombstones(partition, _) => Some((partition, false)),
+        }
+    }
+
     /// A partition file.
     pub fn partition(&self, number: u64) -> PathBuf {
         self.partitions().join(FileName::Partition(number).to_string())

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 /// The operations on files and folders that storage needs.
 pub(crate) trait Fs: fmt::Debug + Send + Sync {
@@ -16,6 +16,13 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
 
     /// The names in a folder, sorted; those that are not UTF-8 are left out, as none is ours.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// All files below a folder, with what they take. What vanishes meanwhile and what may not be looked
+    /// into is left out; symbolic links are not followed.
+    fn usage(&self, dir: &Path) -> io::Result<Vec<FileUse>>;
+
+    /// The bytes that the file system of a folder can hold at all.
+    fn capacity(&self, dir: &Path) -> io::Result<u64>;
 
     /// Makes what was created, renamed and removed in the folder survive a power cut.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -54,6 +61,17 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
     /// Takes the lock file `path` for this process, creates it if missing, and writes `content`
     /// into it. `None`: somebody else has it. The end of the process frees it, however it ends.
     fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>>;
+}
+
+/// What a name in a folder takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileUse {
+    /// The name.
+    pub path: PathBuf,
+    /// The same for all names of one file.
+    pub file: (u64, u64),
+    /// What the file takes on the device, what is reserved for it included.
+    pub bytes: u64,
 }
 
 /// A file open for appending.
@@ -119,6 +137,37 @@ impl Fs for RealFs {
         Ok(names)
     }
 
+    fn usage(&self, dir: &Path) -> io::Result<Vec<FileUse>> {
+        let (mut found, mut folders) = (Vec::new(), vec![dir.to_owned()]);
+        while let Some(folder) = folders.pop() {
+            let Some(entries) = if_visible(fs::read_dir(&folder)).map_err(at_path(&folder))? else {
+                continue;
+            };
+            for entry in entries {
+                let entry = entry.map_err(at_path(&folder))?;
+                let path = entry.path();
+                let Some(meta) = if_visible(entry.metadata()).map_err(at_path(&path))? else { continue };
+                if meta.is_dir() {
+                    folders.push(path);
+                } else {
+                    // Blocks are counted in units of 512 bytes, whatever their size.
+                    let bytes = meta.blocks().saturating_mul(512);
+                    found.push(FileUse { path, file: (meta.dev(), meta.ino()), bytes });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn capacity(&self, dir: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(dir).map_err(|e| at_path(dir)(e.into()))?;
+        match found.f_blocks.saturating_mul(found.f_frsize) {
+            // A share of it would be nothing.
+            0 => Err(at_path(dir)(io::Error::other("the file system does not tell how much it can hold"))),
+            bytes => Ok(bytes),
+        }
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(at_path(dir))
     }
@@ -178,6 +227,15 @@ impl Fs for RealFs {
         }
         file.set_len(0).and_then(|()| file.write_all(content.as_bytes())).map_err(at_path(path))?;
         Ok(Some(Lock::new(file)))
+    }
+}
+
+/// `None`: there is nothing of that name any more, or it is not ours to look into.
+fn if_visible<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
@@ -312,6 +370,23 @@ mod tests {
         assert_eq!(RealFs.read(&path).unwrap(), b"1\n");
         drop(held);
         assert!(RealFs.lock(&path, "3\n").unwrap().is_some());
+    }
+
+    #[test]
+    fn usage_finds_every_name_and_tells_which_are_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("x/y/b"));
+        RealFs.create_dir(b.parent().unwrap()).unwrap();
+        replace_file(&RealFs, &a, &[1; 10_000]).unwrap();
+        RealFs.hard_link(&a, &b).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("x/all")).unwrap();
+        let mut found = RealFs.usage(dir.path()).unwrap();
+        found.retain(|file| !file.path.ends_with("all"));
+        found.sort_by(|p, q| p.path.cmp(&q.path));
+        assert_eq!(found.iter().map(|f| f.path.clone()).collect::<Vec<_>>(), [a, b]);
+        assert_eq!((found[0].file, found[0].bytes), (found[1].file, found[1].bytes));
+        assert!(found[0].bytes >= 10_000 && found[0].bytes < RealFs.capacity(dir.path()).unwrap());
+        assert_eq!(RealFs.usage(&dir.path().join("gone")).unwrap(), []);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Two threads, since a merge of a day may take minutes and a cut must not wait for it. Each looks
 //! for work once a second, and waits longer after a failure.
 
-use super::catalog::{Change, Live};
+use super::catalog::{Catalog, Change, Live};
 use super::compaction::{Levels, Merge};
 use super::cut;
 use super::cutter::Cut;
@@ -11,8 +11,11 @@ use super::deletion;
 use super::engine::Inner;
 use super::memory;
 use super::merger::{self, Merged};
+use super::options::Maintenance;
 use super::part::Part;
+use super::retention_status::Situation;
 use super::time::Timestamp;
+use super::usage::{self, Measured};
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use std::collections::BTreeSet;
@@ -21,12 +24,15 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often a thread looks for work.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often the folder is measured.
+const MEASURE_MS: i64 = 5_000;
 
 /// The longest wait after a failure.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -57,7 +63,7 @@ impl Workers {
         let mut workers = Workers { stop: Some(stop), threads: Vec::new() };
         // Appends wait for a cut that does not end, but for a merge only when there are many to do.
         let jobs: [(&str, i32, Job); 2] = [
-            ("larum-cut", 5, |inner| inner.drop_expired().and_then(|()| inner.cut_if_due())),
+            ("larum-cut", 5, Inner::drop_and_cut),
             ("larum-merge", 10, |inner| inner.merge_while(Levels::plan)),
         ];
         for (name, niceness, job) in jobs {
@@ -112,6 +118,14 @@ impl Drop for Workers {
 }
 
 impl Inner {
+    /// Drops what has expired and what is too much, and cuts if it is due. A cut that fails, as on a
+    /// full disk, keeps nothing from being dropped.
+    pub fn drop_and_cut(&self) -> io::Result<()> {
+        let dropped = self.drop_expired();
+        let dropped = dropped.and(self.drop_surplus());
+        self.cut_if_due().and(dropped)
+    }
+
     /// Cuts if the WAL is long enough, a border of windows passed, senders fell silent, or a cut
     /// failed before. What cuts and merges freed is given back when nobody appends, for appends would
     /// wait meanwhile and use it again; but after some minutes in any case.
@@ -214,7 +228,8 @@ impl Inner {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             self.check_held()?;
-            let next = plan(&self.levels, &self.catalog().manifest().partitions, self.now().wall_ms);
+            let levels = self.levels.within(self.limit_bytes());
+            let next = plan(&levels, &self.catalog().manifest().partitions, self.now().wall_ms);
             let Some(mut merge) = next else { return Ok(()) };
             let started = Instant::now();
             let mut outcome = self.merge(&merge);
@@ -346,21 +361,98 @@ impl Inner {
         if paused || border_ms == i64::MIN {
             return Ok(());
         }
-        let mut catalog = self.catalog();
+        let catalog = self.catalog();
         self.check_held()?;
-        let expired: Vec<Live> =
-            catalog.live().iter().filter(|p| p.meta.max_ms < border_ms).cloned().collect();
-        let missing = catalog.missing().iter().filter(|p| p.max_ms < border_ms).map(|p| p.number);
-        let remove: Vec<u64> = expired.iter().map(|p| p.meta.number).chain(missing).collect();
+        let all = catalog.live().iter().map(|p| &p.meta).chain(catalog.missing());
+        let expired: Vec<u64> = all.filter(|p| p.max_ms < border_ms).map(|p| p.number).collect();
+        let dropped = self.drop_partitions(catalog, expired)?;
+        self.counters.expired.fetch_add(dropped.len() as u64, Relaxed);
+        Ok(())
+    }
+
+    /// Drops partitions, with their files, and gives those that were live.
+    fn drop_partitions(
+        &self,
+        mut catalog: MutexGuard<'_, Catalog>,
+        remove: Vec<u64>,
+    ) -> io::Result<Vec<Live>> {
         if remove.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let dropped = remove.iter().filter_map(|&number| catalog.get(number).cloned()).collect::<Vec<_>>();
         catalog.commit(&*self.fs, &self.folder, Change { remove, ..Change::default() })?;
         self.publish(&catalog);
         drop(catalog);
-        self.counters.expired.fetch_add(expired.len() as u64, Relaxed);
-        self.remove_files(&expired, &BTreeSet::new());
+        self.remove_files(&dropped, &BTreeSet::new());
+        Ok(dropped)
+    }
+
+    /// Measures the folder now and then, and drops its oldest partitions while it takes more than it
+    /// may. That nothing is left to drop is told by the figures, and by the log when it changes.
+    pub fn drop_surplus(&self) -> io::Result<()> {
+        let limit_bytes = self.resolve_limit()?;
+        let now_ms = self.now().monotonic_ms;
+        let is_due = match self.options.maintenance {
+            Maintenance::Thread => now_ms >= self.measure_at_ms.load(Relaxed),
+            Maintenance::Stepped => limit_bytes.is_some() || self.counters.excess_bytes.load(Relaxed) > 0,
+        };
+        if !is_due {
+            return Ok(());
+        }
+        self.measure_at_ms.store(now_ms.saturating_add(MEASURE_MS), Relaxed);
+        let measured = self.measure()?;
+        let catalog = self.catalog();
+        self.check_held()?;
+        let surplus = self.situation(&catalog, &measured).surplus();
+        let had_excess = self.counters.excess_bytes.swap(surplus.excess_bytes, Relaxed) > 0;
+        if surplus.excess_bytes > 0 && !had_excess {
+            let usage = measured.usage;
+            tracing::warn!(
+                ?usage,
+                limit_bytes,
+                excess_bytes = surplus.excess_bytes,
+                "the data folder takes more than it may, and no partition is left whose end would free anything"
+            );
+        } else if surplus.excess_bytes == 0 && had_excess {
+            tracing::info!(limit_bytes, "the data folder takes no more than it may again");
+        }
+        let dropped = self.drop_partitions(catalog, surplus.numbers.into_iter().collect())?;
+        if !dropped.is_empty() {
+            self.counters.surplus.fetch_add(dropped.len() as u64, Relaxed);
+            tracing::info!(
+                partitions = dropped.len(),
+                freed_bytes = surplus.freed_bytes,
+                limit_bytes,
+                newest_ms = dropped.iter().map(|p| p.meta.max_ms).max(),
+                "the oldest partitions were dropped, as the data folder took more than it may"
+            );
+        }
         Ok(())
+    }
+
+    /// What the folder takes. The figures show it from then on.
+    pub fn measure(&self) -> io::Result<Measured> {
+        let measured = usage::measure(&*self.fs, &self.folder)?;
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = measured.usage;
+        Ok(measured)
+    }
+
+    /// What retention decides by.
+    pub fn situation<'a>(&self, catalog: &'a Catalog, measured: &'a Measured) -> Situation<'a> {
+        let now = self.now();
+        let border_ms = self.border_ms(now);
+        // Their files go with the next commit or start. Nothing else may be dropped for them.
+        let retired = catalog.manifest().retired.iter();
+        Situation {
+            live: &catalog.manifest().partitions,
+            measured,
+            retired_bytes: retired.filter_map(|number| measured.freed.get(number)).sum(),
+            limit_bytes: self.limit_bytes(),
+            retention_ms: self.retention_ms(),
+            now_ms: now.wall_ms,
+            border_ms,
+            paused: self.retention().is_paused(),
+        }
     }
 
     /// Commits a change and shows it to readers.
@@ -391,7 +483,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::options::{Maintenance, Options};
+    use crate::storage::options::Options;
     use crate::storage::series_set::Source;
     use crate::storage::{Batch, Matcher, Storage, TimeRange};
     use larum_storage_format::Labels;

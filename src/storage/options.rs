@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Options {
     /// Samples older than this are refused, not shown, and dropped by partition. `None`: keep everything.
     pub retention: Option<Duration>,
+    /// How much the data folder may take; beyond, its oldest partitions are dropped.
+    pub size_limit: SizeLimit,
     /// When the WAL is synced to the device.
     pub wal_fsync: WalFsync,
     /// A cut is due when the active WAL generation is longer than this and than 256 B a series; when
@@ -37,6 +39,16 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// The source of randomness. A test that brings its own repeats a run exactly; anybody else needs
 /// numbers that nobody can guess.
 pub type Random = Arc<dyn Fn() -> io::Result<u64> + Send + Sync>;
+
+/// How much the data folder may take, all files in it counted; by default, whatever it needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SizeLimit {
+    /// In bytes.
+    pub bytes: Option<u64>,
+    /// In percent of what the file system of the folder can hold at all, however much of that
+    /// others use. It prevails over `bytes`.
+    pub percentage: Option<f64>,
+}
 
 /// When an append counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +95,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             retention: None,
+            size_limit: SizeLimit::default(),
             wal_fsync: WalFsync::Interval(Duration::from_secs(1)),
             wal_bytes: 128 << 20,
             merge_memory_bytes: 64 << 20,

@@ -1,6 +1,7 @@
 //! Figures about the engine.
 
 use super::head::HeadStats;
+use super::usage::FolderUse;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -50,6 +51,14 @@ pub struct StorageStats {
     pub oldest_ms: Option<i64>,
     /// Partitions dropped because retention has passed.
     pub partitions_expired: u64,
+    /// Partitions dropped because the folder took more than it may.
+    pub partitions_surplus: u64,
+    /// What the folder took when it was measured last.
+    pub usage: FolderUse,
+    /// What it may take; 0: there is no limit.
+    pub size_limit_bytes: u64,
+    /// By how much it takes more than it may, with nothing left to drop.
+    pub excess_bytes: u64,
     /// Seconds that opening took.
     pub open_seconds: f64,
     /// Whether the process before closed the folder in good order.
@@ -105,6 +114,8 @@ pub(crate) struct Counters {
     pub merge_failures: AtomicU64,
     pub work_micros: AtomicU64,
     pub expired: AtomicU64,
+    pub surplus: AtomicU64,
+    pub excess_bytes: AtomicU64,
     pub damaged: AtomicU64,
     pub clean_start: AtomicBool,
     pub open_micros: AtomicU64,
@@ -125,6 +136,8 @@ impl Counters {
             compaction_failures: self.merge_failures.load(Relaxed),
             compaction_seconds: self.work_micros.load(Relaxed) as f64 / 1e6,
             partitions_expired: self.expired.load(Relaxed),
+            partitions_surplus: self.surplus.load(Relaxed),
+            excess_bytes: self.excess_bytes.load(Relaxed),
             damaged_files: self.damaged.load(Relaxed),
             clean_start: self.clean_start.load(Relaxed),
             open_seconds: self.open_micros.load(Relaxed) as f64 / 1e6,

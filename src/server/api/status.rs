@@ -6,12 +6,16 @@ use super::super::error::ApiError;
 use super::super::http::edge;
 use super::super::http::params::Params;
 use super::super::json;
+use super::super::size::format_bytes;
+use crate::promql::duration::format_duration;
+use crate::storage::{RetentionStatus, SizeLimit};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The version of Prometheus whose API this is; clients choose what they ask by it.
 pub const API_VERSION: &str = "3.14.0";
@@ -72,8 +76,6 @@ fn build() -> Value {
 /// `GET /api/v1/status/runtimeinfo`
 pub async fn runtime_info(State(app): State<Arc<App>>) -> Response {
     let loaded = app.config();
-    let retention = loaded.config.retention.unwrap_or(app.args.retention_time);
-    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
     let info = json!({
         "startTime": rfc3339(app.started.as_millis()),
         "CWD": std::env::current_dir().map_or(String::new(), |dir| dir.display().to_string()),
@@ -87,9 +89,22 @@ pub async fn runtime_info(State(app): State<Arc<App>>) -> Response {
         "GOMEMLIMIT": 0,
         "GOGC": "",
         "GODEBUG": "",
-        "storageRetention": crate::promql::duration::format_duration(retention_ms),
+        "storageRetention": retention_text(app.retention(), app.size_limit()),
     });
     json::success(|out| json::serialized(out, &info))
+}
+
+/// What is kept, as Prometheus says it: `15d or 10GiB`.
+fn retention_text(time: Option<Duration>, limit: SizeLimit) -> String {
+    let time = time.map(|time| format_duration(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)));
+    let size = match limit {
+        SizeLimit { percentage: Some(percentage), .. } => Some(format!("{percentage}%")),
+        SizeLimit { bytes, .. } => bytes.map(format_bytes),
+    };
+    match (time, size) {
+        (None, None) => "0s".to_owned(),
+        (time, size) => time.into_iter().chain(size).collect::<Vec<_>>().join(" or "),
+    }
 }
 
 /// A time as the API prints it.
@@ -146,6 +161,42 @@ pub async fn tsdb(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     });
     let data = data.await?;
     Ok(json::success(|out| json::serialized(out, &data)))
+}
+
+/// `GET /api/v1/status/tsdb/retention`: what the data folder takes and may take, and what goes next.
+pub async fn retention(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let deadline = std::time::Instant::now() + app.args.query_timeout;
+    let status = super::on_query_thread(&app, deadline, |_, db, _| {
+        db.retention_status().map_err(|error| ApiError::internal(error.to_string()))
+    });
+    let data = retention_json(&status.await?);
+    Ok(json::success(|out| json::serialized(out, &data)))
+}
+
+fn retention_json(status: &RetentionStatus) -> Value {
+    let parts: BTreeMap<&str, u64> = status.usage.parts().into_iter().collect();
+    let next = [("time", status.next_by_time), ("size", status.next_by_size)];
+    let next = next.into_iter().filter_map(|(by, next)| {
+        let next = next?;
+        Some(json!({
+            "by": by,
+            "at": next.at_ms.map(rfc3339),
+            "partitions": next.partitions,
+            "bytes": next.bytes,
+            "minTime": next.range_ms.0,
+            "maxTime": next.range_ms.1,
+        }))
+    });
+    json!({
+        "bytesNow": status.usage.total(),
+        "bytesAfter": status.bytes_after,
+        "bytesByKind": parts,
+        "limitBytes": status.limit_bytes,
+        "excessBytes": status.excess_bytes,
+        "retentionSeconds": status.retention.map(|retention| retention.as_secs_f64()),
+        "paused": status.paused,
+        "next": next.collect::<Vec<Value>>(),
+    })
 }
 
 /// `GET /api/v1/metadata`

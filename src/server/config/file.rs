@@ -4,6 +4,7 @@
 //! line; what nothing uses yet is read as [`IgnoredAny`].
 #![expect(dead_code, reason = "a field that is only named is still a known field")]
 
+use crate::server::size::Bytes;
 use crate::yaml::{PromDuration, Spanned, null_as_default};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -233,6 +234,6 @@ pub(super) struct TsdbSection {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RetentionSection {
     pub time: Option<PromDuration>,
-    pub size: Option<IgnoredAny>,
-    pub percentage: Option<IgnoredAny>,
+    pub size: Option<Bytes>,
+    pub percentage: Option<Spanned<f64>>,
 }

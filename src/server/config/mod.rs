@@ -4,6 +4,7 @@ mod file;
 mod glob;
 mod mask;
 
+use super::args::check_percentage;
 use crate::yaml::{self, FileError, PromDuration, Spanned};
 use larum_storage_format::Labels;
 use std::collections::HashSet;
@@ -24,14 +25,25 @@ pub struct Config {
     pub rule_files: Vec<PathBuf>,
     /// Who is told of alerts.
     pub alertmanagers: Vec<AlertmanagerConfig>,
-    /// `storage.tsdb.retention.time`, which wins over the flag.
-    pub retention: Option<Duration>,
+    /// `storage.tsdb.retention`.
+    pub retention: RetentionConfig,
     /// The jobs that would be scraped.
     pub scrape_jobs: Vec<String>,
     /// What is in the file and has no effect yet, one sentence each.
     pub notes: Vec<String>,
     /// The file as it may be shown, secrets masked.
     pub shown: String,
+}
+
+/// What is kept. Each wins over its flag.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RetentionConfig {
+    /// How long samples are kept; 0 is for ever.
+    pub time: Option<Duration>,
+    /// How many bytes the data folder may take; 0 is no limit.
+    pub size: Option<u64>,
+    /// How many percent of its file system; 0 is no limit.
+    pub percentage: Option<f64>,
 }
 
 /// One Alertmanager.
@@ -61,7 +73,7 @@ impl Default for Config {
             external_labels: Labels::empty(),
             rule_files: Vec::new(),
             alertmanagers: Vec::new(),
-            retention: None,
+            retention: RetentionConfig::default(),
             scrape_jobs: Vec::new(),
             notes: Vec::new(),
             shown: String::new(),
@@ -121,12 +133,21 @@ impl Config {
             ("remote_read", !file.remote_read.is_empty()),
             ("tracing", file.tracing.is_some()),
             ("global.query_log_file", file.global.query_log_file.is_some()),
-            ("storage.tsdb.retention.size", file.storage.tsdb.retention.size.is_some()),
         ] {
             if present {
                 notes.push(format!("{name} is not supported yet and has no effect"));
             }
         }
+
+        let retention = &file.storage.tsdb.retention;
+        if let Some(percentage) = &retention.percentage {
+            check_percentage(percentage.value).map_err(|e| FileError::at(path, percentage, e))?;
+        }
+        let retention = RetentionConfig {
+            time: retention.time.map(|d| d.0),
+            size: retention.size.map(|size| size.0),
+            percentage: retention.percentage.as_ref().map(|p| p.value),
+        };
 
         let mut alertmanagers = Vec::new();
         if let Some(first) = file.alerting.alert_relabel_configs.first() {
@@ -142,7 +163,7 @@ impl Config {
             external_labels: checks.external_labels(&file.global.external_labels, env)?,
             rule_files,
             alertmanagers,
-            retention: file.storage.tsdb.retention.time.map(|d| d.0),
+            retention,
             scrape_jobs,
             notes,
             shown: mask::masked(text),

@@ -14,13 +14,15 @@ fn the_sections_that_matter_are_read() {
          cost: $$5}\nrule_files: [a.yml]\nscrape_configs:\n- job_name: node\n  static_configs:\n  - targets: \
          ['host:9100']\nalerting:\n  alertmanagers:\n  - path_prefix: /am/\n    timeout: 3s\n    basic_auth: \
          {username: Aladdin, password: open sesame}\n    static_configs:\n    - targets: ['am:9093', bare]\n\
-         storage: {tsdb: {retention: {time: 30d}}}\nremote_write: [{url: 'http://x/'}]\n",
+         storage: {tsdb: {retention: {time: 30d, size: 10GB, percentage: 12.5}}}\nremote_write: [{url: 'http://x/'}]\n",
     )
     .unwrap();
     assert_eq!(config.evaluation_interval, Duration::from_secs(30));
     assert_eq!(config.external_labels.to_string(), r#"{cost="$5", region="north-1"}"#);
     assert_eq!(config.rule_files, [PathBuf::from("dir/a.yml")]);
-    assert_eq!(config.retention, Some(Duration::from_secs(30 * 86_400)));
+    let time = Some(Duration::from_secs(30 * 86_400));
+    let retention = RetentionConfig { time, size: Some(10 << 30), percentage: Some(12.5) };
+    assert_eq!(config.retention, retention);
     assert_eq!(config.scrape_jobs, ["node"]);
     assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
     let alertmanager = &config.alertmanagers[0];
@@ -43,6 +45,14 @@ fn faults_are_named_with_their_place() {
     let cases = [
         ("globl: {}\n", "dir/p.yml:1:1: unknown field `globl`"),
         ("global:\n  evaluation_interval: 0s\n", "dir/p.yml:2:24: evaluation_interval must be longer than 0"),
+        (
+            "storage: {tsdb: {retention: {size: 10}}}\n",
+            "dir/p.yml:1:36: \"10\" needs a unit: B, KB, MB, GB, TB, PB or EB",
+        ),
+        (
+            "storage: {tsdb: {retention: {percentage: 101}}}\n",
+            "dir/p.yml:1:42: a percentage is from 0 to 100, not 101",
+        ),
         ("global: {scrape_interval: 10}\n", "dir/p.yml:1:27: not a valid duration string: \"10\""),
         ("global:\n  scrape_timeout: 2m\n", "dir/p.yml:2:19: scrape_timeout is longer than scrape_interval"),
         (

@@ -249,6 +249,42 @@ pub(super) const METRICS: &[Metric] = &[
         |s| s.partitions_expired as f64
     ),
     storage!(
+        "prometheus_tsdb_size_retentions_total",
+        Counter,
+        "Partitions dropped because the data folder took more than it may.",
+        |s| s.partitions_surplus as f64
+    ),
+    storage!(
+        "prometheus_tsdb_retention_limit_bytes",
+        Gauge,
+        "What the data folder may take, a percentage resolved; 0 is anything.",
+        |s| s.size_limit_bytes as f64
+    ),
+    metric(
+        "prometheus_tsdb_retention_limit_percentage",
+        Gauge,
+        "Percentage of its file system that the data folder may take; 0 is anything.",
+        |s, out| {
+            out.value(s.app.size_limit().percentage.unwrap_or(0.0));
+        },
+    ),
+    metric(
+        "larum_data_folder_bytes",
+        Gauge,
+        "What the data folder takes on the device, by what it is.",
+        |s, out| {
+            for (kind, bytes) in s.storage.iter().flat_map(|stats| stats.usage.parts()) {
+                out.with(&[("kind", kind)], bytes as f64);
+            }
+        },
+    ),
+    storage!(
+        "larum_retention_excess_bytes",
+        Gauge,
+        "By how much the data folder takes more than it may, with nothing left to drop.",
+        |s| s.excess_bytes as f64
+    ),
+    storage!(
         "prometheus_tsdb_reloads_failures_total",
         Counter,
         "Always 0: there is nothing to reload.",

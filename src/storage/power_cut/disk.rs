@@ -15,7 +15,7 @@
 
 use super::rng::Rng;
 use super::site::{Before, Site};
-use crate::storage::fs::{Fs, Lock, WriteFile, at_path};
+use crate::storage::fs::{FileUse, Fs, Lock, WriteFile, at_path};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -39,6 +39,9 @@ pub(super) enum Op {
     Truncate,
     Preallocate,
 }
+
+/// What a disk says that it holds.
+const CAPACITY_BYTES: u64 = 1 << 30;
 
 /// A disk. Clones are the same disk.
 #[derive(Debug, Clone)]
@@ -444,6 +447,24 @@ impl Fs for Disk {
         state.folder(dir).map_err(at_path(dir))?;
         let inside = state.names.keys().filter(|name| name.parent() == Some(dir));
         Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn usage(&self, dir: &Path) -> io::Result<Vec<FileUse>> {
+        let state = self.state();
+        state.check_alive()?;
+        let below = state.names.iter().filter(|(name, _)| name.starts_with(dir));
+        let files = below.filter_map(|(name, entry)| match *entry {
+            Entry::Folder => None,
+            Entry::File(node) => {
+                let bytes = state.nodes[node].content.len() as u64;
+                Some(FileUse { path: name.clone(), file: (0, node as u64), bytes })
+            }
+        });
+        Ok(files.collect())
+    }
+
+    fn capacity(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(CAPACITY_BYTES)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -10,7 +10,7 @@ use crate::storage::engine::Storage;
 use crate::storage::error::UnavailableCause;
 use crate::storage::folder::Folder;
 use crate::storage::fs::Fs;
-use crate::storage::options::{Maintenance, Options, WalFsync};
+use crate::storage::options::{Maintenance, Options, SizeLimit, WalFsync};
 use crate::storage::part::{Load, Part};
 use crate::storage::partition::{Partition, PartitionError};
 use crate::storage::series_set::{Columns, SeriesSet};
@@ -156,6 +156,8 @@ impl World {
             wal_fsync: self.fsync,
             wal_bytes: self.wal_bytes,
             retention: self.retention_ms.map(|ms| Duration::from_millis(ms as u64)),
+            // Never reached, but measured.
+            size_limit: SizeLimit { percentage: Some(100.0), bytes: None },
             ..Options::default()
         }
     }
