@@ -215,6 +215,9 @@ impl Disk {
             state.trace = xxh3_64_with_seed(bytes, state.trace ^ op as u64);
             state.trace = xxh3_64_with_seed(path.as_os_str().as_encoded_bytes(), state.trace);
         }
+        if state.end_at.is_some() && state.leaves_strays(op, path) {
+            state.end_at = Some(state.ops);
+        }
         if state.end_at == Some(state.ops) {
             state.ended = true;
             let done = state.rng.one_in(2).then(|| work(state));
@@ -289,6 +292,15 @@ impl State {
             *end_at = (*end_at).min(self.ops + 1 + self.rng.below(reach));
         }
         !is_omitted
+    }
+
+    /// Whether the process ends where it would remove a partition, for the next one to do it.
+    fn leaves_strays(&mut self, op: Op, path: &Path) -> bool {
+        self.omitted == Some(Site::StraysFolder)
+            && op == Op::Remove
+            && path.extension().is_some_and(|extension| extension == "part")
+            && !self.before.opens
+            && self.rng.one_in(2)
     }
 
     /// A change of a name reaches the device.

@@ -72,6 +72,8 @@ pub(super) struct World {
     /// Snapshots that were acknowledged, and what was in them.
     snapshots: Vec<(PathBuf, Model)>,
     snapshots_begun: u32,
+    /// Whether samples expire more often than else: few other commits remove files and write none.
+    expires: bool,
     /// Whether the disk flips bits of files.
     flips: bool,
     /// How often: after one in so many lives.
@@ -108,6 +110,11 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
     if let Some(site) = omitted {
         disk.omit(site);
     }
+    let expires = matches!(omitted, Some(Site::RetiredFolder | Site::StraysFolder));
+    let retention_ms = match expires {
+        true => [Some(3 * DAY_MS), Some(8 * HOUR_MS)][rng.below(2) as usize],
+        false => [None, Some(3 * DAY_MS), Some(8 * HOUR_MS)][rng.below(3) as usize],
+    };
     let mut world = World {
         disk,
         path: PathBuf::from("/disk/data"),
@@ -115,7 +122,8 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
         now_ms: Arc::new(AtomicI64::new(START_MS)),
         fsync,
         wal_bytes: [2 << 10, 16 << 10, 1 << 20][rng.below(3) as usize],
-        retention_ms: [None, Some(3 * DAY_MS), Some(8 * HOUR_MS)][rng.below(3) as usize],
+        retention_ms,
+        expires,
         rng,
         model: Model::default(),
         storage: None,
@@ -356,7 +364,7 @@ impl World {
 
     /// Does one thing.
     fn step(&mut self) -> Result<(), Ended> {
-        let what = self.rng.below(40);
+        let what = if self.expires && self.rng.one_in(3) { 33 } else { self.rng.below(40) };
         self.tell(format_args!("step {what}"));
         match what {
             0..12 => self.append_now(),
