@@ -29,6 +29,10 @@ pub(crate) trait Index {
     /// How many values the label has, or a guess. Cheap.
     fn value_count(&self, name: &str) -> Result<u64, Self::Error>;
 
+    /// Whether [`Index::union`] of the values that start with `prefix` is likely to cost more than
+    /// [`Index::filter`] of so many series. Costs less than either.
+    fn is_union_dearer(&self, name: &str, prefix: &str, series: u64) -> Result<bool, Self::Error>;
+
     /// The series of all values of the label that start with `prefix` and for which `keep` says
     /// true. Each value is asked for once, in any order.
     fn union(
@@ -52,9 +56,6 @@ pub(crate) trait Index {
 /// as every value is looked at and many sets are put together.
 const SCAN_COST: u64 = 1 << 40;
 
-/// So many series may have their labels looked at for each value that need not be gone through.
-const VALUES_PER_SERIES: u64 = 4;
-
 /// The series of `index` that pass all `matchers`.
 pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<RoaringBitmap, I::Error> {
     let mut by_name: Vec<&Matcher> = matchers.iter().filter(|matcher| !passes_everything(matcher)).collect();
@@ -73,7 +74,7 @@ pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<Roarin
     for step in &present {
         left = Some(match left {
             None => step.series(index)?.into_owned(),
-            Some(left) if step.is_dearer_than(&left) => {
+            Some(left) if step.is_dearer_than(index, &left)? => {
                 index.filter(left, step.name(), &mut |value| step.passes(value))?
             }
             Some(left) => left & step.series(index)?.as_ref(),
@@ -87,7 +88,7 @@ pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<Roarin
         if left.is_empty() {
             break;
         }
-        left = match step.is_dearer_than(&left) {
+        left = match step.is_dearer_than(index, &left)? {
             true => index.filter(left, step.name(), &mut |value| step.passes(value))?,
             false => left - step.series(index)?.as_ref(),
         };
@@ -210,9 +211,11 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn is_dearer_than(&self, left: &RoaringBitmap) -> bool {
-        matches!(self.values, Values::Scan { .. })
-            && left.len().saturating_mul(VALUES_PER_SERIES) < self.cost - SCAN_COST
+    fn is_dearer_than<I: Index>(&self, index: &I, left: &RoaringBitmap) -> Result<bool, I::Error> {
+        match self.values {
+            Values::Scan { prefix } => index.is_union_dearer(self.name(), prefix, left.len()),
+            Values::Some(_) => Ok(false),
+        }
     }
 }
 
@@ -248,6 +251,10 @@ mod tests {
 
         fn value_count(&self, name: &str) -> Result<u64, Infallible> {
             Ok(self.of(|labels| labels.get(name).is_some()).len())
+        }
+
+        fn is_union_dearer(&self, name: &str, _: &str, series: u64) -> Result<bool, Infallible> {
+            Ok(self.value_count(name)? > series)
         }
 
         fn union(

@@ -3,10 +3,15 @@
 //! Refs, pairs and places in groups that became free are given to new series again, a ref and its
 //! place only after the next switch of generations: until then the old generation may still have
 //! samples there.
+//!
+//! Postings are not kept as runs, which would take 5 MB in place of 14 for 400,000 series: with them a
+//! new series in the place of one that left took ten times as long (4.5 us for eight labels), and so did
+//! the union of thousands of values, both of which happen all the time where pods come and go.
 
 mod among;
 mod matching;
 mod status;
+mod values;
 
 pub(super) use among::PairsAmong;
 pub(super) use matching::Shared;
@@ -19,6 +24,7 @@ use larum_storage_format::{Labels, SeriesId};
 use roaring::RoaringBitmap;
 use std::collections::HashMap;
 use std::sync::Arc;
+use values::Values;
 
 /// So many series can be told apart, which is more than memory holds. A start believes no ref of the
 /// WAL beyond, as it keeps a vector of them.
@@ -36,7 +42,7 @@ struct Pair {
 /// One label name and its values.
 struct Name {
     text: Arc<str>,
-    values: FastMap<Arc<str>, u32>,
+    values: Values,
 }
 
 /// All series of a head.
@@ -134,13 +140,12 @@ impl Index {
     fn forget_if_unused(&mut self, pair: u32) {
         let Pair { name, value, postings } = &mut self.pairs[pair as usize];
         let Name { text, values } = &mut self.names[*name as usize];
-        if !postings.is_empty() || values.remove(value).is_none() {
+        if !postings.is_empty() || !values.remove(value) {
             return;
         }
         (*value, *postings) = (Arc::default(), RoaringBitmap::new());
         self.forgotten += 1;
         if values.is_empty() {
-            *values = FastMap::default();
             self.name_numbers.remove(text);
             self.free_names.push(*name);
         }
@@ -196,14 +201,14 @@ impl Index {
             Some(&number) => number,
             None => {
                 let text: Arc<str> = name.into();
-                let entry = Name { text: text.clone(), values: FastMap::default() };
+                let entry = Name { text: text.clone(), values: Values::default() };
                 let number = put(&mut self.names, &mut self.free_names, entry);
                 self.name_numbers.insert(text, number);
                 number
             }
         };
         let values = &mut self.names[number as usize].values;
-        if let Some(&pair) = values.get(value) {
+        if let Some(pair) = values.get(value) {
             return pair;
         }
         let value: Arc<str> = value.into();
@@ -255,7 +260,7 @@ impl Index {
             }
             self.pairs_of.set(series, &[]);
         }
-        self.names.iter_mut().for_each(|name| shrink_if_sparse(&mut name.values));
+        self.names.iter_mut().for_each(|name| name.values.shrink_if_sparse());
         self.retired.extend_from_slice(gone);
         self.previous.clear();
         let pairs = &self.pairs;
@@ -309,8 +314,7 @@ fn table_hash(id: SeriesId) -> u64 {
 
 impl Index {
     fn find_pair(&self, name: &str, value: &str) -> Option<&Pair> {
-        let name = *self.name_numbers.get(name)?;
-        let pair = *self.names[name as usize].values.get(value)?;
+        let pair = self.values_of(name)?.get(value)?;
         Some(&self.pairs[pair as usize])
     }
 }

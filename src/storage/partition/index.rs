@@ -12,6 +12,13 @@ use std::collections::{BTreeSet, HashMap};
 /// So many series may have their labels looked at for each value that need not be gone through.
 const SERIES_PER_VALUE: u64 = 4;
 
+/// What filtering takes for a series, and a union for a value, in what a union takes for a series.
+const FILTER_COST: u64 = 2;
+const VALUE_COST: u64 = 4;
+
+/// Up to so many ordinals of a union are sorted.
+const FEW: usize = 1024;
+
 impl Index for Partition<Bytes> {
     type Error = DecodeError;
 
@@ -37,29 +44,39 @@ impl Index for Partition<Bytes> {
         Ok(self.label_values(name)?.map_or(0, |values| values.len() as u64))
     }
 
+    fn is_union_dearer(&self, name: &str, prefix: &str, series: u64) -> Result<bool, DecodeError> {
+        let Some(values) = self.label_values(name)? else { return Ok(false) };
+        let mut cost = 0;
+        for position in values.lower_bound(prefix)?..values.len() {
+            if !prefix.is_empty() && !values.value(position)?.starts_with(prefix) {
+                break;
+            }
+            cost += VALUE_COST + u64::from(values.series_count(position)?);
+            if cost > series.saturating_mul(FILTER_COST) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn union(
         &self,
         name: &str,
         prefix: &str,
         keep: &mut dyn FnMut(&str) -> bool,
     ) -> Result<RoaringBitmap, DecodeError> {
-        let mut all = RoaringBitmap::new();
-        let Some(values) = self.label_values(name)? else { return Ok(all) };
-        let mut ordinals = Vec::new();
+        let mut union = Union::new(self.series_count());
+        let Some(values) = self.label_values(name)? else { return Ok(union.finish()) };
         for position in values.lower_bound(prefix)?..values.len() {
             let value = values.value(position)?;
             if !value.starts_with(prefix) {
                 break;
             }
             if keep(value) {
-                values.ordinals(position, &mut ordinals)?;
-            }
-            if ordinals.len() >= 4096 {
-                all |= unsorted(&mut ordinals);
+                values.ordinals(position, union.more())?;
             }
         }
-        all |= unsorted(&mut ordinals);
-        Ok(all)
+        Ok(union.finish())
     }
 
     fn filter(
@@ -173,9 +190,62 @@ fn sorted(ordinals: &[u32]) -> RoaringBitmap {
     RoaringBitmap::from_sorted_iter(ordinals.iter().copied()).unwrap_or_default()
 }
 
-fn unsorted(ordinals: &mut Vec<u32>) -> RoaringBitmap {
-    ordinals.sort_unstable();
-    let set = sorted(ordinals);
-    ordinals.clear();
-    set
+/// Ordinals on their way into one set: a few are sorted, of many each sets its bit.
+struct Union {
+    series_count: u32,
+    few: Vec<u32>,
+    /// One bit a series; empty as long as there were few.
+    bits: Vec<u8>,
+}
+
+impl Union {
+    fn new(series_count: u32) -> Union {
+        Union { series_count, few: Vec::new(), bits: Vec::new() }
+    }
+
+    /// Where to append more ordinals, which are below the count of series.
+    fn more(&mut self) -> &mut Vec<u32> {
+        if self.few.len() >= FEW {
+            self.set_bits();
+        }
+        &mut self.few
+    }
+
+    fn set_bits(&mut self) {
+        self.bits.resize(self.series_count as usize / 8 + 1, 0);
+        for ordinal in self.few.drain(..) {
+            self.bits[ordinal as usize / 8] |= 1 << (ordinal % 8);
+        }
+    }
+
+    fn finish(mut self) -> RoaringBitmap {
+        if self.bits.is_empty() {
+            self.few.sort_unstable();
+            self.few.dedup();
+            return sorted(&self.few);
+        }
+        self.set_bits();
+        RoaringBitmap::from_lsb0_bytes(0, &self.bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_union_of_few_and_of_many_lists_is_the_same_as_a_set() {
+        for (count, lists) in [(1, 1), (9, 3), (70_000, 1), (70_000, 40)] {
+            let mut union = Union::new(count);
+            let mut expected = BTreeSet::new();
+            for list in 0..lists {
+                let ordinals = (list % count..count).step_by(97 + list as usize);
+                expected.extend(ordinals.clone());
+                union.more().extend(ordinals);
+            }
+            assert_eq!(union.bits.is_empty(), expected.len() < FEW);
+            assert!(union.finish().iter().eq(expected));
+        }
+        assert!(Union::new(0).finish().is_empty());
+    }
 }

@@ -1,9 +1,10 @@
 //! Asking the index while series are created: no answer holds its lock for long.
 //!
 //! Who waits to write keeps new readers out, so a slow regular expression under the lock would stop
-//! appends. Values are copied out a slice at a time, matched without the lock, and looked up again;
+//! appends. Values are sorted and matched without the lock, and looked up again a slice at a time;
 //! what came or left in between may or may not be seen.
 
+use super::values::{Listed, Value};
 use super::{FastMap, Index};
 use crate::storage::label_sets::LabelSets;
 use crate::storage::matcher::Matcher;
@@ -23,36 +24,15 @@ const SERIES_SLICE: usize = 512;
 /// So many series may have their labels looked at for each value that need not be gone through.
 const SERIES_PER_VALUE: u64 = 16;
 
+/// Looking at the labels of a series takes as long as going through so many values.
+const VALUES_PER_SERIES: u64 = 4;
+
 /// An index that others change meanwhile.
 pub(in crate::storage::head) struct Shared<'a>(pub &'a RwLock<Index>);
 
-/// Values with the numbers of their pairs.
-type Values = Vec<(u32, Arc<str>)>;
-
 impl Index {
-    /// Adds to `out` values of a label that start with `prefix`, from position `from` on, and tells
-    /// where to go on.
-    fn some_values(&self, name: &str, prefix: &str, from: usize, out: &mut Values) -> Option<usize> {
-        let name = *self.name_numbers.get(name)?;
-        let values = &self.names[name as usize].values;
-        if values.len() <= SLICE {
-            let all = values.iter().filter(|(value, _)| value.starts_with(prefix));
-            out.extend(all.map(|(value, &pair)| (pair, value.clone())));
-            return None;
-        }
-        // A map has no positions; the pairs of all names do.
-        let to = self.pairs.len().min(from + SLICE);
-        for (pair, entry) in (from as u32..).zip(self.pairs.get(from..to)?) {
-            if entry.name == name && entry.value.starts_with(prefix) && !entry.postings.is_empty() {
-                out.push((pair, entry.value.clone()));
-            }
-        }
-        (to < self.pairs.len()).then_some(to)
-    }
-
     fn value_count(&self, name: &str) -> u64 {
-        let name = self.name_numbers.get(name);
-        name.map_or(0, |&name| self.names[name as usize].values.len() as u64)
+        self.values_of(name).map_or(0, |values| values.len() as u64)
     }
 
     /// The pair of a series that has this name.
@@ -61,10 +41,10 @@ impl Index {
         self.pairs_of.get(series).find(|&pair| self.pairs[pair as usize].name == name)
     }
 
-    /// The series of a pair, if it still stands for this value.
-    fn series_of(&self, pair: u32, value: &Arc<str>) -> Option<&RoaringBitmap> {
-        let entry = self.pairs.get(pair as usize)?;
-        Arc::ptr_eq(&entry.value, value).then_some(&entry.postings)
+    /// The series of a value, if its pair still stands for it.
+    fn series_of(&self, value: &Value) -> Option<&RoaringBitmap> {
+        let entry = self.pairs.get(value.pair as usize)?;
+        Arc::ptr_eq(&entry.value, &value.text).then_some(&entry.postings)
     }
 }
 
@@ -73,15 +53,43 @@ impl Shared<'_> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls `each` with slices of a label's values that start with `prefix`.
-    fn for_values(&self, name: &str, prefix: &str, mut each: impl FnMut(&mut Values)) {
-        let mut slice = Values::new();
-        let mut from = Some(0);
-        while let Some(position) = from {
+    /// Calls `each` with slices of a label's values that start with `prefix`, mostly in order.
+    fn for_values(&self, name: &str, prefix: &str, mut each: impl FnMut(&[Value])) {
+        let Some(listed) = self.values(name) else { return };
+        listed.sorted_with(prefix).chunks(SLICE).for_each(&mut each);
+        let mut slice = Vec::new();
+        for pairs in listed.recent.chunks(SLICE) {
             slice.clear();
-            from = self.lock().some_values(name, prefix, position, &mut slice);
-            each(&mut slice);
+            self.lock().values_among(pairs, name, prefix, &mut slice);
+            each(&slice);
         }
+    }
+
+    /// The values of a label, all but a few in order.
+    fn values(&self, name: &str) -> Option<Listed> {
+        let listed = self.lock().listed(name)?;
+        if listed.is_ordered() {
+            return Some(listed);
+        }
+        let mut values = Vec::with_capacity(listed.sorted.len() + listed.recent.len());
+        for slice in listed.sorted.chunks(SLICE) {
+            match listed.any_gone {
+                true => {
+                    let index = self.lock();
+                    values.extend(slice.iter().filter(|value| index.series_of(value).is_some()).cloned());
+                }
+                false => values.extend_from_slice(slice),
+            }
+        }
+        for pairs in listed.recent.chunks(SLICE) {
+            self.lock().values_among(pairs, name, "", &mut values);
+        }
+        // A stable sort sees what is sorted already, and merges the rest into it.
+        values.sort_by(|a, b| a.text.cmp(&b.text));
+        values.dedup_by(|a, b| Arc::ptr_eq(&a.text, &b.text));
+        let sorted: Arc<[Value]> = values.into();
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take_over(name, &listed, &sorted);
+        Some(Listed { sorted, recent: Vec::new(), ..listed })
     }
 
     /// The series that match.
@@ -161,15 +169,12 @@ impl Shared<'_> {
             return out;
         }
         self.for_values(name, "", |values| {
-            let index = self.lock();
-            let is_among = |all: &RoaringBitmap| everything || !all.is_disjoint(series);
-            let occurs = |pair, value| index.series_of(pair, value).is_some_and(is_among);
-            out.extend(
-                values
-                    .iter()
-                    .filter(|(pair, value)| occurs(*pair, value))
-                    .map(|(_, value)| value.to_string()),
-            );
+            let occurring: Vec<&Value> = {
+                let index = self.lock();
+                let is_among = |all: &RoaringBitmap| everything || !all.is_disjoint(series);
+                values.iter().filter(|value| index.series_of(value).is_some_and(is_among)).collect()
+            };
+            out.extend(occurring.iter().map(|value| value.text.to_string()));
         });
         out
     }
@@ -212,6 +217,12 @@ impl postings::Index for Shared<'_> {
         Ok(self.lock().value_count(name))
     }
 
+    fn is_union_dearer(&self, name: &str, prefix: &str, series: u64) -> Result<bool, Infallible> {
+        let values =
+            self.values(name).map_or(0, |listed| listed.sorted_with(prefix).len() + listed.recent.len());
+        Ok(series.saturating_mul(VALUES_PER_SERIES) < values as u64)
+    }
+
     fn union(
         &self,
         name: &str,
@@ -220,10 +231,9 @@ impl postings::Index for Shared<'_> {
     ) -> Result<RoaringBitmap, Infallible> {
         let mut union = RoaringBitmap::new();
         self.for_values(name, prefix, |values| {
-            values.retain(|(_, value)| keep(value));
+            let kept: Vec<&Value> = values.iter().filter(|value| keep(&value.text)).collect();
             let index = self.lock();
-            let series = values.iter().filter_map(|(pair, value)| index.series_of(*pair, value));
-            series.for_each(|all| union |= all);
+            kept.iter().filter_map(|value| index.series_of(value)).for_each(|all| union |= all);
         });
         Ok(union)
     }

@@ -1,5 +1,6 @@
 //! What the index is made of: how many series there are, and which names and values have most.
 
+use super::values::Values;
 use super::{Index, Name};
 use crate::storage::stats::HeadStatus;
 
@@ -8,15 +9,15 @@ impl Index {
     pub fn status(&self, limit: usize) -> HeadStatus {
         let in_use = |name: &&Name| !name.values.is_empty();
         let names = || self.names.iter().filter(in_use);
-        let of_pair = |&pair: &u32| self.pairs[pair as usize].postings.len();
-        let metrics = self.name_numbers.get("__name__").map(|&name| &self.names[name as usize].values);
-        let metrics = metrics.into_iter().flatten().map(|(value, pair)| (of_pair(pair), (&**value, "")));
+        let of_pair = |pair: u32| self.pairs[pair as usize].postings.len();
+        let metrics = self.values_of("__name__").into_iter().flat_map(Values::iter);
+        let metrics = metrics.map(|(value, pair)| (of_pair(pair), (value, "")));
         let pairs = names().flat_map(|name| {
-            name.values.iter().map(move |(value, pair)| (of_pair(pair), (&*name.text, &**value)))
+            name.values.iter().map(move |(value, pair)| (of_pair(pair), (&*name.text, value)))
         });
         let value_counts = names().map(|name| (name.values.len() as u64, (&*name.text, "")));
         let value_bytes = names().map(|name| {
-            let bytes: usize = name.values.keys().map(|value| value.len()).sum();
+            let bytes: usize = name.values.iter().map(|(value, _)| value.len()).sum();
             (bytes as u64, (&*name.text, ""))
         });
         let alone = |(text, _): (&str, &str)| text.to_owned();
