@@ -96,7 +96,7 @@ impl SeriesSet for Selected<'_> {
         let end = all.partition_point(|t| *t <= self.range.max_ms);
         let piece =
             ColumnPiece { part: 0, column: target as u32, start: start as u32, len: (end - start) as u32 };
-        let timestamps = columns.shared(vec![piece], || all[start..end].to_vec());
+        let timestamps = columns.shared(&[piece], || all[start..end].to_vec());
         let floats = self.memory.values[index][start..end].to_vec();
         Ok(Samples { timestamps, floats, ..Samples::default() })
     }

@@ -42,7 +42,7 @@ pub(crate) fn merge(mut runs: Vec<Run>, columns: &mut Columns) -> Samples {
     }
     let timestamps = match (known, origin) {
         (Some(known), _) => known,
-        (None, Some(key)) => columns.shared(key, || out.timestamps),
+        (None, Some(key)) => columns.shared(&key, || out.timestamps),
         (None, None) => out.timestamps.into(),
     };
     if !out.start_timestamps.is_empty() {

@@ -174,7 +174,7 @@ impl Run {
             ..whole
         });
         let timestamps = match origin {
-            Some(piece) => columns.shared(vec![piece], || self.timestamps[range.clone()].to_vec()),
+            Some(piece) => columns.shared(&[piece], || self.timestamps[range.clone()].to_vec()),
             None => self.timestamps[range.clone()].into(),
         };
         let inside = |(i, _): &&(u32, Arc<_>)| range.contains(&(*i as usize));

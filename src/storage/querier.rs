@@ -125,7 +125,8 @@ impl View {
                 }
             }
         }
-        list.items.sort_unstable();
+        // Parts mostly give them in order; this sort merges what is.
+        list.items.sort();
         list.items.dedup();
         list
     }
@@ -400,7 +401,7 @@ mod tests {
                 ColumnPiece { part: load.part, column: 0, start: from as u32, len: (to - from) as u32 };
             load.runs.push(Run {
                 origin: Some(piece),
-                timestamps: load.columns.shared(vec![piece], || self.times[from..to].to_vec()),
+                timestamps: load.columns.shared(&[piece], || self.times[from..to].to_vec()),
                 floats: vec![self.value; to - from],
                 histograms: Vec::new(),
                 start_timestamps: Vec::new(),

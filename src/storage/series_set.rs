@@ -95,14 +95,13 @@ const KEY_TIMESTAMPS: usize = 16;
 
 impl Columns {
     /// The column of origin `key`, made by `make` if it is the first time.
-    pub fn shared(&mut self, key: ColumnKey, make: impl FnOnce() -> Vec<i64>) -> Arc<[i64]> {
-        let held = &mut self.held;
-        let made = || {
-            let column: Arc<[i64]> = make().into();
-            *held += column.len();
-            column
-        };
-        self.known.entry(key).or_insert_with(made).clone()
+    pub fn shared(&mut self, key: &[ColumnPiece], make: impl FnOnce() -> Vec<i64>) -> Arc<[i64]> {
+        if let Some(known) = self.get(key) {
+            return known;
+        }
+        let column: Arc<[i64]> = make().into();
+        self.insert(key.to_vec(), column.clone());
+        column
     }
 
     /// The column of origin `key`, if it was met before.

@@ -112,15 +112,8 @@ impl Generation {
     /// sampled at the same times share their column of timestamps through `columns`, which must not
     /// be used for another part.
     pub fn samples(&self, series: u32, columns: &mut Columns) -> Samples {
-        match self.run(series, 0, TimeRange::ALL, columns) {
-            Some(run) => Samples {
-                timestamps: run.timestamps,
-                floats: run.floats,
-                histograms: run.histograms,
-                start_timestamps: run.start_timestamps,
-            },
-            None => Samples::default(),
-        }
+        let run = self.run(series, &mut Load::new(TimeRange::ALL, columns));
+        run.map(Run::into_samples).unwrap_or_default()
     }
 
     fn index(&self) -> RwLockReadGuard<'_, Index> {
@@ -212,15 +205,18 @@ impl Generation {
         selected.iter().filter(|&series| tables.written.get(series)).collect()
     }
 
-    fn run(&self, series: u32, part: u32, range: TimeRange, columns: &mut Columns) -> Option<Run> {
+    fn run(&self, series: u32, load: &mut Load<'_>) -> Option<Run> {
         let home = {
             let index = self.index();
             ((series as usize) < index.ref_count()).then(|| index.home(series))?
         };
         let tables = self.tables();
         let group = lock(tables.groups.get(home.group() as usize)?);
-        let origin = ColumnPiece { part, column: home.group(), start: 0, len: 0 };
-        group.load(home.column(), range, origin, columns)
+        let origin = ColumnPiece { part: load.part, column: home.group(), start: 0, len: 0 };
+        match load.newest_only {
+            true => group.load_newest(home.column(), load.range, origin, load.columns),
+            false => group.load(home.column(), load.range, origin, load.columns),
+        }
     }
 }
 
@@ -280,7 +276,7 @@ impl Part for Generation {
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
-        let run = self.run(series, load.part, load.range, load.columns);
+        let run = self.run(series, load);
         load.runs.extend(run);
     }
 

@@ -127,6 +127,32 @@ impl Group {
         }
     }
 
+    /// The newest sample of a column in `range`, and maybe others; see [`Group::load`]. Mostly it
+    /// stands in an open row, and nothing is decoded.
+    pub fn load_newest(
+        &self,
+        column: u16,
+        range: TimeRange,
+        origin: ColumnPiece,
+        columns: &mut Columns,
+    ) -> Option<Run> {
+        if range.is_empty() {
+            return None;
+        }
+        let late = (column, range.min_ms)..=(column, range.max_ms);
+        let elsewhere = self.lanes.contains_key(&column) || self.late.range(late).next().is_some();
+        let newest = self.rows.newest_open(column, range).filter(|_| !elsewhere);
+        let Some(newest) = newest else { return self.load(column, range, origin, columns) };
+        let origin = ColumnPiece { start: newest.number, len: 1, ..origin };
+        Some(Run {
+            origin: Some(origin),
+            timestamps: columns.shared(&[origin], || vec![newest.t_ms]),
+            floats: vec![newest.value],
+            histograms: Vec::new(),
+            start_timestamps: Some(newest.start_ms).filter(|&start| start != 0).into_iter().collect(),
+        })
+    }
+
     /// The samples of a column in `range`, one per timestamp, if there are any. `origin` says where
     /// the rows of this group stand in `columns`; start and length are filled in.
     pub fn load(
@@ -152,7 +178,7 @@ impl Group {
                 return None;
             }
             let origin = ColumnPiece { start: first as u32, len: len as u32, ..origin };
-            let timestamps = columns.shared(vec![origin], || self.rows.times(first..first + len));
+            let timestamps = columns.shared(&[origin], || self.rows.times(first..first + len));
             let histograms = Vec::new();
             return Some(Run {
                 origin: Some(origin),
@@ -336,6 +362,18 @@ mod tests {
                     continue;
                 };
                 prop_assert!(run.timestamps.iter().eq(expected.iter().map(|(t, _)| t)));
+                for (from, to) in [(0, 99), (0, 30), (25, 40), (40, 41)] {
+                    let range = TimeRange::new(from, to);
+                    let last = |run: Option<Run>| run.map(|run| {
+                        let at = run.timestamps.len() - 1;
+                        let histogram = run.histograms.last().is_some_and(|(i, _)| *i as usize == at);
+                        (run.timestamps[at], run.floats[at].to_bits(), run.start_timestamps.get(at).copied().unwrap_or(0), histogram)
+                    });
+                    let mut columns = Columns::default();
+                    let all = group.load(column, range, ORIGIN, &mut columns);
+                    let newest = group.load_newest(column, range, ORIGIN, &mut columns);
+                    prop_assert_eq!(last(newest), last(all));
+                }
                 for (i, (_, held)) in expected.iter().enumerate() {
                     prop_assert_eq!(run.floats[i].to_bits(), held.value.to_bits());
                     prop_assert_eq!(run.start_timestamps.get(i).copied().unwrap_or(0), held.start_ms);

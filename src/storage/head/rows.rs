@@ -163,6 +163,22 @@ impl Rows {
         self.blocks.partition_point(|block| block.last_ms() < t_ms)
     }
 
+    /// The newest sample of a column in `range`, if that is in an open row; otherwise there may be one
+    /// in a block.
+    pub fn newest_open(&self, column: u16, range: TimeRange) -> Option<Newest> {
+        let present = *self.present.get(usize::from(column))?;
+        let up_to = self.times[..self.rows].partition_point(|&t| t <= range.max_ms);
+        let row = (u32::from(present) & ((1 << up_to) - 1)).checked_ilog2()? as usize;
+        let at = row * self.width + usize::from(column);
+        let newest = Newest {
+            number: (self.blocks.len() * ROWS + row) as u32,
+            t_ms: self.times[row],
+            value: self.values[at],
+            start_ms: self.starts.get(at).copied().unwrap_or(0),
+        };
+        (newest.t_ms >= range.min_ms).then_some(newest)
+    }
+
     /// The samples of a column in `range`, if it has one in every row from its first there to its last.
     /// Timestamps are read only where the range begins and ends: series share them, see [`Rows::times`].
     pub fn read_dense(&self, column: u16, range: TimeRange) -> Option<Dense> {
@@ -296,6 +312,17 @@ impl Dense {
         }
         Some(())
     }
+}
+
+/// One sample.
+#[derive(Debug)]
+pub(super) struct Newest {
+    /// The number of its row, counted since the rows began.
+    pub number: u32,
+    pub t_ms: i64,
+    pub value: f64,
+    /// 0 if it has none.
+    pub start_ms: i64,
 }
 
 /// The samples that one series has in rows.

@@ -125,14 +125,14 @@ impl Partition {
             Some(known) => known,
             None => {
                 let column = self.file.column(slice.column)?;
-                columns.shared(vec![whole], || column)
+                columns.shared(&[whole], || column)
             }
         };
         if piece.start == 0 && piece.len as usize == column.len() {
             columns.insert(vec![piece], column.clone());
             return Ok((piece, column));
         }
-        Ok((piece, columns.shared(vec![piece], || self.file.slice_of(chunk, &column).to_vec())))
+        Ok((piece, columns.shared(&[piece], || self.file.slice_of(chunk, &column).to_vec())))
     }
 
     /// Whether a chunk may have samples in the range, as far as can be told without decoding its
@@ -198,7 +198,7 @@ impl Partition {
         let start = Some(stats.last_start_timestamp_ms).filter(|&start| start != 0);
         Ok(Some(Run {
             origin: Some(origin),
-            timestamps: load.columns.shared(vec![origin], || vec![timestamps[at]]),
+            timestamps: load.columns.shared(&[origin], || vec![timestamps[at]]),
             floats: vec![stats.last],
             histograms: Vec::new(),
             start_timestamps: start.into_iter().collect(),
