@@ -11,7 +11,7 @@ pub mod duration;
 pub mod eval;
 mod extended;
 pub mod functions;
-mod histogram;
+pub(crate) mod histogram;
 mod histogram_text;
 mod kahan;
 mod lexer;

@@ -242,6 +242,82 @@ pub enum Command {
     /// Check files and say what is wrong with them.
     #[command(subcommand)]
     Check(Check),
+    /// Look into a data folder, verify it, repair it.
+    #[command(subcommand)]
+    Tsdb(Tsdb),
+}
+
+/// What is to be done with a data folder.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Tsdb {
+    /// List the partitions and the WAL. A server may have the folder open; what it still holds in
+    /// memory is in the WAL.
+    List {
+        /// Which folder.
+        #[command(flatten)]
+        folder: DataFolder,
+    },
+    /// Name the metrics and labels that cost most. A server may have the folder open; the WAL does not
+    /// count.
+    Analyze {
+        /// Which folder.
+        #[command(flatten)]
+        folder: DataFolder,
+        /// Most lines of a list.
+        #[arg(long, default_value = "20")]
+        limit: usize,
+    },
+    /// Print samples, one a line. No server may have the folder open.
+    Dump {
+        /// Which folder.
+        #[command(flatten)]
+        folder: DataFolder,
+        /// Series to print, such as `up{job="api"}`; may be repeated. All, if there is none.
+        #[arg(long = "match", value_name = "SELECTOR")]
+        matchers: Vec<String>,
+        /// Nothing older: Unix seconds or RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        start: Option<String>,
+        /// Nothing newer.
+        #[arg(long, value_name = "TIME")]
+        end: Option<String>,
+        /// Form of the lines.
+        #[arg(long, default_value = "promtool")]
+        format: DumpFormat,
+    },
+    /// Check every checksum of partitions, tombstones, MANIFEST and WAL (not the state of alerts), and
+    /// say what each fault costs; exit with 1 if there is any. A server may have the folder open.
+    Verify {
+        /// Which folder.
+        #[command(flatten)]
+        folder: DataFolder,
+        /// Move what is damaged to quarantine, and write the rest anew. No server may have the folder
+        /// open. Exits with 0 if nothing is left to repair.
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+/// A data folder that is there.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DataFolder {
+    /// Folder of the data.
+    #[arg(
+        long = "storage.tsdb.path",
+        env = "LARUM_STORAGE_TSDB_PATH",
+        value_name = "FOLDER",
+        default_value = "data"
+    )]
+    pub path: PathBuf,
+}
+
+/// The form of dumped samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DumpFormat {
+    /// `{__name__="up", job="api"} 1 1700000000000`, as `promtool tsdb dump` prints them.
+    Promtool,
+    /// `up{job="api"} 1 1700000000`, without native histograms and stale markers.
+    Openmetrics,
 }
 
 /// What is to be checked.

@@ -15,4 +15,5 @@ pub mod pool;
 pub mod reload;
 pub mod run;
 pub mod size;
+pub mod tsdb;
 pub mod write;

@@ -110,6 +110,13 @@ impl Levels {
         })
     }
 
+    /// Writes one partition anew, without what was deleted from it or cannot be read. `None` if it is
+    /// not live.
+    pub fn rewrite(&self, live: &[LivePartition], number: u64) -> Option<Merge> {
+        let p = live.iter().find(|p| p.number == number)?;
+        self.closed(live, vec![p], self.own_window(p))
+    }
+
     /// How many partitions the fullest window has, of those that fit no shorter window and can still
     /// become fewer: what was split, since it was too much for one file, does not count.
     pub fn most_overlapping(&self, live: &[LivePartition]) -> usize {

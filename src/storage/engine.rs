@@ -242,6 +242,13 @@ impl Storage {
         self.inner.merge_while(Levels::plan_all)
     }
 
+    /// Writes a partition anew without what cannot be read of it; the damaged file goes to
+    /// quarantine.
+    pub(crate) fn rewrite(&self, number: u64) -> io::Result<()> {
+        self.inner.check_open()?;
+        self.inner.rewrite(number)
+    }
+
     /// A consistent copy by hard links in the new folder `to`, which can be opened on its own. The
     /// head is cut first.
     ///

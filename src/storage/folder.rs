@@ -300,7 +300,7 @@ pub(crate) fn version_error(path: &Path, error: &DecodeError) -> Option<OpenErro
 
 /// Prometheus' folder has `chunks_head`, blocks named by 26 letters and digits with a `meta.json`,
 /// and a `wal` of numbered segments. Where our MANIFEST or partitions are, the folder is ours.
-fn refuse_prometheus(fs: &dyn Fs, folder: &Folder) -> Result<(), OpenError> {
+pub(crate) fn refuse_prometheus(fs: &dyn Fs, folder: &Folder) -> Result<(), OpenError> {
     let root = folder.root();
     let names = fs.list(root).map_err(io_error(root))?;
     if names.iter().any(|name| name == MANIFEST || name == "partitions") {
@@ -320,7 +320,8 @@ fn refuse_prometheus(fs: &dyn Fs, folder: &Folder) -> Result<(), OpenError> {
     if theirs { Err(OpenError::PrometheusData(root.to_owned())) } else { Ok(()) }
 }
 
-fn take_lock(fs: &dyn Fs, folder: &Folder) -> Result<Lock, OpenError> {
+/// Takes the folder for this process.
+pub(crate) fn take_lock(fs: &dyn Fs, folder: &Folder) -> Result<Lock, OpenError> {
     let path = folder.root().join("lock");
     let content = format!("{}\n", std::process::id());
     match fs.lock(&path, &content).map_err(io_error(&path))? {
@@ -369,7 +370,7 @@ fn open_live(
 }
 
 /// Deleted samples must not come back unasked, so a damaged file of tombstones is an error.
-fn read_tombstones(fs: &dyn Fs, path: &Path) -> Result<Tombstones, OpenError> {
+pub(crate) fn read_tombstones(fs: &dyn Fs, path: &Path) -> Result<Tombstones, OpenError> {
     let bytes = fs.read(path).map_err(io_error(path))?;
     Tombstones::decode(&bytes).map_err(|error| {
         version_error(path, &error)

@@ -230,16 +230,9 @@ impl Inner {
             self.check_held()?;
             let levels = self.levels.within(self.limit_bytes());
             let next = plan(&levels, &self.catalog().manifest().partitions, self.now().wall_ms);
-            let Some(mut merge) = next else { return Ok(()) };
+            let Some(merge) = next else { return Ok(()) };
             let started = Instant::now();
-            let mut outcome = self.merge(&merge);
-            // The times are filled too unevenly.
-            while outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::FileTooLarge)
-                && merge.outputs < OUTPUTS_MAX
-            {
-                merge.outputs *= 2;
-                outcome = self.merge(&merge);
-            }
+            let outcome = self.merge_or_split(merge);
             self.freed(self.now().wall_ms);
             self.counters.worked(started.elapsed());
             match &outcome {
@@ -251,6 +244,28 @@ impl Inner {
             };
             outcome?;
         }
+    }
+
+    /// Writes a partition anew, without what was deleted from it or cannot be read; the damaged file
+    /// goes to quarantine. One that is no longer live is left alone.
+    pub fn rewrite(&self, number: u64) -> io::Result<()> {
+        let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_held()?;
+        let merge = self.levels.rewrite(&self.catalog().manifest().partitions, number);
+        merge.map_or(Ok(()), |merge| self.merge_or_split(merge))
+    }
+
+    /// Merges, into more outputs where a file would become too long.
+    fn merge_or_split(&self, mut merge: Merge) -> io::Result<()> {
+        let mut outcome = self.merge(&merge);
+        // The times are filled too unevenly.
+        while outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::FileTooLarge)
+            && merge.outputs < OUTPUTS_MAX
+        {
+            merge.outputs *= 2;
+            outcome = self.merge(&merge);
+        }
+        outcome
     }
 
     fn merge(&self, merge: &Merge) -> io::Result<()> {

@@ -16,6 +16,7 @@ mod faults;
 mod folder;
 mod fs;
 mod head;
+pub mod inspect;
 mod label_sets;
 mod maintenance;
 mod manifest;

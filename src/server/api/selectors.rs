@@ -16,7 +16,8 @@ pub fn required_matcher_sets(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiEr
     if sets.is_empty() { Err(ApiError::bad_data("no match[] parameter provided")) } else { Ok(sets) }
 }
 
-fn selector(text: &str) -> Result<Vec<Matcher>, String> {
+/// The matchers of a series selector.
+pub fn selector(text: &str) -> Result<Vec<Matcher>, String> {
     match promql::parse(text).map_err(|e| e.to_string())?.kind {
         ExprKind::VectorSelector(selector)
             if selector.modifiers == Default::default() && selector.extension.is_none() =>

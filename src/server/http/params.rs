@@ -114,7 +114,7 @@ pub fn decode(encoded: &[u8], plus_is_blank: bool) -> Result<String, ApiError> {
 }
 
 /// Seconds with decimals, or RFC 3339.
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     let invalid = || format!("cannot parse {text:?} to a valid timestamp");
     if let Ok(seconds) = text.parse::<f64>() {
         let ms = (seconds * 1000.0).round();

@@ -65,6 +65,11 @@ impl Partition {
         self.file.header()
     }
 
+    /// The file as its format shows it.
+    pub fn file(&self) -> &File<Bytes> {
+        &self.file
+    }
+
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -61,9 +61,16 @@ impl Segments {
         let at_dir = |source: io::Error| OpenError::Io { path: dir.to_owned(), source };
         super::remove_before(fs, dir, first_generation).map_err(at_dir)?;
         let names = fs.list(dir).map_err(at_dir)?;
-        let mut names: Vec<SegmentName> = names.iter().filter_map(|name| SegmentName::parse(name)).collect();
+        let ours = names.iter().filter_map(|name| SegmentName::parse(name));
+        // Who only looks removes nothing.
+        let mut names: Vec<SegmentName> = ours.filter(|n| n.generation >= first_generation).collect();
         names.sort_unstable();
         Ok(Segments { dir: dir.to_owned(), names, first_generation })
+    }
+
+    /// The segments' files.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.names.iter().map(|name| name.path(&self.dir))
     }
 
     /// The number of the generation that comes after all that was found.
@@ -214,6 +221,23 @@ impl Losses {
         } else {
             self.more += 1;
         }
+    }
+
+    /// The damaged places that were kept: file, offset, and what is wrong there.
+    pub fn places(&self) -> impl Iterator<Item = (&Path, u64, String)> {
+        self.damaged.iter().map(|(path, offset, bytes, damage)| {
+            let what = match damage {
+                Damage::Bytes => format!("{bytes} bytes are no frame"),
+                Damage::Header(error) => error.to_string(),
+                Damage::Senseless(error) => format!("a frame of {bytes} bytes makes no sense: {error}"),
+            };
+            (&**path, *offset as u64, what)
+        })
+    }
+
+    /// How many damaged places there are beyond those that were kept.
+    pub fn more_places(&self) -> usize {
+        self.more
     }
 
     /// Says what was lost.

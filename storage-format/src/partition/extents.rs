@@ -6,6 +6,7 @@
 //!
 //! The footer ends the file: `u32 crc32c of the CRC section | u32 0 | magic`.
 
+use super::header::{PartitionHeader, Section};
 use crate::checksum::{check_crc32c, crc32c};
 use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
 use std::ops::Range;
@@ -77,22 +78,9 @@ impl Extents {
         index: Range<usize>,
         checksums: Range<usize>,
     ) -> Result<Extents, DecodeError> {
-        const WHAT: &str = "partition footer";
-        let Some((_, footer)) = file.split_last_chunk::<FOOTER_BYTES>() else {
-            return Err(DecodeError { kind: DecodeErrorKind::Truncated, offset: file.len(), what: WHAT });
-        };
-        let at = file.len() - FOOTER_BYTES;
-        let mut cursor = Cursor::with_base(footer, at);
-        let stored = cursor.u32(WHAT)?;
-        let zero = cursor.u32(WHAT)?;
-        if cursor.rest() != FOOTER_MAGIC || zero != 0 || checksums.end > at {
-            return Err(DecodeError::corrupt(at, WHAT, "not where it belongs"));
-        }
         let extents = data.len().div_ceil(EXTENT_BYTES) + index.len().div_ceil(EXTENT_BYTES);
-        if checksums.len() != extents * 4 {
-            return Err(DecodeError::corrupt(checksums.start, WHAT, "not one checksum per extent"));
-        }
-        check_crc32c(&file[checksums.clone()], stored, checksums.start, "checksums of a partition")?;
+        let end = file.get(checksums.start..).unwrap_or_default();
+        stored_checksums(end, &checksums, extents)?;
         let intact = std::iter::repeat_with(|| AtomicU64::new(0)).take(extents.div_ceil(64)).collect();
         Ok(Extents { checksums, data, index, intact })
     }
@@ -147,6 +135,79 @@ impl Extents {
     fn stored(&self, file: &[u8], extent: usize) -> u32 {
         let at = self.checksums.start + extent * 4;
         u32::from_le_bytes([file[at], file[at + 1], file[at + 2], file[at + 3]])
+    }
+}
+
+/// The CRC section, once it is found intact. `end` is the file from there on.
+fn stored_checksums<'f>(
+    end: &'f [u8],
+    section: &Range<usize>,
+    extents: usize,
+) -> Result<&'f [u8], DecodeError> {
+    const WHAT: &str = "partition footer";
+    let Some((before, footer)) = end.split_last_chunk::<FOOTER_BYTES>() else {
+        let offset = section.start + end.len();
+        return Err(DecodeError { kind: DecodeErrorKind::Truncated, offset, what: WHAT });
+    };
+    let at = section.start + before.len();
+    let mut cursor = Cursor::with_base(footer, at);
+    let stored = cursor.u32(WHAT)?;
+    let zero = cursor.u32(WHAT)?;
+    let checksums = match before.get(..section.len()) {
+        Some(checksums) if cursor.rest() == FOOTER_MAGIC && zero == 0 => checksums,
+        _ => return Err(DecodeError::corrupt(at, WHAT, "not where it belongs")),
+    };
+    if checksums.len() != extents * 4 {
+        return Err(DecodeError::corrupt(section.start, WHAT, "not one checksum per extent"));
+    }
+    check_crc32c(checksums, stored, section.start, "checksums of a partition")?;
+    Ok(checksums)
+}
+
+/// An extent of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it lies, in bytes from the start of the file.
+    pub range: Range<u64>,
+    /// Whether it holds chunks, else it belongs to the index.
+    pub is_data: bool,
+    /// The CRC-32C that it must have.
+    pub checksum: u32,
+}
+
+/// The extents of a partition, for who reads the file piece by piece.
+#[derive(Debug)]
+pub struct ExtentList {
+    data: Range<u64>,
+    index: Range<u64>,
+    checksums: Vec<u8>,
+}
+
+impl ExtentList {
+    /// Reads the list from the end of a file: what stands from [`PartitionHeader::checksums_at`] on.
+    ///
+    /// # Errors
+    /// Damage there.
+    pub fn decode(header: &PartitionHeader, end: &[u8]) -> Result<ExtentList, DecodeError> {
+        let data = header.section(Section::Data);
+        let index = data.end..header.section(Section::Postings).end;
+        let count = |region: &Range<u64>| (region.end - region.start).div_ceil(EXTENT_BYTES as u64) as usize;
+        let section = header.section(Section::Checksums);
+        let section = section.start as usize..section.end as usize;
+        let checksums = stored_checksums(end, &section, count(&data) + count(&index))?.to_vec();
+        Ok(ExtentList { data, index, checksums })
+    }
+
+    /// The extents, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+        let starts = |region: &Range<u64>, is_data| {
+            let end = region.end;
+            let starts = region.clone().step_by(EXTENT_BYTES);
+            starts.map(move |start| (start..end.min(start + EXTENT_BYTES as u64), is_data))
+        };
+        let checksums = self.checksums.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        let extents = starts(&self.data, true).chain(starts(&self.index, false)).zip(checksums);
+        extents.map(|((range, is_data), checksum)| Extent { range, is_data, checksum })
     }
 }
 

@@ -195,6 +195,17 @@ impl PartitionHeader {
         std::array::from_fn(|i| (NAMES[i], self.sections[i].end - self.sections[i].start))
     }
 
+    /// The names of the sections that have bytes in a range of the file.
+    pub fn sections_in(&self, range: &Range<u64>) -> impl Iterator<Item = &'static str> {
+        let places = self.section_bytes().into_iter().zip(&self.sections);
+        places.filter(|(_, own)| own.start < range.end && range.start < own.end).map(|((name, _), _)| name)
+    }
+
+    /// Where the list of checksums begins, which reaches to the end of the file.
+    pub fn checksums_at(&self) -> u64 {
+        self.section(Section::Checksums).start
+    }
+
     /// Where a section lies in the file.
     pub(crate) fn section(&self, section: Section) -> Range<u64> {
         self.sections[section as usize].clone()

@@ -263,6 +263,14 @@ impl<B: AsRef<[u8]>> Partition<B> {
         self.read(chunk, |bytes| chunk_stats(bytes, timestamps))
     }
 
+    /// Verifies what a chunk is decoded from, without decoding it.
+    ///
+    /// # Errors
+    /// As [`Partition::decode`].
+    pub fn verify_chunk(&self, chunk: &Chunk) -> Result<(), DecodeError> {
+        self.read(chunk, |_| Ok(()))
+    }
+
     /// Reads the verified bytes of a chunk.
     fn read<T>(
         &self,
