@@ -9,6 +9,7 @@
 
 mod support;
 
+use larum::storage::options::Maintenance;
 use larum::{Batch, Db, Labels, Options, Timestamp};
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +17,8 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 const SERIES: usize = 50_000;
+/// Of what cuts and merges of many series cost.
+const NEW_SERIES: usize = 200_000;
 const SERIES_PER_TARGET: usize = 500;
 const BATCH_SAMPLES: usize = 2_000;
 const INTERVAL_MS: i64 = 15_000;
@@ -137,6 +140,38 @@ fn new_series(series: &[Labels]) {
     }
 }
 
+/// What it costs to cut twice, and then to merge, series that have few samples each: time on a core
+/// for each series of a partition written.
+fn cut_and_merge() {
+    const ROUNDS: i64 = 30;
+    let series: Vec<Labels> = (0..NEW_SERIES).map(labels).collect();
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let end = Timestamp::from_millis(FIRST_MS + ROUNDS * INTERVAL_MS);
+    let maintenance = Maintenance::Stepped;
+    let options = Options { maintenance, clock: Arc::new(move || end), ..Options::default() };
+    let db = Db::open(dir.path(), options).expect("a new folder opens");
+    let (mut batch, mut cut) = (Batch::new(), Took { cpu: Some(Duration::ZERO), ..Took::default() });
+    let timed = |work: &dyn Fn()| {
+        let before = thread_cpu_time();
+        work();
+        thread_cpu_time().zip(before).map(|(after, before)| after - before)
+    };
+    for round in 0..ROUNDS {
+        append_round(&db, &mut batch, &series, 0, round);
+        if (round + 1) % (ROUNDS / 2) == 0 {
+            let cpu = timed(&|| db.flush().expect("the disk has room"));
+            cut.cpu = cut.cpu.zip(cpu).map(|(sum, cpu)| sum + cpu);
+        }
+    }
+    assert_eq!(db.stats().partitions, 2);
+    let merge = timed(&|| db.compact().expect("the disk has room"));
+    assert_eq!(db.stats().partitions, 1);
+    if let (Some(cut), Some(merge)) = (cut.cpu, merge) {
+        support::row("new series, cut, cpu", nanos(cut, 2 * NEW_SERIES) / 1e3, "us");
+        support::row("new series, merged, cpu", nanos(merge, NEW_SERIES) / 1e3, "us");
+    }
+}
+
 fn known_series(series: &[Labels], rounds: i64) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (one, one_all) = append_known(&open(dir.path(), rounds), series, 0, rounds, &Barrier::new(1));
@@ -249,6 +284,7 @@ fn main() {
     }
     let series: Vec<Labels> = (0..SERIES).map(labels).collect();
     new_series(&series);
+    cut_and_merge();
     known_series(&series, rounds);
     shuffled_with_holes(4 * rounds);
 }

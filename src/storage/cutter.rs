@@ -116,17 +116,24 @@ impl Cut<'_> {
         series: &[(SeriesId, u32)],
         writers: &mut [(u64, Range<i64>, FileWriter<'_>)],
     ) -> io::Result<()> {
-        let mut columns = Columns::default();
+        let (mut columns, mut labels) = (Columns::default(), Vec::new());
         for &(id, series) in series {
             let samples = self.generation.samples(series, &mut columns);
-            let labels = self.generation.labels(series);
             for (_, window, writer) in &mut *writers {
                 let from = samples.timestamps.partition_point(|&t| t < window.start);
                 let to = samples.timestamps.partition_point(|&t| t < window.end).max(from);
+                if from == to {
+                    continue;
+                }
+                let pairs = self.generation.label_pairs();
+                pairs.keys(series, &mut labels);
+                writer.begin_series(id, &labels, |key| pairs.text(key))?;
+                // Samples are written to the file, for which nobody should wait.
+                drop(pairs);
                 if from == 0 && to == samples.len() {
-                    writer.push(id, &labels, &samples)?;
-                } else if from < to {
-                    writer.push(id, &labels, &part_of(&samples, from..to))?;
+                    writer.add_samples(&samples, window.clone())?;
+                } else {
+                    writer.add_samples(&part_of(&samples, from..to), window.clone())?;
                 }
             }
             columns.forget_beyond(TIMESTAMPS_KEPT);

@@ -15,8 +15,8 @@ use super::querier::Layer;
 use super::series_set::Columns;
 use super::time::TimeRange;
 use larum_storage_format::chunk::Packing;
-use larum_storage_format::partition::{Origin, WriterOptions};
-use larum_storage_format::{IdentitySeed, Labels, Samples, SeriesId};
+use larum_storage_format::partition::{LabelReader, Origin, PairKey, WriterOptions};
+use larum_storage_format::{IdentitySeed, Samples, SeriesId};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -98,6 +98,8 @@ impl Job<'_> {
         let path = self.folder.partition(number);
         let mut writer = FileWriter::create_bounded(self.fs, &path, options, self.memory_bytes)?;
         let mut cursors: Vec<Cursor> = Vec::new();
+        let mut readers: Vec<_> = self.inputs.iter().map(|input| input.partition.symbol_reader()).collect();
+        let mut labels = Vec::new();
         for (input, Live { meta, partition, .. }) in self.inputs.iter().enumerate() {
             match partition.verify_index() {
                 Ok(()) => cursors.extend(self.cursor(input, 0)),
@@ -121,7 +123,12 @@ impl Job<'_> {
                     continue;
                 }
                 if !begun {
-                    writer.begin_series(id, &labels(&layers, &places))?;
+                    let &Cursor { input, ordinal, .. } = places[0];
+                    read_labels(&mut readers[input], input as u32, ordinal, &mut labels);
+                    let reader = readers[input].as_ref();
+                    let text =
+                        |symbol| reader.and_then(|reader| reader.text(symbol).ok()).unwrap_or_default();
+                    writer.begin_series(id, &labels, |[_, name, value]| (text(name), text(value)))?;
                     begun = true;
                 }
                 writer.add_samples(&samples, slice)?;
@@ -213,6 +220,14 @@ impl Job<'_> {
     }
 }
 
-fn labels(layers: &[Layer], places: &[&Cursor]) -> Labels {
-    places.first().map(|place| layers[place.input].part.labels(place.ordinal)).unwrap_or_default()
+/// Puts the labels of a series into `labels`: input, symbols of name and value. None if they cannot
+/// be read, which [`Partition::verify_index`](super::partition::Partition::verify_index) excludes.
+fn read_labels(reader: &mut Option<LabelReader<'_>>, input: u32, ordinal: u32, labels: &mut Vec<PairKey>) {
+    labels.clear();
+    let read = reader
+        .as_mut()
+        .map(|reader| reader.symbols(ordinal, |name, value| labels.push([input, name, value])));
+    if !matches!(read, Some(Ok(()))) {
+        labels.clear();
+    }
 }

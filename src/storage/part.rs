@@ -30,11 +30,6 @@ pub(crate) trait Part: Send + Sync {
     /// Reads the labels of selected series.
     fn label_reader(&self) -> Box<dyn PartLabels + '_>;
 
-    /// The labels of a selected series. For those of many, see [`Part::label_reader`].
-    fn labels(&self, series: u32) -> Labels {
-        self.label_reader().labels(series)
-    }
-
     /// Appends the samples of a selected series to `load.runs`, ascending by time within a run. Runs
     /// of one part may overlap (late samples in the head); a later run then wins. What is damaged is
     /// left out and told to `load.damaged`.

@@ -417,7 +417,9 @@ mod tests {
 
         fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
             let selected = self.select(matchers)?.into_iter();
-            Ok(selected.filter_map(|(_, s)| self.labels(s).get(name).map(str::to_owned)).collect())
+            Ok(selected
+                .filter_map(|(_, s)| self.label_reader().labels(s).get(name).map(str::to_owned))
+                .collect())
         }
     }
 

@@ -11,11 +11,12 @@ use crate::ints::{Packing, STREAM_HEAD_BYTES, decode_ints, encode_ints, peek_fir
 use crate::partition::extents::SectionBytes;
 use crate::partition::tape::{Spool, Tape, Wound};
 use crate::series_id::IdentitySeed;
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use xxhash_rust::xxh3::{Xxh3, Xxh3Builder};
+use xxhash_rust::xxh3::Xxh3;
 
 /// The most samples of a chunk, and so the longest timestamp column.
 pub const MAX_CHUNK_SAMPLES: usize = 4096;
@@ -68,12 +69,12 @@ pub struct TimestampSections {
 pub struct TimestampWriter {
     seed: IdentitySeed,
     /// Runs that have a number but no column yet.
-    waiting: HashMap<Arc<[i64]>, u32, Xxh3Builder>,
+    waiting: HashMap<Arc<[i64]>, u32, RandomState>,
     /// Timestamps in `waiting`.
     waiting_len: usize,
     /// The numbers of runs that have a column. A run is known by a seeded hash of 128 bits, as a
     /// series is by its identity.
-    settled: HashMap<u128, u32>,
+    settled: HashMap<u128, u32, RandomState>,
     /// The number of the first waiting slice; those before it are written.
     first_waiting: u32,
     slices: Vec<TimestampSlice>,
@@ -93,7 +94,7 @@ impl TimestampWriter {
             seed,
             waiting: HashMap::default(),
             waiting_len: 0,
-            settled: HashMap::new(),
+            settled: HashMap::default(),
             first_waiting: 0,
             slices: Vec::new(),
             columns: spool.tape(),
@@ -150,7 +151,7 @@ impl TimestampWriter {
         runs.sort_by_key(|(run, number)| (std::cmp::Reverse(run.len()), *number));
         let mut kept: Vec<(Arc<[i64]>, u32)> = Vec::new();
         // For each timestamp that a run begins with, which columns hold it, and where.
-        let mut holders: HashMap<i64, Vec<(usize, usize)>, Xxh3Builder> =
+        let mut holders: HashMap<i64, Vec<(usize, usize)>, RandomState> =
             runs.iter().map(|(run, _)| (run[0], Vec::new())).collect();
         for (run, number) in runs {
             let within = holders.get(&run[0]).and_then(|candidates| {

@@ -13,6 +13,7 @@ use crate::storage::matcher::Matcher;
 use crate::storage::part::{Load, Part, PartLabels, Run};
 use crate::storage::series_set::{ColumnPiece, Columns};
 use crate::storage::time::TimeRange;
+use larum_storage_format::partition::PairKey;
 use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
 use roaring::RoaringBitmap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -114,6 +115,11 @@ impl Generation {
     pub fn samples(&self, series: u32, columns: &mut Columns) -> Samples {
         let run = self.run(series, &mut Load::new(TimeRange::ALL, columns));
         run.map(Run::into_samples).unwrap_or_default()
+    }
+
+    /// The labels of series. Nobody creates series meanwhile.
+    pub fn label_pairs(&self) -> LabelPairs<'_> {
+        LabelPairs(self.index())
     }
 
     fn index(&self) -> RwLockReadGuard<'_, Index> {
@@ -287,6 +293,26 @@ impl Part for Generation {
     fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
         let matching = self.matching(matchers);
         Ok(Shared(&self.index).label_values(name, &matching))
+    }
+}
+
+/// See [`Generation::label_pairs`].
+pub(crate) struct LabelPairs<'a>(RwLockReadGuard<'a, Index>);
+
+impl LabelPairs<'_> {
+    /// Puts the keys of the labels of a series into `keys`, in the order of their names. What has the
+    /// same key later is the same label.
+    pub fn keys(&self, series: u32, keys: &mut Vec<PairKey>) {
+        keys.clear();
+        // A forgotten pair's number may be another one's later.
+        let forgotten = self.0.forgotten();
+        let (low, high) = (forgotten as u32, (forgotten >> 32) as u32);
+        keys.extend(self.0.pair_numbers(series).map(|pair| [pair, low, high]));
+    }
+
+    /// Name and value of a label whose key was just given.
+    pub fn text(&self, [pair, ..]: PairKey) -> (&str, &str) {
+        self.0.pair(pair)
     }
 }
 

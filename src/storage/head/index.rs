@@ -65,7 +65,7 @@ pub(super) struct Index {
     free_refs: Vec<u32>,
     /// Free from the next switch on.
     retired: Vec<u32>,
-    /// How often a pair was forgotten; while this stays, numbers of pairs stand for the same labels.
+    /// See [`Index::forgotten`].
     forgotten: u64,
     /// The pairs of the series created last; the next one mostly shares many of them.
     previous: Vec<u32>,
@@ -187,7 +187,18 @@ impl Index {
         Ok(series)
     }
 
-    fn pair(&self, pair: u32) -> (&str, &str) {
+    /// How often a pair was forgotten: while this stays, a number stands for the same pair.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// The numbers of the pairs of a series, in order of the names.
+    pub fn pair_numbers(&self, series: u32) -> impl Iterator<Item = u32> {
+        self.pairs_of.get(series)
+    }
+
+    /// Name and value of the pair with this number.
+    pub fn pair(&self, pair: u32) -> (&str, &str) {
         let Pair { name, value, .. } = &self.pairs[pair as usize];
         (&self.names[*name as usize].text, value)
     }

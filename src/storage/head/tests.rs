@@ -60,7 +60,7 @@ fn floats(generation: &Generation) -> Model {
     for (id, series) in generation.series() {
         assert!(previous < Some(id), "series ascend by id");
         previous = Some(id);
-        let labels = generation.labels(series).to_string();
+        let labels = generation.label_reader().labels(series).to_string();
         let samples = generation.samples(series, &mut columns);
         assert!(samples.timestamps.is_sorted_by(|a, b| a < b), "timestamps ascend strictly");
         for (t, value) in samples.timestamps.iter().zip(&samples.floats) {
@@ -76,7 +76,7 @@ fn everything(generation: &Generation) -> BTreeMap<String, String> {
     let series = generation.series().into_iter();
     let in_words = |(_, series)| {
         let samples = generation.samples(series, &mut columns);
-        (generation.labels(series).to_string(), format!("{samples:?}"))
+        (generation.label_reader().labels(series).to_string(), format!("{samples:?}"))
     };
     series.map(in_words).collect()
 }

@@ -86,6 +86,11 @@ impl Partition {
         self.file.series_id(ordinal).ok().flatten()
     }
 
+    /// Reads the labels of many series by their symbols; `None` if the index is damaged.
+    pub fn symbol_reader(&self) -> Option<LabelReader<'_>> {
+        self.file.label_reader().ok()
+    }
+
     /// Damage of the index, in words.
     fn unreadable(&self, error: &DecodeError) -> ReadError {
         ReadError::Damaged {
@@ -372,15 +377,19 @@ mod tests {
             number: 1,
             sequence: 1,
             origin: Origin { generations: (1, 1), output: 0, outputs: 1, sources: vec![] },
-            window_ms,
+            window_ms: window_ms.clone(),
             expected_data_bytes: 0,
             packing: Packing::KEPT,
         };
         let mut writer = FileWriter::create(&RealFs, path, options).unwrap();
         let mut sorted: Vec<_> = series.iter().map(|(l, s)| (SeriesId::of(l, SEED), l, s)).collect();
         sorted.sort_by_key(|(id, ..)| *id);
+        let texts: Vec<_> = sorted.iter().flat_map(|(_, labels, _)| labels.iter()).collect();
+        let mut keys = (0..texts.len() as u32).map(|at| [at, 0, 0]);
         for (id, labels, samples) in sorted {
-            writer.push(id, labels, samples).unwrap();
+            let keys: Vec<_> = keys.by_ref().take(labels.len()).collect();
+            writer.begin_series(id, &keys, |[at, ..]| texts[at as usize]).unwrap();
+            writer.add_samples(samples, window_ms.clone()).unwrap();
         }
         writer.finish().unwrap();
         Partition::open(&RealFs, path).unwrap()

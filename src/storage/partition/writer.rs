@@ -5,9 +5,9 @@
 
 use crate::storage::fs::{Fs, WriteFile, at_path, temporary_name};
 use larum_storage_format::partition::{
-    PartitionHeader, PartitionWriter, Spill, SpillFile, WriteError, WriterOptions,
+    PairKey, PartitionHeader, PartitionWriter, Spill, SpillFile, WriteError, WriterOptions,
 };
-use larum_storage_format::{Labels, Samples, SeriesId};
+use larum_storage_format::{Samples, SeriesId};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -85,14 +85,15 @@ impl<'a> FileWriter<'a> {
         Ok(started)
     }
 
-    /// Adds a series; they must ascend by id.
-    pub fn push(&mut self, id: SeriesId, labels: &Labels, samples: &Samples) -> io::Result<()> {
-        self.write(|writer| writer.push(id, labels, samples))
-    }
-
-    /// Begins a series, whose samples follow part by part; they must ascend by id.
-    pub fn begin_series(&mut self, id: SeriesId, labels: &Labels) -> io::Result<()> {
-        self.write(|writer| writer.begin_series(id, labels))
+    /// Begins a series, whose samples follow part by part; they must ascend by id. Equal keys in
+    /// `labels` are equal labels, and `text` tells name and value.
+    pub fn begin_series<'t>(
+        &mut self,
+        id: SeriesId,
+        labels: &[PairKey],
+        text: impl Fn(PairKey) -> (&'t str, &'t str),
+    ) -> io::Result<()> {
+        self.write(|writer| writer.begin_series(id, labels, text))
     }
 
     /// Adds what the series begun last has in a part of the window.

@@ -10,9 +10,10 @@ use crate::chunk::{KIND_ALIAS, KIND_DEC, KIND_MASK, KIND_STATS, MAX_CHUNK_SAMPLE
 use crate::cursor::{Cursor, DecodeError};
 use crate::series_id::IdentitySeed;
 use crate::varint::{put_uvarint, zigzag};
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::ops::Range;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// So many chunks are remembered at most: they fill a table of some four megabytes.
 const REMEMBERED_MAX: usize = 7 << 14;
@@ -45,12 +46,13 @@ pub(crate) struct AliasWriter {
     seed: IdentitySeed,
     /// Where a chunk of this content starts, from the start of DATA, and how long it is. Content is
     /// known by a seeded hash of 128 bits, as a series is by its identity.
-    seen: HashMap<u128, (u64, usize)>,
+    seen: HashMap<u128, (u64, usize), RandomState>,
+    content: Vec<u8>,
 }
 
 impl AliasWriter {
     pub(crate) fn new(seed: IdentitySeed) -> AliasWriter {
-        AliasWriter { seed, seen: HashMap::new() }
+        AliasWriter { seed, seen: HashMap::default(), content: Vec::new() }
     }
 
     /// Replaces `chunk`, of `n` samples and about to be written at `offset` in DATA, by an alias if
@@ -60,11 +62,11 @@ impl AliasWriter {
             return;
         }
         let Some((heads, rest)) = without_first(chunk) else { return };
-        let mut hash = Xxh3::with_seed(self.seed.0);
-        hash.update(&(n as u64).to_le_bytes());
-        hash.update(heads);
-        hash.update(rest);
-        let hash = hash.digest128();
+        self.content.clear();
+        self.content.extend_from_slice(&(n as u64).to_le_bytes());
+        self.content.extend_from_slice(heads);
+        self.content.extend_from_slice(rest);
+        let hash = xxh3_128_with_seed(&self.content, self.seed.0);
         let Some(&(owner, len)) = self.seen.get(&hash) else {
             if self.seen.len() < REMEMBERED_MAX {
                 self.seen.insert(hash, (offset, chunk.len()));

@@ -18,6 +18,7 @@ mod alias;
 pub mod directory;
 pub mod extents;
 pub mod header;
+mod pairs;
 pub mod postings;
 mod reader;
 pub mod series;
@@ -28,6 +29,7 @@ mod tests;
 mod writer;
 
 pub use header::{Origin, PartitionHeader};
+pub use pairs::PairKey;
 pub use postings::LabelValues;
 pub use reader::{Chunk, Partition};
 pub use series::LabelReader;

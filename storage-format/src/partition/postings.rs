@@ -11,134 +11,201 @@
 //! only, `place` is its ordinal.
 
 use super::extents::SectionBytes;
+use super::pairs::{Lists, Run, SeriesPairs};
 use super::symbols::Symbols;
-use super::tape::{Spool, Wound, triples};
+use super::tape::{Spool, Tape, Wound, triples, words};
 use crate::cursor::{Cursor, DecodeError};
 use crate::ints::{Packing, decode_ints, encode_ints};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 use std::io;
 
 const ENTRY_BYTES: usize = 12;
 const COUNT_BYTES: usize = 4;
+/// As a number of series: the place is the ordinal itself, not one among the lists.
+const SINGLE: u32 = 1;
 
-/// A series has a pair of (final) symbols.
-type Entry = [u32; 3];
-
-/// Sorts which series has which pair, in runs where that does not fit memory.
-#[derive(Debug)]
-pub(crate) struct PostingsWriter {
-    spool: Spool,
-    /// So many entries may a run have.
-    run_entries: usize,
-    entries: Vec<Entry>,
-    runs: Vec<Wound>,
+/// Series that have pairs, sorted by pair.
+struct Sorted {
+    /// Symbols of the pairs, rising, and where the list of each ends.
+    pairs: Vec<((u32, u32), usize)>,
+    /// The lists, one behind the other.
+    ordinals: Vec<u32>,
 }
 
-impl PostingsWriter {
-    pub(crate) fn new(spool: &Spool, run_bytes: usize) -> PostingsWriter {
-        let run_entries = (run_bytes / size_of::<Entry>()).max(64);
-        PostingsWriter { spool: spool.clone(), run_entries, entries: Vec::new(), runs: Vec::new() }
-    }
-
-    /// Says that the series at `ordinal` has the pair.
-    pub(crate) fn add(&mut self, (name, value): (u32, u32), ordinal: u32) -> io::Result<()> {
-        if self.entries.len() == self.run_entries {
-            self.sort_run()?;
-        }
-        // Not doubled beyond what it may take.
-        if self.entries.len() == self.entries.capacity() {
-            let more = self.entries.len().max(1024).min(self.run_entries - self.entries.len());
-            self.entries.reserve_exact(more);
-        }
-        self.entries.push([name, value, ordinal]);
-        Ok(())
-    }
-
-    fn sort_run(&mut self) -> io::Result<()> {
-        self.entries.sort_unstable();
-        let mut tape = self.spool.tape();
-        self.entries.iter().try_for_each(|entry| tape.append_words(entry))?;
-        self.entries.clear();
-        self.runs.push(tape.finish()?);
-        Ok(())
-    }
-
-    /// The section, in parts. `None` if it would exceed 4 GiB.
-    pub(crate) fn finish(mut self) -> io::Result<Option<[Wound; 3]>> {
-        if self.runs.is_empty() {
-            self.entries.sort_unstable();
-            return lay_out(self.entries.iter().copied(), &self.spool);
-        }
-        self.sort_run()?;
-        self.entries = Vec::new();
-        let mut runs: Vec<_> = self.runs.iter().map(|run| triples(run)).collect();
-        let mut heads: BinaryHeap<Reverse<(Entry, usize)>> = BinaryHeap::new();
-        for (run, entries) in runs.iter_mut().enumerate() {
-            heads.extend(entries.next().map(|entry| Reverse((entry, run))));
-        }
-        let sorted = std::iter::from_fn(|| {
-            let mut head = heads.peek_mut()?;
-            let Reverse((entry, run)) = *head;
-            match runs[run].next() {
-                Some(next) => *head = Reverse((next, run)),
-                None => drop(PeekMut::pop(head)),
+/// Lays out the section on tapes, one after the other. About so much memory may it take; with less
+/// than all need, they are sorted in several runs. `None` if it would exceed 4 GiB.
+pub(crate) fn encode(
+    pairs: &SeriesPairs,
+    spool: &Spool,
+    memory_bytes: usize,
+) -> io::Result<Option<[Wound; 3]>> {
+    let run_entries = (memory_bytes / size_of::<u32>()).max(64);
+    let mut ordinal = 0;
+    let mut runs: Vec<Wound> = Vec::new();
+    let mut last: Option<Sorted> = None;
+    for Run { pairs, mut lists } in pairs.runs() {
+        while lists.clone().next().is_some() {
+            if let Some(before) = last.take() {
+                runs.push(before.put_aside(spool)?);
             }
-            Some(entry)
-        });
-        lay_out(sorted, &self.spool)
+            last = Some(Sorted::take(&pairs, &mut lists, &mut ordinal, run_entries));
+        }
+    }
+    let mut layout = Layout::new(spool);
+    let Some(last) = last else { return layout.finish() };
+    if runs.is_empty() {
+        let mut start = 0;
+        for (pair, end) in last.pairs {
+            if !layout.put(pair, &last.ordinals[start..end])? {
+                return Ok(None);
+            }
+            start = end;
+        }
+        return layout.finish();
+    }
+    runs.push(last.put_aside(spool)?);
+    let mut rest: Vec<_> = runs.iter().map(|run| words(run)).collect();
+    let mut heads: BinaryHeap<Reverse<((u32, u32), usize)>> = BinaryHeap::new();
+    for (run, rest) in rest.iter_mut().enumerate() {
+        heads.extend(next_pair(rest).map(|pair| Reverse((pair, run))));
+    }
+    let mut ordinals = Vec::new();
+    while let Some(Reverse((pair, run))) = heads.pop() {
+        // Runs follow one another, and so do their ordinals.
+        let rest = &mut rest[run];
+        let count = rest.next().unwrap_or(0) as usize;
+        ordinals.extend(rest.by_ref().take(count));
+        heads.extend(next_pair(rest).map(|pair| Reverse((pair, run))));
+        if heads.peek().is_none_or(|Reverse((next, _))| *next != pair) {
+            if !layout.put(pair, &ordinals)? {
+                return Ok(None);
+            }
+            ordinals.clear();
+        }
+    }
+    layout.finish()
+}
+
+/// Takes the pair that an entry of a run begins with.
+fn next_pair(rest: &mut impl Iterator<Item = u32>) -> Option<(u32, u32)> {
+    Some((rest.next()?, rest.next()?))
+}
+
+impl Sorted {
+    /// Takes series from `lists`, the first of which has this ordinal, as long as there are no more
+    /// than so many entries; at least one.
+    fn take(pairs: &[(u32, u32)], lists: &mut Lists<'_>, ordinal: &mut u32, most: usize) -> Sorted {
+        let (mut here, first) = (lists.clone(), *ordinal);
+        let mut counts = vec![0; pairs.len()];
+        let mut entries = 0;
+        let mut ahead = lists.clone();
+        while let Some(list) = ahead.next().filter(|list| entries == 0 || entries + list.len() <= most) {
+            entries += list.len();
+            list.iter().for_each(|number| counts[u32::from_le_bytes(*number) as usize] += 1);
+            *ordinal += 1;
+            *lists = ahead.clone();
+        }
+        let mut order: Vec<u32> = (0..pairs.len() as u32).filter(|&n| counts[n as usize] > 0).collect();
+        order.sort_unstable_by_key(|&number| pairs[number as usize]);
+        // Each count becomes the place of the next ordinal, and in the end the end of the list.
+        let mut end = 0;
+        let mut places = counts;
+        for &number in &order {
+            let count = std::mem::replace(&mut places[number as usize], end);
+            end += count;
+        }
+        let mut ordinals = vec![0; entries];
+        for series in first..*ordinal {
+            for number in here.next().unwrap_or_default() {
+                let place = &mut places[u32::from_le_bytes(*number) as usize];
+                ordinals[*place] = series;
+                *place += 1;
+            }
+        }
+        let pair = |number: u32| (pairs[number as usize], places[number as usize]);
+        Sorted { pairs: order.into_iter().map(pair).collect(), ordinals }
+    }
+
+    /// Winds `name | value | count | ordinals` of each pair, as words.
+    fn put_aside(self, spool: &Spool) -> io::Result<Wound> {
+        let mut tape = spool.tape();
+        let mut start = 0;
+        for ((name, value), end) in self.pairs {
+            tape.append_words(&[name, value, (end - start) as u32])?;
+            tape.append_words(&self.ordinals[start..end])?;
+            start = end;
+        }
+        tape.finish()
     }
 }
 
-/// Lays out the section from sorted entries.
-fn lay_out(entries: impl Iterator<Item = Entry>, spool: &Spool) -> io::Result<Option<[Wound; 3]>> {
-    /// As a count: the place is the ordinal itself, not one among the lists.
-    const SINGLE: u32 = 1;
-    let mut names: Vec<(u32, u32)> = Vec::new();
-    let (mut values, mut lists) = (spool.tape(), spool.tape());
-    let (mut ordinals, mut packed): (Vec<i64>, Vec<u8>) = (Vec::new(), Vec::new());
-    let mut entries = entries.peekable();
-    while let Some([name, value, first]) = entries.next() {
-        ordinals.clear();
-        ordinals.push(first.into());
-        let same = |entry: &Entry| (entry[0], entry[1]) == (name, value);
-        while let Some([.., ordinal]) = entries.next_if(same) {
-            ordinals.push(ordinal.into());
+/// The section under way.
+struct Layout<'s> {
+    spool: &'s Spool,
+    /// Symbols, and the number of values of each.
+    names: Vec<(u32, u32)>,
+    values: Tape,
+    lists: Tape,
+    integers: Vec<i64>,
+    packed: Vec<u8>,
+}
+
+impl Layout<'_> {
+    fn new(spool: &Spool) -> Layout<'_> {
+        Layout {
+            spool,
+            names: Vec::new(),
+            values: spool.tape(),
+            lists: spool.tape(),
+            integers: Vec::new(),
+            packed: Vec::new(),
         }
-        match names.last_mut() {
+    }
+
+    /// Adds the next pair; `false` if the section would exceed 4 GiB.
+    fn put(&mut self, (name, value): (u32, u32), ordinals: &[u32]) -> io::Result<bool> {
+        match self.names.last_mut() {
             Some((last, count)) if *last == name => *count += 1,
-            _ => names.push((name, 1)),
+            _ => self.names.push((name, 1)),
         }
-        if let [_] = ordinals[..] {
-            values.append_words(&[value, SINGLE, first])?;
-            continue;
+        if let [only] = ordinals {
+            self.values.append_words(&[value, SINGLE, *only])?;
+            return Ok(true);
         }
-        let Ok(place) = u32::try_from(lists.len()) else { return Ok(None) };
-        values.append_words(&[value, ordinals.len() as u32, place])?;
-        packed.clear();
-        encode_ints(&ordinals, Packing::FAST, &mut packed);
-        lists.append(&packed)?;
+        let Ok(place) = u32::try_from(self.lists.len()) else { return Ok(false) };
+        self.values.append_words(&[value, ordinals.len() as u32, place])?;
+        self.integers.clear();
+        self.integers.extend(ordinals.iter().map(|&ordinal| i64::from(ordinal)));
+        self.packed.clear();
+        encode_ints(&self.integers, Packing::FAST, &mut self.packed);
+        self.lists.append(&self.packed)?;
+        Ok(true)
     }
-    let values_at = COUNT_BYTES + names.len() * ENTRY_BYTES;
-    let values = values.finish()?;
-    let lists_at = (values_at + values.len()) as u64;
-    let mut head = spool.tape();
-    head.append_words(&[names.len() as u32])?;
-    let mut values_before = 0;
-    for (name, count) in names {
-        let Ok(at) = u32::try_from(values_at + values_before * ENTRY_BYTES) else { return Ok(None) };
-        head.append_words(&[name, at, count])?;
-        values_before += count as usize;
+
+    fn finish(self) -> io::Result<Option<[Wound; 3]>> {
+        let Layout { spool, names, values, lists, .. } = self;
+        let lists = lists.finish()?;
+        let values_at = COUNT_BYTES + names.len() * ENTRY_BYTES;
+        let values = values.finish()?;
+        let lists_at = (values_at + values.len()) as u64;
+        let mut head = spool.tape();
+        head.append_words(&[names.len() as u32])?;
+        let mut values_before = 0;
+        for (name, count) in names {
+            let Ok(at) = u32::try_from(values_at + values_before * ENTRY_BYTES) else { return Ok(None) };
+            head.append_words(&[name, at, count])?;
+            values_before += count as usize;
+        }
+        // Only now it is known where the lists begin.
+        let mut placed = spool.tape();
+        for [value, count, place] in triples(&values) {
+            let place = if count == SINGLE { Ok(place) } else { u32::try_from(lists_at + u64::from(place)) };
+            let Ok(place) = place else { return Ok(None) };
+            placed.append_words(&[value, count, place])?;
+        }
+        Ok(Some([head.finish()?, placed.finish()?, lists]))
     }
-    // Only now it is known where the lists begin.
-    let mut placed = spool.tape();
-    for [value, count, place] in triples(&values) {
-        let place = if count == SINGLE { Ok(place) } else { u32::try_from(lists_at + u64::from(place)) };
-        let Ok(place) = place else { return Ok(None) };
-        placed.append_words(&[value, count, place])?;
-    }
-    Ok(Some([head.finish()?, placed.finish()?, lists.finish()?]))
 }
 
 /// Reads the section in place.
@@ -169,7 +236,7 @@ impl<'a> Postings<'a> {
 
     /// The label names, sorted.
     pub(crate) fn names(self) -> impl Iterator<Item = Result<&'a str, DecodeError>> {
-        (0..self.name_count()).map(move |name| self.symbols.get(words(&self.names, name)?[0]))
+        (0..self.name_count()).map(move |name| self.symbols.get(entry(&self.names, name)?[0]))
     }
 
     /// The values of a name; `None` if no series has the label.
@@ -178,12 +245,12 @@ impl<'a> Postings<'a> {
         let (mut low, mut high) = (0, self.name_count());
         while low < high {
             let middle = low.midpoint(high);
-            if words(&self.names, middle)?[0] < symbol { low = middle + 1 } else { high = middle }
+            if entry(&self.names, middle)?[0] < symbol { low = middle + 1 } else { high = middle }
         }
         if low == self.name_count() {
             return Ok(None);
         }
-        let [found, offset, count] = words(&self.names, low)?.map(|word| word as usize);
+        let [found, offset, count] = entry(&self.names, low)?.map(|word| word as usize);
         if found != symbol as usize {
             return Ok(None);
         }
@@ -215,7 +282,7 @@ impl<'a> LabelValues<'a> {
     /// # Errors
     /// A damaged index, or no such position.
     pub fn value(&self, position: usize) -> Result<&'a str, DecodeError> {
-        self.postings.symbols.get(words(&self.entries, position)?[0])
+        self.postings.symbols.get(entry(&self.entries, position)?[0])
     }
 
     /// The values, sorted.
@@ -255,7 +322,7 @@ impl<'a> LabelValues<'a> {
     /// # Errors
     /// A damaged index, or no such position.
     pub fn series_count(&self, position: usize) -> Result<u32, DecodeError> {
-        Ok(words(&self.entries, position)?[1])
+        Ok(entry(&self.entries, position)?[1])
     }
 
     /// Appends the ordinals of the series that have the value at `position`, ascending.
@@ -264,7 +331,7 @@ impl<'a> LabelValues<'a> {
     /// A damaged index, or no such position.
     pub fn ordinals(&self, position: usize, out: &mut Vec<u32>) -> Result<(), DecodeError> {
         const WHAT: &str = "postings list";
-        let [_, count, place] = words(&self.entries, position)?;
+        let [_, count, place] = entry(&self.entries, position)?;
         let series = self.postings.series_count;
         let section = &self.postings.section;
         let corrupt = |why| section.corrupt(place as usize, WHAT, why);
@@ -296,8 +363,8 @@ fn list_bytes_max(count: usize) -> usize {
     64 + 8 * count
 }
 
-fn words(entries: &SectionBytes<'_>, index: usize) -> Result<[u32; 3], DecodeError> {
-    let entry: &[u8; ENTRY_BYTES] = entries.record(index, WHAT)?;
-    let word = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
+fn entry(entries: &SectionBytes<'_>, index: usize) -> Result<[u32; 3], DecodeError> {
+    let bytes: &[u8; ENTRY_BYTES] = entries.record(index, WHAT)?;
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     Ok([word(0), word(4), word(8)])
 }

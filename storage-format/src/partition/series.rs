@@ -23,7 +23,6 @@ use crate::cursor::{Cursor, DecodeError};
 use crate::labels::Labels;
 use crate::series_id::SeriesId;
 use crate::varint::put_uvarint;
-use std::collections::BTreeMap;
 use std::io;
 
 /// Series in a block.
@@ -38,7 +37,7 @@ const HAS_GAPS: u8 = 0x80;
 /// series into a vector: final symbol numbers, by ascending name. `None` if it would exceed 4 GiB.
 pub(crate) fn encode(
     ids: impl ExactSizeIterator<Item = SeriesId>,
-    mut pairs_of: impl FnMut(&mut Vec<(u32, u32)>) -> io::Result<()>,
+    mut pairs_of: impl FnMut(&mut Vec<(u32, u32)>),
     spool: &Spool,
 ) -> io::Result<Option<[Wound; 2]>> {
     let count = ids.len();
@@ -64,7 +63,7 @@ pub(crate) fn encode(
         let series = &mut series[..BLOCK_SERIES.min(count - start)];
         for pairs in &mut *series {
             pairs.clear();
-            pairs_of(pairs)?;
+            pairs_of(pairs);
         }
         block.clear();
         encode_block(series, &mut block);
@@ -77,10 +76,21 @@ pub(crate) fn encode(
 
 fn encode_block(series: &[Vec<(u32, u32)>], out: &mut Vec<u8>) {
     let count = series.len();
-    let mut columns: BTreeMap<u32, [Option<u32>; BLOCK_SERIES]> = BTreeMap::new();
+    // By name.
+    let mut columns: Vec<(u32, [Option<u32>; BLOCK_SERIES])> = Vec::new();
     for (at, pairs) in series.iter().enumerate() {
+        let mut next = 0;
         for &(name, value) in pairs {
-            columns.entry(name).or_insert([None; BLOCK_SERIES])[at] = Some(value);
+            // Series of a block mostly have the same names.
+            let place = match columns.get(next) {
+                Some((known, _)) if *known == name => next,
+                _ => columns.binary_search_by_key(&name, |(known, _)| *known).unwrap_or_else(|place| {
+                    columns.insert(place, (name, [None; BLOCK_SERIES]));
+                    place
+                }),
+            };
+            columns[place].1[at] = Some(value);
+            next = place + 1;
         }
     }
     put_uvarint(out, columns.len() as u64);
@@ -405,19 +415,19 @@ mod tests {
     use super::super::symbols::SymbolWriter;
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn encode(ids: &[SeriesId], pairs: &[Vec<(u32, u32)>]) -> Vec<u8> {
         let mut next = pairs.iter();
         let pairs_of = |out: &mut Vec<_>| {
             out.extend_from_slice(next.next().unwrap());
-            Ok(())
         };
         let section = super::encode(ids.iter().copied(), pairs_of, &Spool::default()).unwrap().unwrap();
         section.each_ref().map(|part| &part[..]).concat()
     }
 
     fn no_symbols() -> SymbolWriter {
-        SymbolWriter::new(&Spool::default(), usize::MAX)
+        SymbolWriter::new(&Spool::default())
     }
 
     /// Label sets by (name, value) numbers, encoded and read back.
@@ -430,8 +440,9 @@ mod tests {
             .collect();
         let pairs: Vec<Vec<(u32, u32)>> =
             sets.iter().map(|set| set.iter().map(|(n, v)| (texts.add(n), texts.add(v))).collect()).collect();
-        let sorted = texts.finish().unwrap().unwrap();
-        let symbols = sorted.section.each_ref().map(|part| &part[..]).concat();
+        texts.end_run().unwrap();
+        let (symbols, sorted) = texts.finish().unwrap().unwrap();
+        let symbols = symbols.each_ref().map(|part| &part[..]).concat();
         let renumber = sorted.renumber(0);
         let renumbered = |n: &u32| renumber[*n as usize];
         let pairs: Vec<Vec<(u32, u32)>> = pairs
@@ -497,8 +508,8 @@ mod tests {
             section in proptest::collection::vec(prop_oneof![0..6u8, any::<u8>()], 0..300),
             count in 0..5u32,
         ) {
-            let symbols = no_symbols().finish().unwrap().unwrap();
-            let symbols = symbols.section.each_ref().map(|part| &part[..]).concat();
+            let (symbols, _) = no_symbols().finish().unwrap().unwrap();
+            let symbols = symbols.each_ref().map(|part| &part[..]).concat();
             if let Ok(table) = SeriesTable::new((&section).into(), count) {
                 let mut reader = LabelReader::new(table, Symbols::new((&symbols).into()).unwrap());
                 for ordinal in 0..count + 1 {

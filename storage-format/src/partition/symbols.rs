@@ -6,6 +6,7 @@
 use super::extents::SectionBytes;
 use super::tape::{Spool, Tape, Wound, words};
 use crate::cursor::DecodeError;
+use foldhash::fast::RandomState;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
@@ -15,15 +16,13 @@ const SYMBOL_BYTES: usize = 64;
 
 /// Collects symbols, numbered as they come; sorts them at the end.
 ///
-/// Where they do not fit memory they make *runs*, each with numbers of its own: the caller notes
-/// where [`SymbolWriter::end_run`] began another one.
+/// Where they do not fit memory they make *runs*, each with numbers of its own: the caller says when
+/// one ends.
 #[derive(Debug)]
 pub(crate) struct SymbolWriter {
     spool: Spool,
-    /// So much memory may a run take.
-    run_bytes: usize,
-    numbers: HashMap<Box<str>, u32>,
-    text_len: u64,
+    numbers: HashMap<Box<str>, u32, RandomState>,
+    text_len: usize,
     runs: Vec<Run>,
 }
 
@@ -36,11 +35,9 @@ struct Run {
     places: Wound,
 }
 
-/// The section, and what the numbers of each run became.
+/// What the numbers of each run became.
 #[derive(Debug)]
 pub(crate) struct SortedSymbols {
-    /// The section, in parts.
-    pub section: [Wound; 2],
     /// For each run: the places of its numbers, and the symbol at each place, as words.
     runs: Vec<(Wound, Wound)>,
 }
@@ -55,9 +52,9 @@ impl SortedSymbols {
 }
 
 impl SymbolWriter {
-    pub(crate) fn new(spool: &Spool, run_bytes: usize) -> SymbolWriter {
-        let numbers = HashMap::new();
-        SymbolWriter { spool: spool.clone(), run_bytes, numbers, text_len: 0, runs: Vec::new() }
+    pub(crate) fn new(spool: &Spool) -> SymbolWriter {
+        let numbers = HashMap::default();
+        SymbolWriter { spool: spool.clone(), numbers, text_len: 0, runs: Vec::new() }
     }
 
     /// The provisional number of `text`, in this run.
@@ -66,21 +63,18 @@ impl SymbolWriter {
             return number;
         }
         let number = self.numbers.len() as u32;
-        self.text_len += text.len() as u64;
+        self.text_len += text.len();
         self.numbers.insert(text.into(), number);
         number
     }
 
-    /// Ends the run if it takes too much memory, and says so.
-    pub(crate) fn end_run(&mut self) -> io::Result<bool> {
-        let full = self.text_len as usize + self.numbers.len() * SYMBOL_BYTES > self.run_bytes;
-        if full {
-            self.sort_run()?;
-        }
-        Ok(full)
+    /// What the run under way takes in memory.
+    pub(crate) fn run_bytes(&self) -> usize {
+        self.text_len + self.numbers.len() * SYMBOL_BYTES
     }
 
-    fn sort_run(&mut self) -> io::Result<()> {
+    /// Ends a run: numbers begin anew.
+    pub(crate) fn end_run(&mut self) -> io::Result<()> {
         let mut symbols: Vec<(Box<str>, u32)> = std::mem::take(&mut self.numbers).into_iter().collect();
         self.text_len = 0;
         symbols.sort_unstable();
@@ -97,9 +91,9 @@ impl SymbolWriter {
         Ok(())
     }
 
-    /// The section, and what the runs' numbers became; `None` if the text would exceed 4 GiB.
-    pub(crate) fn finish(mut self) -> io::Result<Option<SortedSymbols>> {
-        self.sort_run()?;
+    /// The section, in parts, and what the numbers of the runs became, of which the last must have
+    /// ended; `None` if the text would exceed 4 GiB.
+    pub(crate) fn finish(self) -> io::Result<Option<([Wound; 2], SortedSymbols)>> {
         let (mut offsets, mut text) = (self.spool.tape(), self.spool.tape());
         let mut became: Vec<Tape> = self.runs.iter().map(|_| self.spool.tape()).collect();
         let mut rest: Vec<&[u8]> = self.runs.iter().map(|run| &run.sorted[..]).collect();
@@ -127,7 +121,7 @@ impl SymbolWriter {
         let section = [head.finish()?, text.finish()?];
         let became = became.into_iter().map(Tape::finish).collect::<io::Result<Vec<_>>>()?;
         let runs = self.runs.into_iter().map(|run| run.places).zip(became).collect();
-        Ok(Some(SortedSymbols { section, runs }))
+        Ok(Some((section, SortedSymbols { runs })))
     }
 }
 
@@ -204,12 +198,12 @@ mod tests {
 
     #[test]
     fn symbols_are_sorted_and_found() {
-        let mut writer = SymbolWriter::new(&Spool::default(), usize::MAX);
+        let mut writer = SymbolWriter::new(&Spool::default());
         let numbers = ["b", "", "aa", "b", "é"].map(|text| writer.add(text));
         assert_eq!(numbers, [0, 1, 2, 0, 3]);
-        let sorted = writer.finish().unwrap().unwrap();
-        let (section, renumber) =
-            (sorted.section.each_ref().map(|part| &part[..]).concat(), sorted.renumber(0));
+        writer.end_run().unwrap();
+        let (section, sorted) = writer.finish().unwrap().unwrap();
+        let (section, renumber) = (section.each_ref().map(|part| &part[..]).concat(), sorted.renumber(0));
         let symbols = Symbols::new((&section).into()).unwrap();
         assert_eq!(symbols.len(), 4);
         let texts = numbers.map(|n| symbols.get(renumber[n as usize]).unwrap());
@@ -223,16 +217,20 @@ mod tests {
 
     #[test]
     fn symbols_of_several_runs_are_sorted_together() {
-        let mut writer = SymbolWriter::new(&Spool::default(), 2 * SYMBOL_BYTES);
+        let mut writer = SymbolWriter::new(&Spool::default());
         let texts = ["b", "c", "a", "b", "d", "a", "c"];
         let (mut run, mut added) = (0, Vec::new());
         for text in texts {
             added.push((run, writer.add(text)));
-            run += usize::from(writer.end_run().unwrap());
+            if writer.run_bytes() > 2 * SYMBOL_BYTES {
+                writer.end_run().unwrap();
+                run += 1;
+            }
         }
         assert!(run > 1);
-        let sorted = writer.finish().unwrap().unwrap();
-        let section = sorted.section.each_ref().map(|part| &part[..]).concat();
+        writer.end_run().unwrap();
+        let (section, sorted) = writer.finish().unwrap().unwrap();
+        let section = section.each_ref().map(|part| &part[..]).concat();
         let symbols = Symbols::new((&section).into()).unwrap();
         assert_eq!(symbols.len(), 4);
         for (text, (run, number)) in texts.iter().zip(added) {

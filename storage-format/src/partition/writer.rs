@@ -8,9 +8,9 @@ use super::alias::AliasWriter;
 use super::directory;
 use super::extents::ExtentWriter;
 use super::header::{Origin, PartitionHeader, Section};
-use super::postings::PostingsWriter;
-use super::tape::{Spill, Spool, Tape, triples, words};
-use super::{series, symbols::SymbolWriter};
+use super::pairs::{PairKey, PairWriter};
+use super::tape::{Spill, Spool, Tape, triples};
+use super::{postings, series};
 use crate::chunk::histogram::layout_run;
 use crate::chunk::{ChunkValues, MAX_CHUNK_SAMPLES, Packing, encode_chunk};
 use crate::histogram::Histogram;
@@ -82,11 +82,7 @@ pub struct PartitionWriter<W> {
     aliases: AliasWriter,
     last_id: Option<SeriesId>,
     ids: Tape,
-    symbols: SymbolWriter,
-    /// How many series there were when each run of symbols ended.
-    run_ends: Vec<u32>,
-    /// For each series the number of its pairs, and the provisional symbols of each.
-    pairs: Tape,
+    pairs: PairWriter,
     series_count: u32,
     chunk_count: u32,
     sample_count: u64,
@@ -157,9 +153,7 @@ impl<W: Write> PartitionWriter<W> {
             directory: spool.tape(),
             last_id: None,
             ids: spool.tape(),
-            symbols: SymbolWriter::new(&spool, memory_bytes / 4),
-            run_ends: Vec::new(),
-            pairs: spool.tape(),
+            pairs: PairWriter::new(&spool, memory_bytes),
             spool,
             memory_bytes,
             series_count: 0,
@@ -183,30 +177,36 @@ impl<W: Write> PartitionWriter<W> {
         if samples.is_empty() {
             return Ok(());
         }
-        self.begin_series(id, labels)?;
+        self.take_id(id)?;
+        labels.iter().for_each(|(name, value)| self.pairs.add(name, value));
+        self.pairs.end_series()?;
         self.add_samples(samples, self.options.window_ms.clone())
     }
 
     /// Begins a series, whose samples follow by [`PartitionWriter::add_samples`]; there must be some.
+    /// `labels` are the keys of its labels, in order of the names. The same key must stand for the
+    /// same name and value in each series; `text` tells them, where the writer does not remember.
     ///
     /// # Errors
     /// As [`PartitionWriter::push`].
-    pub fn begin_series(&mut self, id: SeriesId, labels: &Labels) -> Result<(), WriteError> {
+    pub fn begin_series<'t>(
+        &mut self,
+        id: SeriesId,
+        labels: &[PairKey],
+        text: impl Fn(PairKey) -> (&'t str, &'t str),
+    ) -> Result<(), WriteError> {
+        self.take_id(id)?;
+        labels.iter().for_each(|&key| self.pairs.add_known(key, || text(key)));
+        Ok(self.pairs.end_series()?)
+    }
+
+    fn take_id(&mut self, id: SeriesId) -> Result<(), WriteError> {
         if let Some(previous) = self.last_id.filter(|previous| *previous >= id) {
             return Err(WriteError::Order { previous, id });
         }
         self.last_id = Some(id);
         self.series_count = self.series_count.checked_add(1).ok_or(WriteError::TooLarge("series"))?;
-        self.ids.append(&id.to_le_bytes())?;
-        self.pairs.append_words(&[labels.len() as u32])?;
-        for (name, value) in labels {
-            let pair = [self.symbols.add(name), self.symbols.add(value)];
-            self.pairs.append_words(&pair)?;
-        }
-        if self.symbols.end_run()? {
-            self.run_ends.push(self.series_count);
-        }
-        Ok(())
+        Ok(self.ids.append(&id.to_le_bytes())?)
     }
 
     /// Adds samples of the series that was begun last: all that it has in `window`, which is one of
@@ -225,6 +225,9 @@ impl<W: Write> PartitionWriter<W> {
         self.sample_count += samples.len() as u64;
         self.min_ms = self.min_ms.min(samples.timestamps[0]);
         self.max_ms = self.max_ms.max(samples.timestamps[samples.len() - 1]);
+        if samples.len() <= MAX_CHUNK_SAMPLES {
+            return self.push_run(ordinal, samples, 0..samples.len(), window);
+        }
         for (run, window) in equal_parts(&samples.timestamps, window) {
             self.push_run(ordinal, samples, run, window)?;
         }
@@ -251,17 +254,31 @@ impl<W: Write> PartitionWriter<W> {
             self.push_run(ordinal, samples, run.start..at, left)?;
             return self.push_run(ordinal, samples, at..run.end, right);
         }
-        for (timestamps, piece) in pieces(samples, run) {
-            self.push_chunk(ordinal, &timestamps, &piece)?;
+        if run.is_empty() {
+            return Ok(());
+        }
+        if samples.histograms.is_empty() {
+            let starts = samples.start_timestamps.get(run.clone()).unwrap_or(&[]);
+            let floats = ChunkValues::Floats(&samples.floats[run.clone()]);
+            return self.push_chunk(ordinal, &samples.timestamps[run], floats, starts);
+        }
+        for Piece { timestamps, values, start_timestamps } in pieces(samples, run) {
+            let values = match &values {
+                PieceValues::Floats(floats) => ChunkValues::Floats(floats),
+                PieceValues::Histograms(histograms) => ChunkValues::Histograms(histograms),
+            };
+            self.push_chunk(ordinal, &timestamps, values, &start_timestamps)?;
         }
         Ok(())
     }
 
-    fn push_chunk(&mut self, ordinal: u32, timestamps: &[i64], piece: &Piece<'_>) -> Result<(), WriteError> {
-        let values = match &piece.values {
-            PieceValues::Floats(floats) => ChunkValues::Floats(floats),
-            PieceValues::Histograms(histograms) => ChunkValues::Histograms(histograms),
-        };
+    fn push_chunk(
+        &mut self,
+        ordinal: u32,
+        timestamps: &[i64],
+        values: ChunkValues<'_>,
+        start_timestamps: &[i64],
+    ) -> Result<(), WriteError> {
         let unit = if self.wide_offsets { 8 } else { 1 };
         let Ok(offset) = u32::try_from((self.out.position - self.data_start) / unit) else {
             return Err(WriteError::TooLarge("chunks"));
@@ -272,7 +289,7 @@ impl<W: Write> PartitionWriter<W> {
 
         let mut chunk = std::mem::take(&mut self.scratch);
         chunk.clear();
-        encode_chunk(timestamps, values, &piece.start_timestamps, self.options.packing, &mut chunk);
+        encode_chunk(timestamps, values, start_timestamps, self.options.packing, &mut chunk);
         self.aliases.shorten(timestamps.len(), self.out.position - self.data_start, &mut chunk);
         chunk.resize(chunk.len().next_multiple_of(unit as usize), 0);
         self.out.write(&chunk)?;
@@ -290,7 +307,8 @@ impl<W: Write> PartitionWriter<W> {
     /// [`PartitionWriter::is_empty`].
     pub fn finish(self) -> Result<Finished<W>, WriteError> {
         assert!(!self.is_empty(), "a partition without series");
-        let PartitionWriter { mut out, options, spool, symbols, run_ends, .. } = self;
+        let PartitionWriter { mut out, options, spool, pairs, aliases, .. } = self;
+        drop(aliases);
         let mut sections = [const { 0..0 }; 9];
         sections[Section::Data as usize] = self.data_start..out.position;
         out.extents.close();
@@ -311,34 +329,20 @@ impl<W: Write> PartitionWriter<W> {
             out.write_section(&[&blocks.finish()?, &columns.finish()?])?;
         drop(chunks);
 
-        let symbols = symbols.finish()?.ok_or(WriteError::TooLarge("label names and values"))?;
-        let [head, text] = &symbols.section;
+        let (symbols, pairs) = pairs.finish()?.ok_or(WriteError::TooLarge("label names and values"))?;
+        let [head, text] = &symbols;
         sections[Section::Symbols as usize] = out.write_section(&[head, text])?;
+        drop(symbols);
 
-        let (ids, pairs) = (self.ids.finish()?, self.pairs.finish()?);
-        let mut postings = PostingsWriter::new(&spool, self.memory_bytes / 8);
-        let mut numbers = words(&pairs);
-        let (mut ordinal, mut run, mut renumber) = (0, 0, symbols.renumber(0));
-        let pairs_of = |out: &mut Vec<(u32, u32)>| {
-            if run_ends.get(run) == Some(&ordinal) {
-                run += 1;
-                renumber = symbols.renumber(run);
-            }
-            let mut next = || numbers.next().unwrap_or_default() as usize;
-            for _ in 0..next() {
-                let pair = (renumber[next()], renumber[next()]);
-                postings.add(pair, ordinal)?;
-                out.push(pair);
-            }
-            ordinal += 1;
-            Ok(())
-        };
+        let ids = self.ids.finish()?;
         let ids = ids.as_chunks().0.iter().map(|id| SeriesId::from_le_bytes(*id));
-        let parts = series::encode(ids, pairs_of, &spool)?.ok_or(WriteError::TooLarge("label sets"))?;
+        let parts =
+            series::encode(ids, pairs.one_by_one(), &spool)?.ok_or(WriteError::TooLarge("label sets"))?;
         let [head, blocks] = &parts;
         sections[Section::Series as usize] = out.write_section(&[head, blocks])?;
-        drop((parts, symbols));
-        let [names, values, lists] = postings.finish()?.ok_or(WriteError::TooLarge("postings"))?;
+        drop(parts);
+        let parts = postings::encode(&pairs, &spool, self.memory_bytes / 4)?;
+        let [names, values, lists] = parts.ok_or(WriteError::TooLarge("postings"))?;
         sections[Section::Postings as usize] = out.write_section(&[&names, &values, &lists])?;
         let (checksums, footer) = std::mem::take(&mut out.extents).finish();
         sections[Section::Checksums as usize] = out.write_section(&[&checksums])?;
@@ -420,55 +424,47 @@ fn equal_parts(timestamps: &[i64], window: Range<i64>) -> Vec<(Range<usize>, Ran
 }
 
 /// What becomes one chunk.
-struct Piece<'a> {
-    values: PieceValues<'a>,
-    start_timestamps: std::borrow::Cow<'a, [i64]>,
+struct Piece {
+    timestamps: Vec<i64>,
+    values: PieceValues,
+    start_timestamps: Vec<i64>,
 }
 
-enum PieceValues<'a> {
-    Floats(std::borrow::Cow<'a, [f64]>),
+enum PieceValues {
+    Floats(Vec<f64>),
     Histograms(Vec<Arc<Histogram>>),
 }
 
-/// Takes a run of samples apart, none if it is empty, so that no piece mixes floats and histograms, or histograms of
+/// Takes a run of samples apart so that no piece mixes floats and histograms, or histograms of
 /// several layouts; in order of their first timestamps.
-fn pieces(samples: &Samples, run: Range<usize>) -> Vec<(std::borrow::Cow<'_, [i64]>, Piece<'_>)> {
-    if run.is_empty() {
-        return Vec::new();
-    }
+fn pieces(samples: &Samples, run: Range<usize>) -> Vec<Piece> {
     let from = samples.histograms.partition_point(|(at, _)| (*at as usize) < run.start);
     let to = samples.histograms.partition_point(|(at, _)| (*at as usize) < run.end);
     let histograms = &samples.histograms[from..to];
-    let starts = samples.start_timestamps.get(run.clone()).unwrap_or(&[]);
-    if histograms.is_empty() {
-        let values = PieceValues::Floats(samples.floats[run.clone()].into());
-        return vec![(samples.timestamps[run].into(), Piece { values, start_timestamps: starts.into() })];
-    }
-    let times_at = |places: &[usize]| places.iter().map(|&at| samples.timestamps[at]).collect::<Vec<_>>();
-    let starts_at = |places: &[usize]| {
-        let of = |&at: &usize| samples.start_timestamps[at];
-        if starts.is_empty() { Vec::new() } else { places.iter().map(of).collect() }
+    let starts = &samples.start_timestamps;
+    let piece = |places: &[usize], values: PieceValues| Piece {
+        timestamps: places.iter().map(|&at| samples.timestamps[at]).collect(),
+        values,
+        start_timestamps: match starts.is_empty() {
+            true => Vec::new(),
+            false => places.iter().map(|&at| starts[at]).collect(),
+        },
     };
     let mut pieces = Vec::new();
     let mut next = histograms.iter().map(|(at, _)| *at as usize).peekable();
     let floats: Vec<usize> = run.filter(|at| next.next_if_eq(at).is_none()).collect();
     if !floats.is_empty() {
-        let values: Vec<f64> = floats.iter().map(|&at| samples.floats[at]).collect();
-        let values = PieceValues::Floats(values.into());
-        pieces
-            .push((times_at(&floats).into(), Piece { values, start_timestamps: starts_at(&floats).into() }));
+        let values = floats.iter().map(|&at| samples.floats[at]).collect();
+        pieces.push(piece(&floats, PieceValues::Floats(values)));
     }
     let (mut places, mut values): (Vec<usize>, Vec<Arc<Histogram>>) =
         histograms.iter().map(|(at, h)| (*at as usize, h.clone())).unzip();
     while !values.is_empty() {
         let n = layout_run(&values);
         let (later_values, later_places) = (values.split_off(n), places.split_off(n));
-        pieces.push((
-            times_at(&places).into(),
-            Piece { values: PieceValues::Histograms(values), start_timestamps: starts_at(&places).into() },
-        ));
+        pieces.push(piece(&places, PieceValues::Histograms(values)));
         (values, places) = (later_values, later_places);
     }
-    pieces.sort_by_key(|(timestamps, _): &(std::borrow::Cow<'_, [i64]>, _)| timestamps[0]);
+    pieces.sort_by_key(|piece| piece.timestamps[0]);
     pieces
 }
