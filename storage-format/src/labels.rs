@@ -68,21 +68,27 @@ impl Labels {
         N: AsRef<str>,
         V: AsRef<str>,
     {
-        let mut pairs: Vec<(N, V)> = pairs.into_iter().collect();
-        pairs.sort_by(|a, b| a.0.as_ref().as_bytes().cmp(b.0.as_ref().as_bytes()));
+        let given = pairs.into_iter();
+        let mut pairs: Vec<(N, V)> = Vec::with_capacity(given.size_hint().0.max(16));
+        pairs.extend(given);
+        // Mostly they come sorted.
+        let is_sorted = pairs.is_sorted_by(|a, b| a.0.as_ref() < b.0.as_ref());
+        if !is_sorted {
+            pairs.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
+        }
+        if pairs.first().is_some_and(|(name, _)| name.as_ref().is_empty()) {
+            return Err(LabelsError::EmptyName);
+        }
+        let twice = |pair: &&[(N, V)]| pair[0].0.as_ref() == pair[1].0.as_ref();
+        if !is_sorted && let Some(pair) = pairs.windows(2).find(twice) {
+            return Err(LabelsError::DuplicateName(pair[0].0.as_ref().to_owned()));
+        }
         // Nearly all lengths are below 128 and take one byte.
         let lengths = pairs.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 2);
         let mut bytes = Vec::with_capacity(lengths.sum());
-        for (i, (name, value)) in pairs.iter().enumerate() {
-            let (name, value) = (name.as_ref(), value.as_ref());
-            if name.is_empty() {
-                return Err(LabelsError::EmptyName);
-            }
-            if i > 0 && pairs[i - 1].0.as_ref() == name {
-                return Err(LabelsError::DuplicateName(name.to_owned()));
-            }
-            if !value.is_empty() {
-                put_pair(&mut bytes, name, value);
+        for (name, value) in &pairs {
+            if !value.as_ref().is_empty() {
+                put_pair(&mut bytes, name.as_ref(), value.as_ref());
             }
         }
         Ok(Labels { bytes: bytes.into() })
@@ -157,23 +163,32 @@ fn take_text(rest: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn check_canonical(bytes: &[u8]) -> Result<(), LabelsError> {
+    // One check of all bytes is cheaper than two a label: a piece of UTF-8 between the borders of
+    // characters is UTF-8. It fails for some lengths above 127, which look like parts of a character.
+    let whole = std::str::from_utf8(bytes).ok();
+    let is_utf8 = |text: &[u8], after: &[u8]| {
+        let end = bytes.len() - after.len();
+        let is_border = |at| whole.is_some_and(|whole| whole.is_char_boundary(at));
+        (is_border(end - text.len()) && is_border(end)) || std::str::from_utf8(text).is_ok()
+    };
     let mut rest = bytes;
     let mut previous: &[u8] = &[];
     while !rest.is_empty() {
         let at = LabelsError::NotCanonical(bytes.len() - rest.len());
-        let Some((name, after)) = take_text(rest) else { return Err(at) };
-        let Some((value, after)) = take_text(after) else { return Err(at) };
+        let Some((name, after_name)) = take_text(rest) else { return Err(at) };
+        let Some((value, after)) = take_text(after_name) else { return Err(at) };
         if name.is_empty() {
             return Err(LabelsError::EmptyName);
         }
-        let Ok(name_text) = std::str::from_utf8(name) else {
-            return Err(LabelsError::NotUtf8(format!("name {:?}", String::from_utf8_lossy(name))));
-        };
-        if std::str::from_utf8(value).is_err() {
-            return Err(LabelsError::NotUtf8(format!("value of {name_text:?}")));
+        let name_text = || String::from_utf8_lossy(name);
+        if !is_utf8(name, after_name) {
+            return Err(LabelsError::NotUtf8(format!("name {:?}", name_text())));
+        }
+        if !is_utf8(value, after) {
+            return Err(LabelsError::NotUtf8(format!("value of {:?}", name_text())));
         }
         if name == previous {
-            return Err(LabelsError::DuplicateName(name_text.to_owned()));
+            return Err(LabelsError::DuplicateName(name_text().into_owned()));
         }
         // The length of the encoding is checked too: a longer varint for the same number would
         // give one label set two identities.

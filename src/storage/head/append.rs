@@ -11,7 +11,7 @@
 //! nothing.
 
 use super::generation::{Generation, Rows};
-use super::index::NotCreated;
+use super::index::{Index, NotCreated};
 use super::limits::{check_histogram, check_labels};
 use super::lookup::RawHash;
 use super::scrape_groups::{Home, Together};
@@ -45,6 +45,8 @@ pub(super) struct Scratch {
     bounds: (usize, usize),
     /// Series of the batch that are not known, with the hash under which they were looked up.
     unknown: Vec<(u32, RawHash)>,
+    /// The labels of those that were created.
+    created: Vec<(u32, Labels)>,
     /// Of each sample that is kept.
     refs: Vec<u32>,
     homes: Vec<Home>,
@@ -159,6 +161,7 @@ impl Head {
                     if is_new {
                         lookup.add(found, home);
                         self.counters.series_created.fetch_add(1, Relaxed);
+                        scratch.created.push((found, labels));
                     }
                     lookup.learn(found, hash);
                     scratch.series[series as usize] = found;
@@ -180,14 +183,24 @@ impl Head {
     }
 
     fn encode(&self, scratch: &mut Scratch, generation: &Generation) {
-        let Scratch { refs, timestamps, values, histograms, start_timestamps, undeclared, encoder, .. } =
-            scratch;
+        let Scratch { refs, timestamps, values, histograms, start_timestamps, .. } = scratch;
+        let Scratch { undeclared, created, encoder, .. } = scratch;
         encoder.clear();
         undeclared.clear();
         generation.undeclared(refs, undeclared);
         if !undeclared.is_empty() {
             undeclared.sort_unstable();
             undeclared.dedup();
+            created.sort_unstable_by_key(|(series, _)| *series);
+            let mut created = created.drain(..).peekable();
+            // Those of the series at hand, unless it is known from an earlier batch.
+            let mut labels_of = |series: u32, index: &Index| {
+                while created.next_if(|(other, _)| *other < series).is_some() {}
+                match created.next_if(|(other, _)| *other == series) {
+                    Some((_, labels)) => labels,
+                    None => index.labels(series),
+                }
+            };
             let index = self.index();
             let declarations: Vec<SeriesDeclaration> = undeclared
                 .iter()
@@ -195,7 +208,7 @@ impl Head {
                     series,
                     id: index.id(series),
                     group: index.home(series).group(),
-                    labels: index.labels(series),
+                    labels: labels_of(series, &index),
                 })
                 .collect();
             encoder.series(declarations.iter());
@@ -224,6 +237,7 @@ impl Scratch {
         self.series.clear();
         self.series_homes.clear();
         self.unknown.clear();
+        self.created.clear();
         let parser = batch.parser();
         let lookup = head.lookup();
         self.bounds = lookup.bounds();

@@ -16,6 +16,12 @@ pub(super) fn check_labels(labels: &Labels, limits: &Limits) -> Result<(), Refus
     if labels.metric_name().is_none() {
         return Err(Refusal::NoMetricName);
     }
+    // A label takes four bytes at least, and no part of the set is longer than all of it.
+    let most = labels.as_bytes().len();
+    let least_limit_bytes = limits.label_name_bytes.min(limits.label_value_bytes).min(limits.series_bytes);
+    if most / 4 <= limits.labels && most <= least_limit_bytes {
+        return Ok(());
+    }
     let count = labels.len();
     if count > limits.labels {
         return Err(Refusal::TooManyLabels { count, limit: limits.labels });

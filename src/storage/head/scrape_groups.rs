@@ -4,6 +4,7 @@
 //! those that were created at the same timestamp just before. Two targets that merely shared a
 //! timestamp once would be glued together, and jitter would tear holes into their rows later.
 
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
 /// The most series a group can have: columns fit nine bits.
@@ -60,7 +61,7 @@ struct Group {
 pub(super) struct ScrapeGroups {
     groups: Vec<Group>,
     /// The groups of a target that have room.
-    open: HashMap<Target, Vec<u32>>,
+    open: HashMap<Target, Vec<u32>, RandomState>,
     /// Groups of which all columns were given back, to be begun anew.
     vacant: Vec<u32>,
     newest_without_target: Option<(i64, u32)>,
