@@ -3,8 +3,8 @@
 use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
 use crate::state::{State, StateError};
 use crate::storage::{
-    AppendError, Appended, Batch, Deleted, HeadStatus, Matcher, OpenError, Options, Pending, RetentionStatus,
-    SizeLimit, Storage, StorageStats, TimeRange, Timestamp, View,
+    AppendError, Appended, Batch, Deleted, HeadStatus, JobStatus, Matcher, OpenError, Options, Pending,
+    RetentionStatus, SizeLimit, Storage, StorageStats, TimeRange, Timestamp, View,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -119,6 +119,27 @@ impl Db {
     /// Deletes the samples in `range` of the series that match all matchers of any of the `sets`.
     pub fn delete(&self, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
         self.inner.storage.delete(sets, range)
+    }
+
+    /// What [`Db::delete`] would delete; nothing is changed.
+    pub fn delete_preview(&self, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
+        self.inner.storage.delete_preview(sets, range)
+    }
+
+    /// Writes the partitions anew of which something was deleted, now, so that its bytes leave the
+    /// disk. What is much goes by itself soon after the deletion.
+    pub fn clean_tombstones(&self) -> io::Result<()> {
+        self.inner.storage.clean_tombstones()
+    }
+
+    /// The work that can be watched and canceled, the newest first.
+    pub fn jobs(&self) -> Vec<JobStatus> {
+        self.inner.storage.jobs()
+    }
+
+    /// Cancels a job; `false` if there is none of this number, or it is over.
+    pub fn cancel_job(&self, id: u64) -> bool {
+        self.inner.storage.cancel_job(id)
     }
 
     /// Cuts all of the head into partitions, now.

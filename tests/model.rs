@@ -12,7 +12,7 @@ use larum::storage::series_set::Columns;
 use larum::storage::{Batch, Matcher, Options, Source, Storage, TimeRange, Timestamp, View};
 use larum_storage_format::{Histogram, STALE_NAN, Samples, Span, Value};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -34,6 +34,7 @@ enum Step {
     Flush,
     Maintain,
     Compact,
+    Clean,
     Advance(i64),
     /// So many days with a scrape and maintenance each.
     Days(u8),
@@ -117,6 +118,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Flush),
         3 => Just(Step::Maintain),
         1 => Just(Step::Compact),
+        1 => Just(Step::Clean),
         4 => prop_oneof![2 => 1..30i64, 2 => 60..200i64, 1 => 600..1300i64].prop_map(Step::Advance),
         2 => (1..8u8).prop_map(Step::Days),
         1 => Just(Step::Reopen),
@@ -254,13 +256,19 @@ impl World {
                 let sets = [vec![Matcher::equal("series", series.to_string())]];
                 let in_model = |(s, t): &(u8, i64)| s == series && range.contains(*t);
                 let any = self.model.keys().any(in_model);
+                let preview = self.storage().delete_preview(&sets, range).unwrap();
                 let deleted = self.storage().delete(&sets, range).unwrap();
+                assert_eq!((preview.series, preview.samples), (deleted.series, deleted.samples));
                 assert_eq!(deleted.series > 0, any);
                 self.model.retain(|key, _| !in_model(key));
             }
             Step::Flush => self.storage().flush().unwrap(),
             Step::Maintain => self.storage().maintain().unwrap(),
             Step::Compact => self.storage().compact().unwrap(),
+            Step::Clean => {
+                self.storage().clean_tombstones().unwrap();
+                assert_eq!(self.storage().stats().partitions_with_tombstones, 0);
+            }
             Step::Advance(minutes) => {
                 self.advance(minutes * MINUTE);
                 // Somebody always writes: where the newest sample is old, the clock is not believed.
@@ -313,6 +321,15 @@ impl World {
     fn check(&self) {
         let view = self.storage().view();
         assert_eq!(read(&view), self.model);
+
+        // With a retention, a partition may have expired in part.
+        if self.retention.is_none() {
+            let stored: BTreeSet<String> = self.model.keys().map(|(s, _)| s.to_string()).collect();
+            let listed = view.label_values("series", &[], TimeRange::ALL).items;
+            assert_eq!(listed, stored.iter().cloned().collect::<Vec<_>>());
+            assert_eq!(view.series(&[], TimeRange::ALL).items.len(), stored.len());
+            assert_eq!(view.label_names(&[], TimeRange::ALL).items.is_empty(), stored.is_empty());
+        }
 
         let range = TimeRange::new(self.now() - HOUR, self.now() - 20 * MINUTE);
         let mut columns = Columns::default();

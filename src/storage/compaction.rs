@@ -106,7 +106,7 @@ impl Levels {
         let merge = several.filter_map(|(window, group)| self.closed(live, group, window)).next();
         merge.or_else(|| {
             let mut deleted_from = live.iter().filter(|p| p.tombstones.is_some());
-            deleted_from.find_map(|p| self.closed(live, vec![p], self.own_window(p)))
+            deleted_from.find_map(|p| self.rewrite(live, p.number))
         })
     }
 

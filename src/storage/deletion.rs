@@ -3,12 +3,12 @@
 use super::catalog::{Change, Live};
 use super::cutter::TIMESTAMPS_KEPT;
 use super::engine::{Deleted, Inner};
-use super::error::ReadError;
 use super::folder::Folder;
 use super::fs::{Fs, replace_file};
 use super::matcher::Matcher;
 use super::merge::merge;
 use super::part::{Load, Part};
+use super::querier::Layer;
 use super::series_set::Columns;
 use super::time::TimeRange;
 use larum_storage_format::SeriesId;
@@ -16,9 +16,10 @@ use larum_storage_format::tombstones::{Interval, Tombstones};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-/// Deletes what matches any of the `sets` in `range`.
+/// Deletes what matches any of the `sets` in `range`, and logs it.
 ///
 /// Tombstones exist only beside partitions, so the head is cut first if it holds matches. What is
 /// acknowledged while the deletion runs is kept: the partitions it touches are those of one moment.
@@ -28,6 +29,20 @@ pub(crate) fn delete(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> 
     if range.is_empty() || sets.is_empty() {
         return Ok(Deleted::default());
     }
+    let outcome = delete_found(inner, sets, range);
+    let (matchers, TimeRange { min_ms, max_ms }) = (in_words(sets), range);
+    match &outcome {
+        Ok(Deleted { series, samples, bytes }) => {
+            inner.counters.deletions.fetch_add(u64::from(*samples > 0), Relaxed);
+            inner.counters.deleted_samples.fetch_add(*samples, Relaxed);
+            tracing::info!(matchers, min_ms, max_ms, series, samples, bytes, "samples were deleted");
+        }
+        Err(error) => tracing::warn!(matchers, min_ms, max_ms, %error, "a deletion failed"),
+    }
+    outcome
+}
+
+fn delete_found(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
     let in_head = inner.head.generations().iter().any(|generation| {
         generation.time_range().is_some_and(|own| own.overlaps(&range))
             && sets.iter().any(|matchers| !generation.matching(matchers).is_empty())
@@ -38,51 +53,126 @@ pub(crate) fn delete(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> 
 
     let _one_at_a_time = inner.deleting.lock().unwrap_or_else(PoisonError::into_inner);
     inner.check_held()?;
-    let overlapping = |p: &&Live| p.meta.min_ms <= range.max_ms && range.min_ms <= p.meta.max_ms;
-    let partitions: Vec<Live> = inner.catalog().live().iter().filter(overlapping).cloned().collect();
-    let mut series: BTreeSet<SeriesId> = BTreeSet::new();
-    let mut deleted = Deleted::default();
+    let partitions = inner.catalog().live().to_vec();
+    let mut found = Found::default();
     let mut new = Vec::new();
     for p in &partitions {
-        // What cannot be found cannot be deleted, and must not seem to be.
-        let found = samples_in(p, sets, range).map_err(io::Error::other)?;
-        if found.is_empty() {
-            continue;
+        new.extend(found.in_partition(p, sets, range)?.map(Arc::new));
+    }
+    if !new.is_empty() {
+        commit(inner, new)?;
+    }
+    Ok(found.deleted())
+}
+
+/// What [`delete`] would delete.
+pub(crate) fn preview(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
+    let mut found = Found::default();
+    if range.is_empty() {
+        return Ok(found.deleted());
+    }
+    // In this order, as what is cut in between would be missed the other way round.
+    let mut generations = inner.head.generations();
+    let wal_bytes = inner.head.wal_bytes();
+    let partitions = {
+        let catalog = inner.catalog();
+        let first = catalog.manifest().first_generation;
+        generations.retain(|generation| generation.number() >= first);
+        catalog.live().to_vec()
+    };
+    for p in &partitions {
+        found.in_partition(p, sets, range)?;
+    }
+    let appended: u64 = generations.iter().map(|generation| generation.appended()).sum();
+    let before = found.samples;
+    for generation in generations {
+        found.in_layer(&Layer { part: generation, tombstones: None }, sets, range)?;
+    }
+    let share = u128::from(wal_bytes) * u128::from(found.samples - before) / u128::from(appended.max(1));
+    found.bytes += share as u64;
+    Ok(found.deleted())
+}
+
+/// What a deletion found so far.
+#[derive(Default)]
+struct Found {
+    series: BTreeSet<SeriesId>,
+    samples: u64,
+    bytes: u64,
+}
+
+impl Found {
+    /// Looks into a partition, and gives the tombstones it needs, the old ones included; `None` if
+    /// there is nothing to delete.
+    fn in_partition(
+        &mut self,
+        p: &Live,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> io::Result<Option<Tombstones>> {
+        let series = self.in_layer(&p.layer(), sets, range)?;
+        if series.is_empty() {
+            return Ok(None);
         }
         let mut tombstones = Tombstones::new(p.meta.number, p.meta.tombstones.unwrap_or(0) + 1);
         for (id, intervals) in p.tombstones.iter().flat_map(|old| old.iter()) {
             intervals.iter().for_each(|&interval| tombstones.add(id, interval));
         }
-        for (id, samples) in found {
-            series.insert(id);
-            deleted.samples += samples;
+        for &id in &series {
             tombstones.add(id, Interval { min_ms: range.min_ms, max_ms: range.max_ms });
         }
-        new.push(Arc::new(tombstones));
+        let bytes_of = |tombstones: &Tombstones| {
+            p.partition.deleted_bytes(series.iter().map(|&id| (id, tombstones.of(id))))
+        };
+        let before = p.tombstones.as_deref().map_or(0, bytes_of);
+        self.bytes += bytes_of(&tombstones).saturating_sub(before);
+        Ok(Some(tombstones))
     }
-    deleted.series = series.len() as u64;
-    if !new.is_empty() {
-        commit(inner, new)?;
+
+    /// Counts the samples in the range of the series that match, and gives those that have any.
+    fn in_layer(
+        &mut self,
+        layer: &Layer,
+        sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> io::Result<Vec<SeriesId>> {
+        if !layer.part.time_range().is_some_and(|own| own.overlaps(&range)) {
+            return Ok(Vec::new());
+        }
+        let mut matching: BTreeMap<u32, SeriesId> = BTreeMap::new();
+        for matchers in sets {
+            // What cannot be found cannot be deleted, and must not seem to be.
+            let selected = layer.part.select(matchers).map_err(io::Error::other)?;
+            matching.extend(selected.into_iter().map(|(id, ordinal)| (ordinal, id)));
+        }
+        let mut columns = Columns::default();
+        let mut found = Vec::new();
+        for (ordinal, id) in matching {
+            let mut load = Load::new(range, &mut columns);
+            layer.load(id, ordinal, &mut load);
+            let samples = merge(load.runs, &mut columns).len() as u64;
+            columns.forget_beyond(TIMESTAMPS_KEPT);
+            if samples > 0 {
+                self.samples += samples;
+                found.push(id);
+            }
+        }
+        self.series.extend(&found);
+        Ok(found)
     }
-    Ok(deleted)
+
+    fn deleted(&self) -> Deleted {
+        Deleted { series: self.series.len() as u64, samples: self.samples, bytes: self.bytes }
+    }
 }
 
-/// How many samples each series that matches has in the range; those without are left out.
-fn samples_in(p: &Live, sets: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<(SeriesId, u64)>, ReadError> {
-    let mut matching: BTreeMap<u32, SeriesId> = BTreeMap::new();
-    for matchers in sets {
-        matching.extend(p.partition.select(matchers)?.into_iter().map(|(id, ordinal)| (ordinal, id)));
-    }
-    let layer = p.layer();
-    let mut columns = Columns::default();
-    let count = |(ordinal, id): (u32, SeriesId)| {
-        let mut load = Load::new(range, &mut columns);
-        layer.load(id, ordinal, &mut load);
-        let samples = merge(load.runs, &mut columns).len() as u64;
-        columns.forget_beyond(TIMESTAMPS_KEPT);
-        (id, samples)
+/// The sets as PromQL writes selectors.
+fn in_words(sets: &[Vec<Matcher>]) -> String {
+    let one = |matchers: &Vec<Matcher>| {
+        let matchers: Vec<String> = matchers.iter().map(Matcher::to_string).collect();
+        format!("{{{}}}", matchers.join(","))
     };
-    Ok(matching.into_iter().map(count).filter(|&(_, samples)| samples > 0).collect())
+    sets.iter().map(one).collect::<Vec<_>>().join(" or ")
 }
 
 /// Writes tombstones and puts them in force. Called with the lock for deletions.

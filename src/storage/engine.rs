@@ -10,6 +10,7 @@
 
 use super::batch::{Appended, Batch};
 use super::catalog::Catalog;
+use super::cleanup::Looked;
 use super::compaction::{self, Levels};
 use super::cut::{self, Rhythm};
 use super::deletion;
@@ -17,6 +18,7 @@ use super::error::{AppendError, OpenError, UnavailableCause};
 use super::folder::{self, Folder, io_error};
 use super::fs::{Fs, Lock, RealFs, sync_above};
 use super::head::{Head, HeadOptions};
+use super::jobs::{JobStatus, Jobs};
 use super::maintenance::{self, Workers};
 use super::matcher::Matcher;
 use super::options::{Maintenance, Options, SizeLimit};
@@ -76,6 +78,10 @@ pub(crate) struct Inner {
     /// Since when memory that cuts and merges freed waits to be given back to the system;
     /// [`maintenance::NOTHING_FREED`] if none does.
     pub freed_ms: AtomicI64,
+    /// How much was deleted from partitions.
+    pub looked: Mutex<Looked>,
+    /// Work that can be watched and canceled.
+    pub jobs: Jobs,
     /// Partitions in the fullest window.
     pub overlapping: AtomicUsize,
     pub counters: Counters,
@@ -93,6 +99,9 @@ pub struct Deleted {
     pub series: u64,
     /// Samples in the range; one that is stored in two places counts twice.
     pub samples: u64,
+    /// About how many bytes they take on disk, each sample as many as the others of its chunk. What
+    /// the index has of the series is not counted.
+    pub bytes: u64,
 }
 
 impl Storage {
@@ -160,6 +169,8 @@ impl Storage {
             begun_ms: AtomicI64::new(if replayed.is_some() { i64::MIN } else { now.wall_ms }),
             rhythm: Mutex::default(),
             freed_ms: AtomicI64::new(maintenance::NOTHING_FREED),
+            looked: Mutex::default(),
+            jobs: Jobs::default(),
             counters,
             closing: AtomicBool::new(false),
             opened,
@@ -224,6 +235,40 @@ impl Storage {
         deletion::delete(&self.inner, sets, range)
     }
 
+    /// What [`Storage::delete`] would delete; nothing is changed. Bytes of samples in the head are
+    /// their share of the WAL.
+    ///
+    /// # Errors
+    /// A file is damaged where it would have to be read: deleting would fail, too.
+    pub fn delete_preview(&self, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
+        self.inner.check_open()?;
+        deletion::preview(&self.inner, sets, range)
+    }
+
+    /// Writes the partitions anew of which something was deleted, and no others, now: so its bytes
+    /// leave the disk. It is one of [`Storage::jobs`].
+    ///
+    /// # Errors
+    /// Those of the file system, or [`io::ErrorKind::Interrupted`] if the job is canceled; what was
+    /// written before stays.
+    pub fn clean_tombstones(&self) -> io::Result<()> {
+        self.inner.check_open()?;
+        self.inner.clean_tombstones()
+    }
+
+    /// The work that can be watched and canceled, the newest first: what waits and runs, and the last
+    /// that is over.
+    pub fn jobs(&self) -> Vec<JobStatus> {
+        self.inner.jobs.all()
+    }
+
+    /// Cancels a job, which ends soon after; `false` if there is none of this number, or it is over.
+    /// What it did stays done. What the background would do is not begun again until more is deleted
+    /// from the same partitions, or the database is opened again.
+    pub fn cancel_job(&self, id: u64) -> bool {
+        self.inner.jobs.cancel(id)
+    }
+
     /// Cuts all of the head into partitions, now.
     ///
     /// # Errors
@@ -259,7 +304,7 @@ impl Storage {
         self.inner.snapshot(to)
     }
 
-    /// One round of background work (sync, drop, cut, merge), for [`Maintenance::Stepped`].
+    /// One round of background work (sync, drop, cut, merge, free), for [`Maintenance::Stepped`].
     ///
     /// # Errors
     /// Those of the file system; the next round tries again.
@@ -268,6 +313,7 @@ impl Storage {
         let synced = self.inner.head.sync();
         self.inner.drop_and_cut()?;
         self.inner.merge_while(Levels::plan)?;
+        self.inner.free_deleted()?;
         synced
     }
 
@@ -499,7 +545,10 @@ impl Inner {
         let ranges = self.head.generations().into_iter().filter_map(|g| g.time_range());
         let head = ranges.reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)));
         stats.head_range_ms = head.map(|range| (range.min_ms, range.max_ms));
+        stats.active_jobs = self.jobs.active();
         let catalog = self.catalog();
+        let with_tombstones = catalog.live().iter().filter(|p| p.tombstones.is_some());
+        stats.partitions_with_tombstones = with_tombstones.count() as u64;
         stats.partitions = catalog.live().len() as u64;
         stats.missing_partitions = catalog.missing().len() as u64;
         stats.partition_bytes = catalog.live().iter().map(|p| p.meta.byte_len).sum();

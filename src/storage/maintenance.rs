@@ -64,7 +64,7 @@ impl Workers {
         // Appends wait for a cut that does not end, but for a merge only when there are many to do.
         let jobs: [(&str, i32, Job); 2] = [
             ("larum-cut", 5, Inner::drop_and_cut),
-            ("larum-merge", 10, |inner| inner.merge_while(Levels::plan)),
+            ("larum-merge", 10, |inner| inner.merge_while(Levels::plan).and_then(|()| inner.free_deleted())),
         ];
         for (name, niceness, job) in jobs {
             let (inner, stopped) = (inner.clone(), stopped.clone());
@@ -231,18 +231,11 @@ impl Inner {
             let levels = self.levels.within(self.limit_bytes());
             let next = plan(&levels, &self.catalog().manifest().partitions, self.now().wall_ms);
             let Some(merge) = next else { return Ok(()) };
-            let started = Instant::now();
-            let outcome = self.merge_or_split(merge);
-            self.freed(self.now().wall_ms);
-            self.counters.worked(started.elapsed());
-            match &outcome {
-                Ok(()) => self.counters.merges.fetch_add(1, Relaxed),
+            match self.merge_and_count(merge, &|| self.closing.load(Acquire)) {
                 // Its inputs changed: plan again.
-                Err(e) if is_interrupted(e) && !self.closing.load(Acquire) => continue,
-                Err(e) if is_interrupted(e) => 0,
-                Err(_) => self.counters.merge_failures.fetch_add(1, Relaxed),
-            };
-            outcome?;
+                Err(e) if is_interrupted(&e) && !self.closing.load(Acquire) => {}
+                outcome => outcome?,
+            }
         }
     }
 
@@ -252,23 +245,32 @@ impl Inner {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_held()?;
         let merge = self.levels.rewrite(&self.catalog().manifest().partitions, number);
-        merge.map_or(Ok(()), |merge| self.merge_or_split(merge))
+        merge.map_or(Ok(()), |merge| self.merge_and_count(merge, &|| self.closing.load(Acquire)))
     }
 
-    /// Merges, into more outputs where a file would become too long.
-    fn merge_or_split(&self, mut merge: Merge) -> io::Result<()> {
-        let mut outcome = self.merge(&merge);
+    /// Merges, into more outputs where they would be too long, until `stop` says true. Called with the
+    /// lock for merges.
+    pub fn merge_and_count(&self, mut merge: Merge, stop: &dyn Fn() -> bool) -> io::Result<()> {
+        let started = Instant::now();
+        let mut outcome = self.merge(&merge, stop);
         // The times are filled too unevenly.
         while outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::FileTooLarge)
             && merge.outputs < OUTPUTS_MAX
         {
             merge.outputs *= 2;
-            outcome = self.merge(&merge);
+            outcome = self.merge(&merge, stop);
         }
+        self.freed(self.now().wall_ms);
+        self.counters.worked(started.elapsed());
+        match &outcome {
+            Ok(()) => self.counters.merges.fetch_add(1, Relaxed),
+            Err(e) if is_interrupted(e) => 0,
+            Err(_) => self.counters.merge_failures.fetch_add(1, Relaxed),
+        };
         outcome
     }
 
-    fn merge(&self, merge: &Merge) -> io::Result<()> {
+    fn merge(&self, merge: &Merge, stop: &dyn Fn() -> bool) -> io::Result<()> {
         let numbers = u64::from(merge.outputs);
         let (inputs, seed, first_number) = {
             let mut catalog = self.catalog();
@@ -285,7 +287,7 @@ impl Inner {
             first_number,
             memory_bytes: self.options.merge_memory_bytes,
         };
-        let merged = job.run(&|| self.closing.load(Acquire)).and_then(|merged| {
+        let merged = job.run(stop).and_then(|merged| {
             let unlinked = self.link_damaged(&inputs, &merged);
             let replaced = self.replace(&inputs, &merged.written)?;
             Ok((replaced, merged, unlinked))

@@ -5,6 +5,7 @@
 
 pub mod batch;
 mod catalog;
+mod cleanup;
 mod compaction;
 mod cut;
 mod cutter;
@@ -17,6 +18,7 @@ mod folder;
 mod fs;
 mod head;
 pub mod inspect;
+mod jobs;
 mod label_sets;
 mod maintenance;
 mod manifest;
@@ -44,6 +46,7 @@ mod wal;
 pub use batch::{Appended, Batch, Refusal, Refused};
 pub use engine::{Deleted, Storage};
 pub use error::{AppendError, OpenError, ReadError};
+pub use jobs::{JobKind, JobState, JobStatus};
 pub use label_sets::LabelSets;
 pub use matcher::{MatchOp, Matcher};
 pub use options::{Options, SizeLimit};

@@ -5,6 +5,7 @@ use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
+use larum_storage_format::tombstones::Interval;
 use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -35,6 +36,15 @@ pub(crate) trait Part: Send + Sync {
     /// left out and told to `load.damaged`.
     fn load(&self, series: u32, load: &mut Load<'_>);
 
+    /// Whether a selected series has a sample in `range` that is in none of the `deleted` intervals,
+    /// which ascend; or may have, being damaged.
+    fn is_left(&self, series: u32, deleted: &[Interval], range: TimeRange, columns: &mut Columns) -> bool {
+        let mut load = Load::new(range, columns);
+        self.load(series, &mut load);
+        let mut times = load.runs.iter().flat_map(|run| run.timestamps.iter());
+        !load.damaged.is_empty() || times.any(|&t| !is_deleted(deleted, t))
+    }
+
     /// The label names of the series that match, unordered, possibly with repetitions.
     ///
     /// # Errors
@@ -46,6 +56,12 @@ pub(crate) trait Part: Send + Sync {
     /// # Errors
     /// As [`Part::select`].
     fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError>;
+}
+
+/// Whether a time lies in one of the intervals, which ascend.
+pub(crate) fn is_deleted(deleted: &[Interval], t_ms: i64) -> bool {
+    let at = deleted.partition_point(|interval| interval.max_ms < t_ms);
+    deleted.get(at).is_some_and(|interval| interval.min_ms <= t_ms)
 }
 
 /// Reads the labels of a part's series; those of neighbours one after the other fastest.

@@ -11,6 +11,7 @@
 //!    layer, and merges the rest. Who wants nothing but the newest sample gets the newest of each
 //!    layer: the newest of these is the newest of all, and each layer that holds that time has it.
 
+use super::cutter::TIMESTAMPS_KEPT;
 use super::error::ReadError;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
@@ -69,12 +70,12 @@ impl View {
     /// The names of the labels of the series that match any of the `sets` (all series, if there is
     /// no set), sorted.
     pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<Vec<String>> {
-        self.collect(sets, range, |part, matchers| part.label_names(matchers))
+        self.collect(sets, range, |layer, matchers, shown| layer.label_names(matchers, shown))
     }
 
     /// The values of the label `name` among the series that match any of the `sets`, sorted.
     pub fn label_values(&self, name: &str, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<Vec<String>> {
-        self.collect(sets, range, |part, matchers| part.label_values(name, matchers))
+        self.collect(sets, range, |layer, matchers, shown| layer.label_values(name, matchers, shown))
     }
 
     /// The series that match any of the `sets` (all series, if there is no set) and may hold samples
@@ -85,7 +86,7 @@ impl View {
         let mut found: Vec<Found> = Vec::new();
         for (place, layer) in (0..).zip(&layers) {
             for matchers in or_everything(sets) {
-                match layer.part.select(matchers) {
+                match layer.select_shown(matchers, self.shown(range)) {
                     Ok(selected) => {
                         found.extend(selected.into_iter().map(|(id, series)| Found {
                             id,
@@ -114,12 +115,12 @@ impl View {
         &self,
         sets: &[Vec<Matcher>],
         range: TimeRange,
-        ask: impl Fn(&dyn Part, &[Matcher]) -> Result<Vec<String>, ReadError>,
+        ask: impl Fn(&Layer, &[Matcher], TimeRange) -> Result<Vec<String>, ReadError>,
     ) -> Listing<Vec<String>> {
         let mut list = Listing { items: Vec::new(), warnings: Vec::new() };
         for (_, layer) in self.layers_in(range) {
             for matchers in or_everything(sets) {
-                match ask(&*layer.part, matchers) {
+                match ask(layer, matchers, self.shown(range)) {
                     Ok(mut items) => list.items.append(&mut items),
                     Err(error) => list.left_out(&error),
                 }
@@ -324,6 +325,70 @@ impl SeriesSet for Selection<'_> {
 }
 
 impl Layer {
+    /// The series that match, but for those of which deletions leave nothing in the range.
+    fn select_shown(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<(SeriesId, u32)>, ReadError> {
+        let mut selected = self.part.select(matchers)?;
+        if let Some(tombstones) = &self.tombstones {
+            self.hide_deleted(&mut selected, tombstones, range);
+        }
+        Ok(selected)
+    }
+
+    /// Takes those out of which the tombstones leave nothing in the range.
+    fn hide_deleted(&self, selected: &mut Vec<(SeriesId, u32)>, tombstones: &Tombstones, range: TimeRange) {
+        let mut columns = Columns::default();
+        selected.retain(|&(id, series)| {
+            let deleted = tombstones.of(id);
+            columns.forget_beyond(TIMESTAMPS_KEPT);
+            deleted.is_empty() || self.part.is_left(series, deleted, range, &mut columns)
+        });
+    }
+
+    /// The labels of those series, sorted; `None` if deletions hide nothing, and the index of the part
+    /// can tell the labels.
+    fn labels_shown(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<LabelSets>, ReadError> {
+        let Some(tombstones) = &self.tombstones else { return Ok(None) };
+        let mut selected = self.part.select(matchers)?;
+        let before = selected.len();
+        self.hide_deleted(&mut selected, tombstones, range);
+        if selected.len() == before {
+            return Ok(None);
+        }
+        let mut series: Vec<u32> = selected.into_iter().map(|(_, series)| series).collect();
+        series.sort_unstable();
+        let mut sets = LabelSets::default();
+        self.part.label_sets(&mut series.into_iter(), &mut sets);
+        sets.sort();
+        Ok(Some(sets))
+    }
+
+    fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>, ReadError> {
+        let Some(sets) = self.labels_shown(matchers, range)? else { return self.part.label_names(matchers) };
+        let mut names: Vec<String> = Vec::new();
+        for (name, _) in sets.labels() {
+            if names.last().is_none_or(|last| last != name) {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<String>, ReadError> {
+        let Some(sets) = self.labels_shown(matchers, range)? else {
+            return self.part.label_values(name, matchers);
+        };
+        Ok(sets.labels().filter(|(of, _)| *of == name).map(|(_, value)| value.to_owned()).collect())
+    }
+
     /// Appends the runs of a series, without what was deleted.
     pub fn load(&self, id: SeriesId, series: u32, load: &mut Load<'_>) {
         let deleted = self.tombstones.as_ref().map_or(&[][..], |tombstones| tombstones.of(id));
@@ -483,6 +548,33 @@ mod tests {
         let view = View::new(layers.into(), [], i64::MIN);
         assert_eq!(load(&view, "b", TimeRange::ALL), [(20, 2.0), (30, 2.0)]);
         assert_eq!(load(&view, "a", TimeRange::ALL), [(10, 1.0), (20, 1.0)]);
+    }
+
+    #[test]
+    fn a_series_without_a_sample_that_is_left_is_not_listed() {
+        let a = Labels::from_pairs([("__name__", "m"), ("job", "a")]).unwrap();
+        let all = TimeRange::ALL;
+        for (deleted, range, is_listed) in [
+            (vec![(10, 20)], all, false),
+            (vec![(0, 11), (13, 99)], all, false),
+            (vec![(10, 19)], all, true),
+            (vec![(10, 19)], TimeRange::new(0, 19), false),
+            (vec![(11, 20)], TimeRange::new(0, 19), true),
+        ] {
+            let mut layer = Fake::layer(&["a", "b"], &[10, 20], 1.0);
+            let mut tombstones = Tombstones::new(0, 1);
+            for &(min_ms, max_ms) in &deleted {
+                tombstones.add(SeriesId::of(&a, IdentitySeed(1)), Interval { min_ms, max_ms });
+            }
+            layer.tombstones = Some(Arc::new(tombstones));
+            let view = View::new([layer].into(), [], i64::MIN);
+            let jobs: &[&str] = if is_listed { &["a", "b"] } else { &["b"] };
+            assert_eq!(view.label_values("job", &[], range).items, jobs, "{deleted:?}");
+            assert_eq!(view.series(&[], range).items.len(), jobs.len(), "{deleted:?}");
+            let only_a = [vec![Matcher::equal("job", "a")]];
+            let names: &[&str] = if is_listed { &["__name__", "job"] } else { &[] };
+            assert_eq!(view.label_names(&only_a, range).items, names, "{deleted:?}");
+        }
     }
 
     #[test]

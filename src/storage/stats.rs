@@ -47,6 +47,8 @@ pub struct StorageStats {
     pub partitions: u64,
     /// Bytes of their files.
     pub partition_bytes: u64,
+    /// Live partitions of which something was deleted that still takes its bytes.
+    pub partitions_with_tombstones: u64,
     /// Time of the oldest sample in them, in milliseconds since the epoch.
     pub oldest_ms: Option<i64>,
     /// Partitions dropped because retention has passed.
@@ -59,6 +61,14 @@ pub struct StorageStats {
     pub size_limit_bytes: u64,
     /// By how much it takes more than it may, with nothing left to drop.
     pub excess_bytes: u64,
+    /// Deletions that found something.
+    pub deletions: u64,
+    /// Samples they took.
+    pub deleted_samples: u64,
+    /// Bytes by which partitions became shorter as they were written without what was deleted.
+    pub freed_bytes: u64,
+    /// Jobs that wait or run.
+    pub active_jobs: u64,
     /// Seconds that opening took.
     pub open_seconds: f64,
     /// Whether the process before closed the folder in good order.
@@ -116,6 +126,9 @@ pub(crate) struct Counters {
     pub expired: AtomicU64,
     pub surplus: AtomicU64,
     pub excess_bytes: AtomicU64,
+    pub deletions: AtomicU64,
+    pub deleted_samples: AtomicU64,
+    pub freed_bytes: AtomicU64,
     pub damaged: AtomicU64,
     pub clean_start: AtomicBool,
     pub open_micros: AtomicU64,
@@ -138,6 +151,9 @@ impl Counters {
             partitions_expired: self.expired.load(Relaxed),
             partitions_surplus: self.surplus.load(Relaxed),
             excess_bytes: self.excess_bytes.load(Relaxed),
+            deletions: self.deletions.load(Relaxed),
+            deleted_samples: self.deleted_samples.load(Relaxed),
+            freed_bytes: self.freed_bytes.load(Relaxed),
             damaged_files: self.damaged.load(Relaxed),
             clean_start: self.clean_start.load(Relaxed),
             open_seconds: self.open_micros.load(Relaxed) as f64 / 1e6,

@@ -9,17 +9,19 @@ mod writer;
 
 pub(crate) use writer::{FileWriter, Sealed};
 
+use super::cutter::TIMESTAMPS_KEPT;
 use super::error::ReadError;
 use super::fs::Fs;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
-use super::part::{LabelsAmong, Load, Part, PartLabels, Run};
+use super::part::{LabelsAmong, Load, Part, PartLabels, Run, is_deleted};
 use super::postings;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
 use bytes::Bytes;
 use larum_storage_format::chunk::MAX_CHUNK_SAMPLES;
 use larum_storage_format::partition::{Chunk, LabelReader, Partition as File, PartitionHeader};
+use larum_storage_format::tombstones::Interval;
 use larum_storage_format::{DecodeError, Labels, SeriesId};
 use roaring::RoaringBitmap;
 use std::io;
@@ -103,6 +105,50 @@ impl Partition {
     /// Whether it has the series, or may have it, being damaged there.
     pub fn has(&self, id: SeriesId) -> bool {
         !matches!(self.file.find(id), Ok(None))
+    }
+
+    /// Bytes of all chunks.
+    pub fn chunk_bytes(&self) -> u64 {
+        self.file.data_len()
+    }
+
+    /// About how many bytes of chunks the intervals of these series take: each sample as many as any
+    /// other of its chunk. Reads no values; what is damaged counts nothing.
+    pub fn deleted_bytes<'a>(&self, deleted: impl Iterator<Item = (SeriesId, &'a [Interval])>) -> u64 {
+        let mut columns = Columns::default();
+        let of_series = |(id, intervals): (SeriesId, &[Interval])| {
+            let series = self.file.find(id).ok().flatten()?;
+            let bytes = self.file.chunks(series).ok()?.flatten().map(|chunk| {
+                let all = usize::from(chunk.timestamps.len);
+                let deleted = match self.times_in(&chunk, TimeRange::ALL, intervals, &mut columns) {
+                    Ok(Some(times)) => times.iter().filter(|&&t| is_deleted(intervals, t)).count(),
+                    Ok(None) => all,
+                    Err(_) => 0,
+                };
+                (chunk.byte_len() * deleted / all.max(1)) as u64
+            });
+            let bytes = bytes.sum::<u64>();
+            columns.forget_beyond(TIMESTAMPS_KEPT);
+            Some(bytes)
+        };
+        deleted.filter_map(of_series).sum()
+    }
+
+    /// The timestamps of a chunk; `None` if one of the intervals takes all of them that lie in the
+    /// range.
+    fn times_in(
+        &self,
+        chunk: &Chunk,
+        range: TimeRange,
+        deleted: &[Interval],
+        columns: &mut Columns,
+    ) -> Result<Option<Arc<[i64]>>, DecodeError> {
+        let bounds = self.file.column_bounds(chunk.timestamps.column)?;
+        let own = TimeRange::new(*bounds.start(), *bounds.end()).intersect(&range);
+        if own.is_empty() || deleted.iter().any(|i| i.min_ms <= own.min_ms && own.max_ms <= i.max_ms) {
+            return Ok(None);
+        }
+        self.timestamps(chunk, 0, columns).map(|(_, timestamps)| Some(timestamps))
     }
 
     /// How many samples a series has at most; counted exactly only where `enough` are possible.
@@ -343,6 +389,15 @@ impl Part for Partition {
                 }
             }
         }
+    }
+
+    fn is_left(&self, series: u32, deleted: &[Interval], range: TimeRange, columns: &mut Columns) -> bool {
+        let Ok(mut chunks) = self.file.chunks(series) else { return true };
+        chunks.any(|chunk| {
+            let times = chunk.and_then(|chunk| self.times_in(&chunk, range, deleted, columns));
+            let Ok(times) = times else { return true };
+            times.iter().flat_map(|times| times.iter()).any(|&t| range.contains(t) && !is_deleted(deleted, t))
+        })
     }
 
     fn label_names(&self, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {

@@ -1,6 +1,6 @@
 //! What is acknowledged survives a power cut, whenever it comes.
 //!
-//! A seed decides a history of appends, cuts, merges, deletions, expiry, snapshots and restarts on a
+//! A seed decides a history of appends, cuts, merges, deletions and their cleaning up, expiry, snapshots and restarts on a
 //! disk in memory ([`disk`]), and the file operations at which the process ends or the power goes,
 //! in the middle of an open and of a recovery too. After each, opening succeeds; what was
 //! acknowledged is there, what was deleted stays deleted, what was overwritten stays overwritten;

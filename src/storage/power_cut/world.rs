@@ -36,7 +36,7 @@ const EXPECTED: [&str; 5] = [
 ];
 
 /// What may be warned of besides, where files are damaged.
-const OF_DAMAGE: [&str; 6] = [
+const OF_DAMAGE: [&str; 7] = [
     "a damaged partition is moved to quarantine",
     "a partition lies in quarantine",
     // A merge wrote it and was not committed, and of what it read something is in quarantine now.
@@ -44,6 +44,7 @@ const OF_DAMAGE: [&str; 6] = [
     "tombstones of an unknown partition are left alone",
     "a partition with a damaged index is left out of a merge",
     "samples of a damaged partition were lost in a merge",
+    "a deletion failed",
 ];
 
 const START_MS: i64 = 20_000 * DAY_MS + 5 * HOUR_MS;
@@ -189,7 +190,7 @@ impl World {
             false => [4, 30, 150, 600][self.rng.below(4) as usize],
         };
         self.disk.end_after(Some(1 + self.rng.below(reach)));
-        if self.open().is_ok() {
+        if self.open().is_ok() && self.expire_at_once().is_ok() {
             let mut steps = 0;
             while steps < 120 && self.step().is_ok() {
                 steps += 1;
@@ -372,7 +373,8 @@ impl World {
             20..22 => self.append_burst(),
             22..25 => self.flush(),
             25..29 => self.maintain(),
-            29 => self.compact(),
+            29 if self.rng.one_in(2) => self.compact(),
+            29 => self.clean(),
             30..33 => self.delete(),
             33 if self.retention_ms.is_some() => self.expire(),
             33..37 => {
@@ -485,6 +487,12 @@ impl World {
         self.alive("compact", self.storage().compact())
     }
 
+    fn clean(&mut self) -> Result<(), Ended> {
+        self.alive("clean", self.storage().clean_tombstones())?;
+        assert_eq!(self.storage().stats().partitions_with_tombstones, 0);
+        Ok(())
+    }
+
     fn delete(&mut self) -> Result<(), Ended> {
         let series = self.rng.below(SERIES.into()) as u8;
         let back = if self.rng.one_in(4) { 3 * DAY_MS } else { 3 * HOUR_MS };
@@ -514,6 +522,15 @@ impl World {
             self.maintain()?;
         }
         Ok(())
+    }
+
+    /// Often a process begins by dropping what expired before it did.
+    fn expire_at_once(&mut self) -> Result<(), Ended> {
+        if self.retention_ms.is_none() || !self.rng.one_in(3) {
+            return Ok(());
+        }
+        self.now_ms.fetch_add(2 * HOUR_MS, Ordering::Relaxed);
+        self.maintain()
     }
 
     fn snapshot(&mut self) -> Result<(), Ended> {
