@@ -461,12 +461,29 @@ fn the_admin_api_flushes_compacts_deletes_and_copies() {
     let admin = |what: &str| post(&format!("{}/api/v1/admin/tsdb/{what}", larum.url), &[], b"").unwrap();
     assert_eq!(admin("flush").status, 204);
     assert!(query(&larum, "gone", now).contains("\"1\""), "from the partition");
+    let preview = admin("delete_series?match[]=gone&dry_run=true");
+    assert_eq!(preview.status, 200);
+    let preview = preview.json();
+    let counts = &preview["data"];
+    assert_eq!((&counts["series"], &counts["samples"]), (&1.into(), &1.into()));
+    assert!(counts["bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{counts}");
+    assert!(query(&larum, "gone", now).contains("\"1\""), "a preview deletes nothing");
     assert_eq!(admin("delete_series?match[]=gone").status, 204);
-    assert_eq!(admin("delete_series").status, 400);
+    for wrong in ["delete_series", "delete_series?match[]=gone&dry_run=perhaps"] {
+        assert_eq!(admin(wrong).status, 400, "{wrong}");
+    }
     assert!(query(&larum, "gone", now).contains("\"result\":[]"));
+    let names = get(&format!("{}/api/v1/label/__name__/values", larum.url)).unwrap().json();
+    assert!(!names["data"].to_string().contains("gone"), "{names}");
+    assert!(larum.process.log().contains(r#"{__name__=\"gone\"}"#), "{}", larum.process.log());
     for what in ["compact", "clean_tombstones"] {
         assert_eq!(admin(what).status, 204, "{what}");
     }
+    let jobs = get(&format!("{}/api/v1/admin/tsdb/jobs", larum.url)).unwrap().json();
+    let job = &jobs["data"][0];
+    assert_eq!((&job["kind"], &job["state"]), (&"clean_tombstones".into(), &"done".into()), "{jobs}");
+    assert_eq!(admin(&format!("jobs/{}/cancel", job["id"])).status, 404, "it is over");
+    assert_eq!(admin("jobs/x/cancel").status, 400);
     assert!(query(&larum, "stays", now).contains("\"2\""));
     let snapshot = admin("snapshot");
     let name = snapshot.json()["data"]["name"].as_str().expect("the name of the copy").to_owned();

@@ -6,25 +6,71 @@ use super::super::http::edge;
 use super::super::http::params::Params;
 use super::super::{json, reload};
 use super::selectors::{required_matcher_sets, time_range};
+use super::status::rfc3339;
 use crate::Db;
-use axum::extract::{Request, State};
+use crate::storage::{JobState, JobStatus};
+use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 
-/// `POST,PUT /api/v1/admin/tsdb/delete_series`
+/// `POST,PUT /api/v1/admin/tsdb/delete_series`; with `dry_run=true` nothing is deleted, and the answer
+/// tells what would be.
 pub async fn delete_series(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     enabled(&app)?;
     let params = Params::read(request, app.args.read_timeout).await?;
     let sets = required_matcher_sets(&params)?;
     let range = time_range(&params)?;
-    work(&app, move |db| {
-        let deleted = db.delete(&sets, range)?;
-        tracing::info!(series = deleted.series, samples = deleted.samples, "deleted series");
-        Ok(())
+    if !params.flag("dry_run")? {
+        work(&app, move |db| db.delete(&sets, range)).await?;
+        return Ok(edge::text(StatusCode::NO_CONTENT, ""));
+    }
+    let found = work(&app, move |db| db.delete_preview(&sets, range)).await?;
+    let counts = json!({ "series": found.series, "samples": found.samples, "bytes": found.bytes });
+    Ok(json::success(|out| json::serialized(out, &counts)))
+}
+
+/// `POST,PUT /api/v1/admin/tsdb/clean_tombstones`: writes the partitions anew of which something was
+/// deleted, so that its bytes leave the disk.
+pub async fn clean_tombstones(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    enabled(&app)?;
+    work(&app, Db::clean_tombstones).await?;
+    Ok(edge::text(StatusCode::NO_CONTENT, ""))
+}
+
+/// `GET /api/v1/admin/tsdb/jobs`: long work, the newest first.
+pub async fn jobs(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    enabled(&app)?;
+    let jobs = work(&app, |db| Ok(db.jobs())).await?;
+    Ok(json::success(|out| json::list(out, &jobs, |out, job| json::serialized(out, &job_in_json(job)))))
+}
+
+fn job_in_json(job: &JobStatus) -> Value {
+    json!({
+        "id": job.id,
+        "kind": job.kind.name(),
+        "state": job.state.name(),
+        "error": if let JobState::Failed(error) = &job.state { error.as_str() } else { "" },
+        "partitions": job.partitions,
+        "partitionsDone": job.partitions_done,
+        "bytes": job.bytes,
+        "bytesDone": job.bytes_done,
+        "bytesFreed": job.bytes_freed,
+        "started": rfc3339(job.started.as_millis()),
+        "ended": job.ended.map(|t| rfc3339(t.as_millis())),
     })
-    .await?;
+}
+
+/// `POST,PUT /api/v1/admin/tsdb/jobs/{id}/cancel`: the job ends soon after; what it did stays done.
+pub async fn cancel_job(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    enabled(&app)?;
+    let id: u64 = id.parse().map_err(|_| ApiError::bad_data(format!("{id:?} is no number of a job")))?;
+    if !work(&app, move |db| Ok(db.cancel_job(id))).await? {
+        return Err(ApiError::new(ErrorKind::NotFound, format!("no job {id} waits or runs")));
+    }
     Ok(edge::text(StatusCode::NO_CONTENT, ""))
 }
 
@@ -35,8 +81,7 @@ pub async fn flush(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     Ok(edge::text(StatusCode::NO_CONTENT, ""))
 }
 
-/// `POST,PUT /api/v1/admin/tsdb/compact` and `clean_tombstones`: merges partitions, so that what
-/// was deleted leaves the disk.
+/// `POST,PUT /api/v1/admin/tsdb/compact`: merges all partitions that can be merged.
 pub async fn compact(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     enabled(&app)?;
     work(&app, Db::compact).await?;
@@ -61,7 +106,7 @@ pub async fn snapshot(State(app): State<Arc<App>>) -> Result<Response, ApiError>
         db.snapshot(&parent.join(folder))
     })
     .await?;
-    Ok(json::success(|out| json::serialized(out, &serde_json::json!({ "name": name }))))
+    Ok(json::success(|out| json::serialized(out, &json!({ "name": name }))))
 }
 
 /// `POST,PUT /-/reload`
@@ -96,14 +141,18 @@ fn enabled(app: &App) -> Result<(), ApiError> {
 }
 
 /// Runs `job`, which waits for the disk, apart from the threads that serve connections.
-async fn work(
+async fn work<T: Send + 'static>(
     app: &Arc<App>,
-    job: impl FnOnce(&Db) -> std::io::Result<()> + Send + 'static,
-) -> Result<(), ApiError> {
+    job: impl FnOnce(&Db) -> io::Result<T> + Send + 'static,
+) -> Result<T, ApiError> {
     let app = app.clone();
     let done = tokio::task::spawn_blocking(move || match app.db() {
         Some(db) => job(db),
-        None => Err(std::io::Error::other("the server is starting")),
+        None => Err(io::Error::other("the server is starting")),
     });
-    done.await.map_err(ApiError::internal)?.map_err(ApiError::internal)
+    done.await.map_err(ApiError::internal)?.map_err(|error| match error.kind() {
+        // A job that somebody canceled, or the server stops.
+        io::ErrorKind::Interrupted => ApiError::new(ErrorKind::Canceled, error),
+        _ => ApiError::internal(error),
+    })
 }

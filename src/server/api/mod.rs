@@ -45,7 +45,12 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/status/tsdb", get(status::tsdb))
         .route("/api/v1/status/tsdb/retention", get(status::retention))
         .route("/api/v1/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
-        .route("/api/v1/admin/tsdb/clean_tombstones", post(admin::compact).put(admin::compact))
+        .route(
+            "/api/v1/admin/tsdb/clean_tombstones",
+            post(admin::clean_tombstones).put(admin::clean_tombstones),
+        )
+        .route("/api/v1/admin/tsdb/jobs", get(admin::jobs))
+        .route("/api/v1/admin/tsdb/jobs/{id}/cancel", post(admin::cancel_job).put(admin::cancel_job))
         .route("/api/v1/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
         .route("/api/v1/admin/tsdb/compact", post(admin::compact).put(admin::compact))

@@ -83,6 +83,16 @@ impl Params {
         self.get(name).map(parse).transpose()
     }
 
+    /// Whether `name` is `true`; not where it is absent. Anything unclear is refused, as somebody may
+    /// think to be on the safe side.
+    pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.all(name).next() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(ApiError::parameter(name, format!("{other:?} is neither true nor false"))),
+        }
+    }
+
     /// The limit on how many series or values to answer with; `None` where there is none.
     pub fn limit(&self) -> Result<Option<usize>, ApiError> {
         match self.get("limit").map(str::parse::<i64>) {
@@ -161,6 +171,16 @@ mod tests {
         assert_eq!((params.get("empty"), params.get("flag"), params.get("none")), (None, None, None));
         for bad in ["a=%zz", "a=%4", "a=%ff"] {
             assert!(Params::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_true_or_false_and_nothing_else() {
+        let params = Params::parse("yes=true&no=false&empty=&bare&one=1").unwrap();
+        let flags = ["yes", "no", "absent"].map(|name| params.flag(name).unwrap());
+        assert_eq!(flags, [true, false, false]);
+        for unclear in ["empty", "bare", "one"] {
+            assert!(params.flag(unclear).is_err(), "{unclear}");
         }
     }
 

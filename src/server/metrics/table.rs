@@ -296,6 +296,23 @@ pub(super) const METRICS: &[Metric] = &[
         "Whether nothing is dropped for a while, because the clock jumped.",
         |s| { yes(s.retention_paused) }
     ),
+    storage!("larum_deletions_total", Counter, "Deletions that found something.", |s| s.deletions as f64),
+    storage!("larum_deleted_samples_total", Counter, "Samples that were deleted.", |s| s.deleted_samples
+        as f64),
+    storage!(
+        "larum_partitions_with_tombstones",
+        Gauge,
+        "Partitions of which something was deleted that still takes its bytes.",
+        |s| s.partitions_with_tombstones as f64
+    ),
+    storage!(
+        "larum_deletion_freed_bytes_total",
+        Counter,
+        "Bytes by which partitions became shorter without what was deleted.",
+        |s| s.freed_bytes as f64
+    ),
+    storage!("larum_jobs", Gauge, "Jobs that wait or run, see /api/v1/admin/tsdb/jobs.", |s| s.active_jobs
+        as f64),
     storage!("larum_missing_partitions", Gauge, "Partitions whose files are not there.", |s| s
         .missing_partitions
         as f64),
