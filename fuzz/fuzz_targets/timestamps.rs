@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
 
     let Some((directory, rest)) = bytes.split_first_chunk::<16>() else { return };
     let Some((slices, columns)) = rest.split_first_chunk::<16>() else { return };
-    let reader = TimestampReader::new(columns, directory, slices).expect("whole entries");
+    let reader = TimestampReader::new(columns, &directory[..], &slices[..]).expect("whole entries");
     for number in 0..2 {
         let Ok(slice) = reader.slice(number) else { continue };
         let mut column = Vec::new();
