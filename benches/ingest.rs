@@ -7,10 +7,13 @@
 //! The WAL cannot be switched off, so there is no row without it. Rows of CPU time count the thread
 //! that appends, and hold on a machine that does other things too.
 
+#[path = "support/scrapes.rs"]
+mod scrapes;
 mod support;
 
 use larum::storage::options::Maintenance;
 use larum::{Batch, Db, Labels, Options, Timestamp};
+use scrapes::{Random, labels, value};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Barrier};
@@ -19,7 +22,6 @@ use std::time::{Duration, Instant};
 const SERIES: usize = 50_000;
 /// Of what cuts and merges of many series cost.
 const NEW_SERIES: usize = 200_000;
-const SERIES_PER_TARGET: usize = 500;
 const BATCH_SAMPLES: usize = 2_000;
 const INTERVAL_MS: i64 = 15_000;
 const FIRST_MS: i64 = 1_700_000_000_000;
@@ -29,47 +31,9 @@ const SHUFFLED_SERIES: usize = 20_000;
 /// Requests that share the samples of each target.
 const REQUESTS: usize = 8;
 
-fn labels(n: usize) -> Labels {
-    let target = n / SERIES_PER_TARGET;
-    Labels::from_pairs([
-        ("__name__", format!("http_requests_{}_total", n % 100)),
-        ("cluster", "eu-west-1".to_owned()),
-        ("code", (200 + n % 5).to_string()),
-        ("container", "main".to_owned()),
-        ("handler", format!("/api/v1/path/{}", n / 5 % 100)),
-        ("instance", format!("10.1.{}.{}:9100", target / 250, target % 250)),
-        ("job", "api".to_owned()),
-        ("method", "GET".to_owned()),
-        ("namespace", format!("team-{}", target % 7)),
-        ("pod", format!("api-7d9f8b6c5-{target:05}")),
-    ])
-    .expect("the names are distinct and not empty")
-}
-
-/// A mix of what is met: constants, counters that move a little or a lot, gauges with a digit.
-fn value(series: usize, round: i64, random: u64) -> f64 {
-    match series % 4 {
-        0 => 1.0,
-        1 => round as f64,
-        2 => (round * 100 + (random % 100) as i64) as f64,
-        _ => (random % 100_000) as f64 / 10.0,
-    }
-}
-
-/// The samples of a target share a timestamp; targets are scraped one after another.
+/// See [`scrapes::time`].
 fn time(series: usize, round: i64) -> Timestamp {
-    Timestamp::from_millis(FIRST_MS + round * INTERVAL_MS + (series / SERIES_PER_TARGET) as i64 * 7)
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
+    scrapes::time(series, FIRST_MS + round * INTERVAL_MS)
 }
 
 /// Time that passed, and time on a core.

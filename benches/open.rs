@@ -8,17 +8,19 @@
 //! what the other samples add is the cost of a sample. Memory is the anonymous part of the resident
 //! set (`RssAnon`), of the process that was killed and of the one that opened its folder.
 
+#[path = "support/scrapes.rs"]
+mod scrapes;
 mod support;
 
 use larum::storage::options::Maintenance;
 use larum::{Batch, Db, Labels, Options, Timestamp};
+use scrapes::{Random, labels, value};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-const SERIES_PER_TARGET: usize = 500;
 const BATCH_SAMPLES: usize = 2_000;
 const INTERVAL_MS: i64 = 15_000;
 /// A UTC day begins.
@@ -33,33 +35,6 @@ const WAL_BOUND_SAMPLES: i64 = 32_000_000;
 /// What a child is told to do, by the variable of this name.
 const TASK: &str = "LARUM_BENCH_OPEN";
 
-fn labels(n: usize) -> Labels {
-    let target = n / SERIES_PER_TARGET;
-    Labels::from_pairs([
-        ("__name__", format!("http_requests_{}_total", n % 100)),
-        ("cluster", "eu-west-1".to_owned()),
-        ("code", (200 + n % 5).to_string()),
-        ("container", "main".to_owned()),
-        ("handler", format!("/api/v1/path/{}", n / 5 % 100)),
-        ("instance", format!("10.1.{}.{}:9100", target / 250, target % 250)),
-        ("job", "api".to_owned()),
-        ("method", "GET".to_owned()),
-        ("namespace", format!("team-{}", target % 7)),
-        ("pod", format!("api-7d9f8b6c5-{target:05}")),
-    ])
-    .expect("the names are distinct and not empty")
-}
-
-/// A mix of what is met: constants, counters that move a little or a lot, gauges with a digit.
-fn value(series: usize, round: i64, random: u64) -> f64 {
-    match series % 4 {
-        0 => 1.0,
-        1 => round as f64,
-        2 => (round * 100 + (random % 100) as i64) as f64,
-        _ => (random % 100_000) as f64 / 10.0,
-    }
-}
-
 fn open(path: &Path, now_ms: i64) -> Db {
     let now = Timestamp::from_millis(now_ms);
     // Stepped: what a start does of itself later is not part of the open.
@@ -72,19 +47,15 @@ fn open(path: &Path, now_ms: i64) -> Db {
 /// returns how many times that were.
 fn fill(db: &Db, series: usize, rounds: i64, interval_ms: i64) -> i64 {
     let sets: Vec<Labels> = (0..series).map(labels).collect();
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut batch = Batch::new();
     for round in 0..rounds {
         for (chunk, some) in sets.chunks(BATCH_SAMPLES).enumerate() {
             batch.clear();
             for (i, labels) in some.iter().enumerate() {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
                 let n = chunk * BATCH_SAMPLES + i;
-                // The samples of a target share a timestamp; targets are scraped one after another.
-                let t = FIRST_MS + round * interval_ms + (n / SERIES_PER_TARGET) as i64 * 7;
-                batch.push(labels, Timestamp::from_millis(t), value(n, round, random));
+                let t = scrapes::time(n, FIRST_MS + round * interval_ms);
+                batch.push(labels, t, value(n, round, random.next()));
             }
             db.append(&batch).expect("the disk has room");
         }
