@@ -287,12 +287,7 @@ impl World {
         self.all_is_well(|world| world.compact());
         self.all_is_well(|world| world.append_now());
         self.all_is_well(|world| world.flush());
-        self.disk.end();
-        self.storage = None;
-        self.disk.cut_power();
-        self.warnings.take();
-        self.after = After::PowerCut;
-        self.all_is_well(|world| world.open());
+        self.lose_power_and_open();
         self.all_is_well(|world| world.reopen());
         let names = self.disk.list(Path::new("/disk/data/partitions")).expect("the folder is there");
         let files = names.iter().filter(|name| name.ends_with(".part")).count();
@@ -309,14 +304,19 @@ impl World {
             self.all_is_well(|world| world.open());
             // What was a snapshot is a database like any other.
             self.all_is_well(|world| world.append_now());
-            self.disk.end();
-            self.storage = None;
-            self.disk.cut_power();
-            self.warnings.take();
-            self.after = After::PowerCut;
-            self.all_is_well(|world| world.open());
+            self.lose_power_and_open();
             self.storage = None;
         }
+    }
+
+    /// The process ends and the power goes after all ended well.
+    fn lose_power_and_open(&mut self) {
+        self.disk.end();
+        self.storage = None;
+        self.disk.cut_power();
+        self.warnings.take();
+        self.after = After::PowerCut;
+        self.all_is_well(|world| world.open());
     }
 
     fn all_is_well(&mut self, work: impl FnOnce(&mut World) -> Result<(), Ended>) {
