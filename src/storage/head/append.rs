@@ -10,7 +10,7 @@
 //! All buffers live in a [`Scratch`] and are used again, so that a batch of known series allocates
 //! nothing.
 
-use super::generation::{Generation, Rows};
+use super::generation::{Generation, RowBuffer, Rows};
 use super::index::{Index, NotCreated};
 use super::limits::{check_histogram, check_labels};
 use super::lookup::RawHash;
@@ -22,8 +22,8 @@ use crate::storage::time::TimeRange;
 use crate::storage::wal::Pending;
 use larum_storage_format::wal::{FrameEncoder, SeriesDeclaration};
 use larum_storage_format::{Histogram, Labels, SeriesId};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Stands for a series whose samples were all refused.
@@ -47,13 +47,8 @@ pub(super) struct Scratch {
     unknown: Vec<(u32, RawHash)>,
     /// The labels of those that were created.
     created: Vec<(u32, Labels)>,
-    /// Of each sample that is kept.
-    refs: Vec<u32>,
-    homes: Vec<Home>,
-    timestamps: Vec<i64>,
-    values: Vec<f64>,
-    histograms: Vec<(u32, Arc<Histogram>)>,
-    start_timestamps: Vec<(u32, i64)>,
+    /// The samples that are kept.
+    kept: RowBuffer,
     undeclared: Vec<u32>,
     sorted: Sorted,
     encoder: FrameEncoder,
@@ -105,8 +100,8 @@ impl Head {
         scratch.gather(batch, accept, &mut refused);
         refused.sort_by_key(|refused| refused.sample);
         self.counters.refused_samples.fetch_add(refused.len() as u64, Relaxed);
-        let appended = Appended { accepted: scratch.refs.len(), refused };
-        if scratch.refs.is_empty() {
+        let appended = Appended { accepted: scratch.kept.refs.len(), refused };
+        if scratch.kept.refs.is_empty() {
             return Ok(Pending::new(appended, None));
         }
         generation.grow(scratch.bounds.0, scratch.bounds.1);
@@ -183,11 +178,10 @@ impl Head {
     }
 
     fn encode(&self, scratch: &mut Scratch, generation: &Generation) {
-        let Scratch { refs, timestamps, values, histograms, start_timestamps, .. } = scratch;
-        let Scratch { undeclared, created, encoder, .. } = scratch;
+        let Scratch { kept, undeclared, created, encoder, .. } = scratch;
         encoder.clear();
         undeclared.clear();
-        generation.undeclared(refs, undeclared);
+        generation.undeclared(&kept.refs, undeclared);
         if !undeclared.is_empty() {
             undeclared.sort_unstable();
             undeclared.dedup();
@@ -213,12 +207,12 @@ impl Head {
                 .collect();
             encoder.series(declarations.iter());
         }
-        encoder.samples(refs, timestamps, values);
-        if !histograms.is_empty() {
-            encoder.histograms(histograms);
+        encoder.samples(&kept.refs, &kept.timestamps, &kept.values);
+        if !kept.histograms.is_empty() {
+            encoder.histograms(&kept.histograms);
         }
-        if !start_timestamps.is_empty() {
-            encoder.start_timestamps(start_timestamps);
+        if !kept.start_timestamps.is_empty() {
+            encoder.start_timestamps(&kept.start_timestamps);
         }
     }
 }
@@ -263,12 +257,8 @@ impl Scratch {
 
     /// Collects the samples that are kept, in their order, and refuses the others.
     fn gather(&mut self, batch: &Batch, accept: TimeRange, refused: &mut Vec<Refused>) {
-        self.refs.clear();
-        self.homes.clear();
-        self.timestamps.clear();
-        self.values.clear();
-        self.histograms.clear();
-        self.start_timestamps.clear();
+        let kept = &mut self.kept;
+        kept.clear();
         let (timestamps, values) = (batch.timestamps(), batch.values());
         let mut histograms = batch.histograms().iter().peekable();
         let mut start_timestamps = batch.start_timestamps().iter().peekable();
@@ -284,17 +274,17 @@ impl Scratch {
                     refused.push(Refused { sample: sample as u32, series: series as u32, reason });
                     continue;
                 }
-                let position = self.refs.len() as u32;
+                let position = kept.refs.len() as u32;
                 if let Some((_, histogram)) = histogram {
-                    self.histograms.push((position, histogram.clone()));
+                    kept.histograms.push((position, histogram.clone()));
                 }
                 if let Some(&(_, start)) = start.filter(|(_, start)| *start != 0) {
-                    self.start_timestamps.push((position, start));
+                    kept.start_timestamps.push((position, start));
                 }
-                self.refs.push(found);
-                self.homes.push(home);
-                self.timestamps.push(t);
-                self.values.push(values[sample]);
+                kept.refs.push(found);
+                kept.homes.push(home);
+                kept.timestamps.push(t);
+                kept.values.push(values[sample]);
             }
         }
     }
@@ -302,34 +292,28 @@ impl Scratch {
     /// The gathered columns, ordered by group and time if the batch jumps between groups or goes
     /// back in time; then each group is locked once and its rows are filled one after the other.
     fn rows(&mut self) -> Rows<'_> {
-        let is_plain = self.histograms.is_empty() && self.start_timestamps.is_empty();
-        let (homes, timestamps, values) = if is_plain && self.is_scattered() {
-            self.sorted.fill(&self.homes, &self.timestamps, &self.values);
-            (&self.sorted.homes, &self.sorted.timestamps, &self.sorted.values)
-        } else {
-            (&self.homes, &self.timestamps, &self.values)
-        };
-        Rows {
-            refs: &self.refs,
-            homes,
-            timestamps,
-            values,
-            histograms: &self.histograms,
-            start_timestamps: &self.start_timestamps,
+        let (kept, sorted) = (&self.kept, &mut self.sorted);
+        let is_plain = kept.histograms.is_empty() && kept.start_timestamps.is_empty();
+        if !(is_plain && is_scattered(&kept.homes, &kept.timestamps)) {
+            return kept.rows();
         }
+        sorted.fill(&kept.homes, &kept.timestamps, &kept.values);
+        let Sorted { homes, timestamps, values, .. } = sorted;
+        Rows { homes, timestamps, values, ..kept.rows() }
     }
+}
 
-    fn is_scattered(&self) -> bool {
-        let mut jumps = 0;
-        for (homes, times) in self.homes.windows(2).zip(self.timestamps.windows(2)) {
-            if homes[0].group() != homes[1].group() {
-                jumps += 1;
-            } else if times[1] < times[0] {
-                return true;
-            }
+/// Whether samples jump between groups often, or go back in time within one.
+fn is_scattered(homes: &[Home], timestamps: &[i64]) -> bool {
+    let mut jumps = 0;
+    for (pair, times) in homes.windows(2).zip(timestamps.windows(2)) {
+        if pair[0].group() != pair[1].group() {
+            jumps += 1;
+        } else if times[1] < times[0] {
+            return true;
         }
-        jumps > 16 && jumps * 8 > self.homes.len()
     }
+    jumps > 16 && jumps * 8 > homes.len()
 }
 
 impl Sorted {

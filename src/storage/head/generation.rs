@@ -81,6 +81,39 @@ pub(super) struct Rows<'a> {
     pub start_timestamps: &'a [(u32, i64)],
 }
 
+/// [`Rows`] that own their columns, to be filled again and again.
+#[derive(Debug, Default)]
+pub(super) struct RowBuffer {
+    pub refs: Vec<u32>,
+    pub homes: Vec<Home>,
+    pub timestamps: Vec<i64>,
+    pub values: Vec<f64>,
+    pub histograms: Vec<(u32, Arc<Histogram>)>,
+    pub start_timestamps: Vec<(u32, i64)>,
+}
+
+impl RowBuffer {
+    pub fn rows(&self) -> Rows<'_> {
+        Rows {
+            refs: &self.refs,
+            homes: &self.homes,
+            timestamps: &self.timestamps,
+            values: &self.values,
+            histograms: &self.histograms,
+            start_timestamps: &self.start_timestamps,
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.refs.clear();
+        self.homes.clear();
+        self.timestamps.clear();
+        self.values.clear();
+        self.histograms.clear();
+        self.start_timestamps.clear();
+    }
+}
+
 impl Generation {
     /// An empty generation for the series of `index`.
     pub(super) fn new(number: u64, index: Arc<RwLock<Index>>) -> Generation {

@@ -8,11 +8,10 @@
 //! so the outcome is that of one thread.
 
 use super::Head;
-use super::generation::{Generation, Rows};
+use super::generation::{Generation, RowBuffer};
 use super::index::MAX_SERIES;
 use super::scrape_groups::{Home, Together};
 use crossbeam::channel::{Receiver, Sender, bounded};
-use larum_storage_format::Histogram;
 use larum_storage_format::wal::Contents;
 use std::collections::HashMap;
 use std::io;
@@ -39,17 +38,18 @@ pub(super) type Put<'a> = &'a mut dyn FnMut(u64, &Contents);
 /// # Errors
 /// If no thread can be started.
 pub(super) fn restore<T>(head: &Head, read: impl FnOnce(Put<'_>) -> T) -> io::Result<(T, u64)> {
-    let (full, to_put) = bounded::<Samples>(AHEAD);
+    let (full, to_put) = bounded::<RowBuffer>(AHEAD);
     let (put_back, spare) = bounded(AHEAD);
     for _ in 0..AHEAD {
-        put_back.send(Samples::default()).expect("there is room for so many");
+        put_back.send(RowBuffer::default()).expect("there is room for so many");
     }
     std::thread::scope(|scope| {
         let active = head.active();
         // It takes its ends of the channels along, so that nobody waits for it if it panics.
         std::thread::Builder::new().name("larum-wal-put".to_owned()).spawn_scoped(scope, move || {
             for mut samples in to_put {
-                samples.put_into(&active);
+                active.put(&samples.rows());
+                samples.clear();
                 // Nobody takes it back once the last sample is there.
                 let _ = put_back.send(samples);
             }
@@ -60,8 +60,8 @@ pub(super) fn restore<T>(head: &Head, read: impl FnOnce(Put<'_>) -> T) -> io::Re
             generation: 0,
             series: Vec::new(),
             groups: HashMap::new(),
-            own: Samples::default(),
-            others: Samples::default(),
+            own: RowBuffer::default(),
+            others: RowBuffer::default(),
             full,
             spare,
             lost: 0,
@@ -82,43 +82,12 @@ struct Restore<'a> {
     /// Group in the head, by group in the WAL.
     groups: HashMap<u32, u32>,
     /// To be put by this thread.
-    own: Samples,
+    own: RowBuffer,
     /// To be put by the other one, and the way there and back.
-    others: Samples,
-    full: Sender<Samples>,
-    spare: Receiver<Samples>,
+    others: RowBuffer,
+    full: Sender<RowBuffer>,
+    spare: Receiver<RowBuffer>,
     lost: u64,
-}
-
-/// Samples of series of the head, as [`Rows`].
-#[derive(Default)]
-struct Samples {
-    refs: Vec<u32>,
-    homes: Vec<Home>,
-    timestamps: Vec<i64>,
-    values: Vec<f64>,
-    histograms: Vec<(u32, Arc<Histogram>)>,
-    start_timestamps: Vec<(u32, i64)>,
-}
-
-impl Samples {
-    /// Puts them into a generation, and is empty then.
-    fn put_into(&mut self, generation: &Generation) {
-        generation.put(&Rows {
-            refs: &self.refs,
-            homes: &self.homes,
-            timestamps: &self.timestamps,
-            values: &self.values,
-            histograms: &self.histograms,
-            start_timestamps: &self.start_timestamps,
-        });
-        self.refs.clear();
-        self.homes.clear();
-        self.timestamps.clear();
-        self.values.clear();
-        self.histograms.clear();
-        self.start_timestamps.clear();
-    }
 }
 
 impl Restore<'_> {
@@ -208,7 +177,8 @@ impl Restore<'_> {
             let _ = self.full.send(std::mem::replace(&mut self.others, spare));
         }
         if self.own.refs.len() >= least {
-            self.own.put_into(&self.active);
+            self.active.put(&self.own.rows());
+            self.own.clear();
         }
     }
 }
