@@ -10,7 +10,7 @@ mod folder;
 use self::folder::copy_folder;
 use super::engine::Storage;
 use super::error::UnavailableCause;
-use super::fs::{FileUse, Fs, Lock, RealFs, WriteFile};
+use super::fs::{FileUse, Fs, Lock, ReadFile, RealFs, WriteFile};
 use super::options::{Maintenance, Options, SizeLimit, WalFsync};
 use super::series_set::{Columns, SeriesSet};
 use super::{Batch, Matcher, TimeRange, Timestamp};
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use larum_storage_format::Labels;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +30,7 @@ enum Op {
     SyncDir,
     Create,
     Read,
+    ReadAt,
     Map,
     Exists,
     Rename,
@@ -121,6 +123,10 @@ impl Fs for FaultyFs {
     fn map(&self, path: &Path) -> io::Result<Bytes> {
         self.run(Op::Map, path, || RealFs.map(path))
     }
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let file = self.run(Op::Read, path, || RealFs.open_read(path))?;
+        Ok(Box::new(FaultyReadFile { file, path: path.to_owned(), fs: self.clone() }))
+    }
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.run(Op::Exists, path, || RealFs.exists(path))
     }
@@ -166,6 +172,25 @@ impl WriteFile for FaultyFile {
     }
     fn preallocate(&self, len: u64) -> io::Result<()> {
         self.fs.run(Op::Preallocate, &self.path, || self.file.preallocate(len))
+    }
+}
+
+#[derive(Debug)]
+struct FaultyReadFile {
+    file: Box<dyn ReadFile>,
+    path: PathBuf,
+    fs: FaultyFs,
+}
+
+impl ReadFile for FaultyReadFile {
+    fn byte_len(&self) -> io::Result<u64> {
+        self.file.byte_len()
+    }
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.fs.run(Op::ReadAt, &self.path, || self.file.read_at(bytes, offset))
+    }
+    fn forget(&self, range: Range<u64>) {
+        self.file.forget(range);
     }
 }
 

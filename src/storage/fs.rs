@@ -6,6 +6,9 @@ use bytes::Bytes;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +45,10 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
     /// Maps a whole file. Only for files that are finished and synced: nobody ever writes to or
     /// truncates them again.
     fn map(&self, path: &Path) -> io::Result<Bytes>;
+
+    /// Opens a finished file to be read piece by piece: what the device cannot read is an error then,
+    /// and does not end the process as it does under a map.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
 
     /// Whether there is something of that name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
@@ -92,6 +99,19 @@ pub(crate) trait WriteFile: fmt::Debug + Send + Sync {
     /// Reserves space up to `len` without moving the end of the file. A hint: does nothing where
     /// the file system cannot.
     fn preallocate(&self, len: u64) -> io::Result<()>;
+}
+
+/// A file open for reading. It stays readable when its name is removed.
+pub(crate) trait ReadFile: fmt::Debug + Send + Sync {
+    /// How long the file is.
+    fn byte_len(&self) -> io::Result<u64>;
+
+    /// Fills all of `bytes` from `offset` on.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Bytes that were read only to be looked at need not stay in the system's cache, unless others
+    /// have them mapped. A hint: does nothing where the system takes none.
+    fn forget(&self, range: Range<u64>);
 }
 
 /// A lock that is held until it is dropped.
@@ -196,6 +216,10 @@ impl Fs for RealFs {
         Ok(Bytes::from_owner(map))
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(RealFile(File::open(path).map_err(at_path(path))?)))
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists().map_err(at_path(path))
     }
@@ -289,6 +313,29 @@ impl WriteFile for RealFile {
     }
 }
 
+impl ReadFile for RealFile {
+    fn byte_len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn forget(&self, range: Range<u64>) {
+        use rustix::fs::{Advice, fadvise};
+        // A length of none would be the rest of the file.
+        if let Some(len) = range.end.checked_sub(range.start).and_then(NonZeroU64::new) {
+            let _ = fadvise(&self.0, range.start, Some(len), Advice::DontNeed);
+        }
+    }
+
+    // macOS has no such call for a range.
+    #[cfg(not(target_os = "linux"))]
+    fn forget(&self, _range: Range<u64>) {}
+}
+
 /// Writes a small file so that a crash leaves the old or the new content: temporary file, sync,
 /// rename, sync of the folder. `path` must have a parent.
 pub(crate) fn replace_file(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -347,6 +394,23 @@ mod tests {
         assert_eq!(RealFs.map(&path).unwrap(), b"0ab34!"[..]);
         assert!(RealFs.create(&path).is_err());
         assert_eq!(RealFs.read(&path).unwrap(), b"0ab34!");
+    }
+
+    #[test]
+    fn a_file_is_read_piece_by_piece_and_stays_readable_after_it_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        replace_file(&RealFs, &path, b"0123456789").unwrap();
+        let file = RealFs.open_read(&path).unwrap();
+        RealFs.remove(&path).unwrap();
+        let mut piece = [0; 3];
+        for offset in [0, 7] {
+            file.read_at(&mut piece, offset).unwrap();
+            file.forget(offset..offset + 3);
+        }
+        assert_eq!((file.byte_len().unwrap(), &piece), (10, b"789"));
+        assert_eq!(file.read_at(&mut piece, 8).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(RealFs.open_read(&path).unwrap_err().to_string().contains("/a: "));
     }
 
     #[test]

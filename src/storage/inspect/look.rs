@@ -1,6 +1,6 @@
 //! The file system of the machine for who only looks.
 
-use crate::storage::fs::{FileUse, Fs, Lock, RealFs, WriteFile};
+use crate::storage::fs::{FileUse, Fs, Lock, ReadFile, RealFs, WriteFile};
 use bytes::Bytes;
 use std::io;
 use std::path::Path;
@@ -46,6 +46,10 @@ impl Fs for LookOnly {
 
     fn map(&self, path: &Path) -> io::Result<Bytes> {
         RealFs.map(path)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        RealFs.open_read(path)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {

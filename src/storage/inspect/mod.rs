@@ -7,7 +7,6 @@
 
 mod costs;
 mod look;
-mod pieces;
 mod repair;
 mod verify;
 
@@ -22,13 +21,13 @@ use super::head::{Head, HeadOptions};
 use super::manifest;
 use super::options::{Maintenance, Options, WalFsync};
 use super::part::Part;
+use super::partition::pieces::{Pieces, Trouble};
 use super::partition::{Partition, PartitionError};
 use super::querier::{Layer, View};
 use super::wal::replay::Segments;
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use larum_storage_format::partition::PartitionHeader;
 use look::LookOnly;
-use pieces::Pieces;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,8 +105,9 @@ impl Inspection {
     /// The live partitions. Those are left out that another process replaced meanwhile.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionSummary> + '_ {
         self.manifest.partitions.iter().filter_map(|meta| {
-            let read = Pieces::open(&self.folder.partition(meta.number)).and_then(|file| file.header());
-            if read.as_ref().is_err_and(pieces::Trouble::is_missing) && self.is_replaced(meta.number) {
+            let read =
+                Pieces::open(&*self.fs, &self.folder.partition(meta.number)).and_then(|file| file.header());
+            if read.as_ref().is_err_and(Trouble::is_missing) && self.is_replaced(meta.number) {
                 return None;
             }
             let deleted_from = meta.tombstones.map_or(Ok(0), |number| {

@@ -1,10 +1,10 @@
 //! Every checksum of a folder: MANIFEST, partitions, tombstones, WAL; and what each fault costs.
 
-use super::pieces::{DamagedExtents, Pieces, Trouble};
 use super::{ATTEMPTS, Inspection};
 use crate::storage::error::OpenError;
 use crate::storage::folder::read_tombstones;
 use crate::storage::partition::Partition;
+use crate::storage::partition::pieces::{DamagedExtents, Pieces, Trouble};
 use crate::storage::time::TimeRange;
 use larum_storage_format::DecodeError;
 use larum_storage_format::manifest::LivePartition;
@@ -125,7 +125,7 @@ impl Inspection {
         let whole =
             |what| Loss { what, range: Some(TimeRange::new(meta.min_ms, meta.max_ms)), ..Loss::default() };
         let fault = |offset, what, loss, place| Fault { path: path.clone(), offset, what, loss, place };
-        let opened = Pieces::open(&path).and_then(|file| {
+        let opened = Pieces::open(&*self.fs, &path).and_then(|file| {
             let header = file.header()?;
             let extents = file.extents(&header)?;
             Ok((file, header, extents))

@@ -5,6 +5,7 @@
 //! names file and offset, so that nobody takes a part of the answer for the whole.
 
 mod index;
+pub(super) mod pieces;
 mod writer;
 
 pub(crate) use writer::{FileWriter, Sealed};

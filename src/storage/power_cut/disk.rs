@@ -15,10 +15,11 @@
 
 use super::rng::Rng;
 use super::site::{Before, Site};
-use crate::storage::fs::{FileUse, Fs, Lock, WriteFile, at_path};
+use crate::storage::fs::{FileUse, Fs, Lock, ReadFile, WriteFile, at_path};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -525,6 +526,13 @@ impl Fs for Disk {
         Ok(bytes)
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let state = self.state();
+        state.check_alive()?;
+        let node = state.file(path).map_err(at_path(path))?;
+        Ok(Box::new(DiskFile { disk: self.clone(), path: path.to_owned(), node }))
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
         let state = self.state();
         state.check_alive()?;
@@ -652,4 +660,23 @@ impl WriteFile for DiskFile {
         // Reserved blocks hold zeros or noise, as those of a file that just grows.
         self.disk.run(Op::Preallocate, &self.path, &[], |_| Ok(()))
     }
+}
+
+impl ReadFile for DiskFile {
+    fn byte_len(&self) -> io::Result<u64> {
+        let state = self.disk.state();
+        state.check_alive()?;
+        Ok(state.nodes[self.node].content.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.disk.state();
+        state.check_alive()?;
+        let piece = offset as usize..offset as usize + bytes.len();
+        let piece = state.nodes[self.node].content.get(piece).ok_or(io::ErrorKind::UnexpectedEof)?;
+        bytes.copy_from_slice(piece);
+        Ok(())
+    }
+
+    fn forget(&self, _range: Range<u64>) {}
 }

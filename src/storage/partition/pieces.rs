@@ -1,18 +1,17 @@
 //! Partition files read piece by piece, not mapped: an unreadable sector is then an error at its
 //! offset, and does not end the process.
 
-use crate::storage::fs::at_path;
+use crate::storage::fs::{Fs, ReadFile, at_path};
 use larum_storage_format::checksum::crc32c;
 use larum_storage_format::partition::PartitionHeader;
-use larum_storage_format::partition::extents::{EXTENT_BYTES, Extent, ExtentList};
+use larum_storage_format::partition::extents::{Extent, ExtentList};
 use larum_storage_format::{DecodeError, DecodeErrorKind};
-use std::fs::File;
 use std::io;
+use std::iter::Peekable;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// So many extents are read at a time.
+/// So many extents are read at a time: 1 MiB.
 const EXTENTS_READ: usize = 64;
 
 /// Nobody writes a longer header: it would name a million sources.
@@ -20,7 +19,7 @@ const HEADER_BYTES_MAX: u64 = 8 << 20;
 
 /// Why something cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// The system refuses, or the device cannot read it.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -37,15 +36,15 @@ impl Trouble {
 }
 
 /// A partition file.
-pub(super) struct Pieces<'a> {
-    path: &'a Path,
-    file: File,
+pub(crate) struct Pieces {
+    path: PathBuf,
+    file: Box<dyn ReadFile>,
     len: u64,
 }
 
 /// Damaged bytes: neighbouring extents of the same kind.
 #[derive(Debug)]
-pub(super) struct DamagedExtents {
+pub(crate) struct DamagedExtents {
     pub range: Range<u64>,
     pub is_data: bool,
     /// What is wrong with the first of them.
@@ -54,12 +53,12 @@ pub(super) struct DamagedExtents {
     pub readable: bool,
 }
 
-impl Pieces<'_> {
+impl Pieces {
     /// Opens a file.
-    pub fn open(path: &Path) -> Result<Pieces<'_>, Trouble> {
-        let file = File::open(path).map_err(at_path(path))?;
-        let len = file.metadata().map_err(at_path(path))?.len();
-        Ok(Pieces { path, file, len })
+    pub fn open(fs: &dyn Fs, path: &Path) -> Result<Pieces, Trouble> {
+        let file = fs.open_read(path)?;
+        let len = file.byte_len().map_err(at_path(path))?;
+        Ok(Pieces { path: path.to_owned(), file, len })
     }
 
     /// Reads and checks the header, and that the file is as long as it says.
@@ -85,41 +84,50 @@ impl Pieces<'_> {
 
     /// Reads all extents and gives those that are damaged.
     pub fn damaged(&self, extents: &ExtentList) -> Vec<DamagedExtents> {
-        let mut damaged: Vec<DamagedExtents> = Vec::new();
-        let mut buffer = Vec::with_capacity(EXTENTS_READ * EXTENT_BYTES);
-        let mut extents = extents.iter().peekable();
-        let mut several: Vec<Extent> = Vec::with_capacity(EXTENTS_READ);
-        while let Some(first) = extents.next() {
-            let mut end = first.range.end;
-            several.clear();
-            several.push(first);
-            // What is read together follows one another in the file.
-            while several.len() < EXTENTS_READ
-                && let Some(next) = extents.next_if(|next| next.range.start == end)
-            {
-                end = next.range.end;
-                several.push(next);
-            }
-            let start = several[0].range.start;
-            let read = self.read_into(start..end, &mut buffer).is_ok();
-            for extent in &several {
-                let fault = if read {
-                    let at = (extent.range.start - start) as usize;
-                    let bytes = &buffer[at..at + (extent.range.end - extent.range.start) as usize];
-                    mismatch(bytes, extent).map(|what| (what, true))
-                } else {
-                    // One of them cannot be read: each is tried alone.
-                    match self.read(extent.range.clone()) {
-                        Ok(bytes) => mismatch(&bytes, extent).map(|what| (what, true)),
-                        Err(e) => Some((e.to_string(), false)),
-                    }
-                };
-                if let Some((what, readable)) = fault {
-                    push(&mut damaged, extent, what, readable);
+        let mut damaged = Vec::new();
+        let (mut extents, mut buffer) = (extents.iter().peekable(), Vec::new());
+        while self.read_next(&mut extents, &mut buffer, &mut damaged).is_some() {}
+        damaged
+    }
+
+    /// Reads the next extents, at most 1 MiB of them, adds those that are damaged, and tells which
+    /// bytes were read. They are not kept in the system's cache.
+    pub fn read_next(
+        &self,
+        extents: &mut Peekable<impl Iterator<Item = Extent>>,
+        buffer: &mut Vec<u8>,
+        damaged: &mut Vec<DamagedExtents>,
+    ) -> Option<Range<u64>> {
+        let first = extents.next()?;
+        let mut range = first.range.clone();
+        let mut several = Vec::with_capacity(EXTENTS_READ);
+        several.push(first);
+        // What is read together follows one another in the file.
+        while several.len() < EXTENTS_READ
+            && let Some(next) = extents.next_if(|next| next.range.start == range.end)
+        {
+            range.end = next.range.end;
+            several.push(next);
+        }
+        let read = self.read_into(range.clone(), buffer).is_ok();
+        for extent in &several {
+            let fault = if read {
+                let at = (extent.range.start - range.start) as usize;
+                let bytes = &buffer[at..at + (extent.range.end - extent.range.start) as usize];
+                mismatch(bytes, extent).map(|what| (what, true))
+            } else {
+                // One of them cannot be read: each is tried alone.
+                match self.read(extent.range.clone()) {
+                    Ok(bytes) => mismatch(&bytes, extent).map(|what| (what, true)),
+                    Err(e) => Some((e.to_string(), false)),
                 }
+            };
+            if let Some((what, readable)) = fault {
+                push(damaged, extent, what, readable);
             }
         }
-        damaged
+        self.file.forget(range.clone());
+        Some(range)
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
@@ -131,7 +139,7 @@ impl Pieces<'_> {
     fn read_into(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> io::Result<()> {
         bytes.clear();
         bytes.resize((range.end - range.start) as usize, 0);
-        self.file.read_exact_at(bytes, range.start).map_err(at_path(self.path))
+        self.file.read_at(bytes, range.start).map_err(at_path(&self.path))
     }
 }
 
