@@ -2,14 +2,14 @@
 
 use super::alert::Alert;
 use super::group::Group;
-use super::running::{Context, RunningGroup, append, lock};
+use super::running::{self, Context, RunningGroup, lock};
 use super::status::{AlertStatus, GroupStatus};
+use super::store::Store;
 use crate::db::Db;
 use crate::promql::EvalOptions;
 use crate::state::{Changes, StateError, buckets};
-use crate::storage::{Batch, Timestamp};
+use crate::storage::Timestamp;
 use larum_storage_format::Labels;
-use larum_storage_format::sample::STALE_NAN;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -142,7 +142,9 @@ impl RuleManager {
     pub fn tick(&self, now: Timestamp) -> Vec<Alert> {
         let _one_at_a_time = lock(&self.inner.evaluating);
         let (options, groups) = self.loaded();
-        let context = Context { db: &self.inner.db, options: &options, cancel: &self.inner.cancel };
+        let db = &self.inner.db;
+        let context =
+            Context { store: db, state: Some(db.state()), options: &options, cancel: &self.inner.cancel };
         let mut due: Vec<_> = groups
             .iter()
             .filter_map(|group| Some((lock(&group.schedule).due(now.as_millis())?, group)))
@@ -220,16 +222,13 @@ impl RuleManager {
 
     /// Marks series stale and forgets alerts of rules that are gone.
     fn clear(&self, stale: HashSet<Labels>, keys: Vec<Vec<u8>>) {
-        let now = self.inner.db.now();
-        let mut batch = Batch::new();
-        for series in stale {
-            batch.push(&series, now, STALE_NAN);
-        }
-        if let Err(e) = append(&self.inner.db, &batch) {
+        let db = &self.inner.db;
+        let markers: Vec<_> = stale.iter().map(running::stale).collect();
+        if let Err(e) = Store::append(db, db.now(), &markers) {
             tracing::warn!("series of rules that are gone were not marked stale: {e}");
         }
         let changes = Changes { entries: keys.into_iter().map(|key| (key, None)).collect() };
-        if let Err(e) = self.inner.db.state().commit(buckets::RULES, &changes) {
+        if let Err(e) = db.state().commit(buckets::RULES, &changes) {
             tracing::warn!("alerts of rules that are gone were not forgotten: {e}");
         }
     }

@@ -17,6 +17,7 @@ mod restore;
 mod running;
 pub mod schedule;
 pub mod status;
+mod store;
 pub mod template;
 mod twin;
 

@@ -8,13 +8,14 @@ use super::group::{Group, Rule};
 use super::manager::RuleOptions;
 use super::schedule::Schedule;
 use super::status::{AlertStatus, AlertingStatus, GroupStats, GroupStatus, Health, RuleStatus};
+use super::store::Store;
 use super::template::QuerySample;
 use super::{persist, restore};
-use crate::db::Db;
+use crate::db::{Db, QueryError};
 use crate::promql::value::VectorElement;
 use crate::promql::{self, EvalOptions, Expr, Steps, Value as Answered};
-use crate::state::{Changes, StateError, buckets};
-use crate::storage::{Batch, TimeRange, Timestamp};
+use crate::state::{Changes, State, StateError, buckets};
+use crate::storage::{TimeRange, Timestamp};
 use larum_storage_format::sample::STALE_NAN;
 use larum_storage_format::{Labels, Value};
 use std::collections::{HashMap, HashSet};
@@ -25,7 +26,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// What an evaluation needs besides the group.
 pub struct Context<'a> {
-    pub db: &'a Db,
+    pub store: &'a dyn Store,
+    /// Where it is kept how far rules got, if it is.
+    pub state: Option<&'a State>,
     pub options: &'a RuleOptions,
     /// Set to stop evaluations that are under way.
     pub cancel: &'a Arc<AtomicBool>,
@@ -198,7 +201,9 @@ impl RunningGroup {
             }
         }
         *lock(&self.last_slot_ms) = Some(slot_ms);
-        if let Err(error) = self.commit(context.db, slot_ms) {
+        if let Some(state) = context.state
+            && let Err(error) = self.commit(state, slot_ms)
+        {
             round.state_failures += 1;
             tracing::error!(
                 "group {} in {}: its state is not kept: {error}",
@@ -273,14 +278,14 @@ impl RunningGroup {
         let count = samples.len() as u64;
         // While the old alerts are not taken up, the new ones are not shown.
         if lock(&running.state).unrestored.is_none() {
-            store(context.db, running, samples, at)?;
+            store(context.store, running, samples, at)?;
         }
         Ok(count)
     }
 
     /// Commits what changed since the last commit, and the slot, together. Not while alerts are
     /// still to be taken up from samples, which a stored slot would end.
-    fn commit(&self, db: &Db, slot_ms: i64) -> Result<(), StateError> {
+    fn commit(&self, store: &State, slot_ms: i64) -> Result<(), StateError> {
         if self.rules.iter().any(|running| lock(&running.state).unrestored.is_some()) {
             return Ok(());
         }
@@ -303,7 +308,7 @@ impl RunningGroup {
             written.push(hashes);
         }
         changes.entries.push((persist::group_key(&self.group), Some(persist::encode_slot(slot_ms))));
-        db.state().commit(buckets::RULES, &changes)?;
+        store.commit(buckets::RULES, &changes)?;
         for (running, hashes) in self.rules.iter().zip(written) {
             lock(&running.state).stored = hashes;
         }
@@ -342,7 +347,7 @@ impl RuleState {
         }
         let now_ms = now.as_millis();
         let range = TimeRange::new(now_ms.saturating_sub(millis(*outage_tolerance)), now_ms);
-        match restore::stored(&context.db.view(), &rule.name, range) {
+        match restore::stored(&*context.store.source(), &rule.name, range) {
             Ok(stored) if stored.is_empty() => self.unrestored = None,
             Ok(stored) if evaluations > 0 => {
                 restore::apply(&mut self.alerts, &stored, now, rule.hold_ms, grace_period_ms);
@@ -406,7 +411,8 @@ fn query(context: &Context<'_>, expr: &Expr, at: Timestamp) -> Result<Vec<Vector
         cancel: Some(context.cancel.clone()),
         ..context.options.eval.clone()
     };
-    match context.db.evaluate(expr, Steps::instant(at), &options)?.value {
+    let source = context.store.source();
+    match promql::evaluate(expr, &*source, Steps::instant(at), &options).map_err(QueryError::from)?.value {
         Answered::Vector(vector) => Ok(vector),
         Answered::Scalar(point) => Ok(vec![VectorElement {
             labels: Labels::empty(),
@@ -420,25 +426,22 @@ fn query(context: &Context<'_>, expr: &Expr, at: Timestamp) -> Result<Vec<Vector
 /// Appends what the rule yielded, and a stale marker for each series that it yielded the last
 /// time but not now.
 fn store(
-    db: &Db,
+    store: &dyn Store,
     running: &RunningRule,
-    samples: Vec<(Labels, Value)>,
+    mut samples: Vec<(Labels, Value)>,
     at: Timestamp,
 ) -> Result<(), RuleError> {
-    let mut batch = Batch::new();
-    for (labels, value) in &samples {
-        match value {
-            Value::Float(value) => batch.push(labels, at, *value),
-            Value::Histogram(histogram) => batch.push_histogram(labels, at, histogram.clone()),
-        }
-    }
-    let series: HashSet<Labels> = samples.into_iter().map(|(labels, _)| labels).collect();
-    for gone in lock(&running.state).previous.difference(&series) {
-        batch.push(gone, at, STALE_NAN);
-    }
-    append(db, &batch)?;
+    let series: HashSet<Labels> = samples.iter().map(|(labels, _)| labels.clone()).collect();
+    let gone = lock(&running.state).previous.difference(&series).map(stale).collect::<Vec<_>>();
+    samples.extend(gone);
+    store.append(at, &samples)?;
     lock(&running.state).previous = series;
     Ok(())
+}
+
+/// What marks a series as gone.
+pub fn stale(series: &Labels) -> (Labels, Value) {
+    (series.clone(), Value::Float(STALE_NAN))
 }
 
 /// What a template's `query` yields.
@@ -453,21 +456,6 @@ fn query_for_template(context: &Context<'_>, text: &str, at: Timestamp) -> Resul
         },
     };
     Ok(vector.into_iter().map(sample).collect())
-}
-
-/// Appends a batch; a refused sample is an error that names the first.
-pub fn append(db: &Db, batch: &Batch) -> Result<(), RuleError> {
-    if batch.is_empty() {
-        return Ok(());
-    }
-    let refused = db.append(batch)?.refused;
-    let Some(first) = refused.first() else { return Ok(()) };
-    let series = batch.parse_labels(first.series as usize);
-    Err(RuleError::Refused {
-        count: refused.len(),
-        series: series.map_or_else(|e| e.to_string(), |labels| labels.to_string()),
-        reason: first.reason.to_string(),
-    })
 }
 
 fn remains<'a>(rules: impl Iterator<Item = &'a RunningRule>) -> (HashSet<Labels>, Vec<Vec<u8>>) {
