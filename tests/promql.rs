@@ -5,9 +5,6 @@ use larum::promql::{EvalOptions, testlang};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The first line of a script whose names are dropped at once; see `tests/promql/README.md`.
-const NAMES_AT_ONCE: &str = "# names: dropped at once\n";
-
 /// The number of passing queries per script: `name passed of`.
 fn listed_passes(path: &Path) -> BTreeMap<String, (usize, usize)> {
     let text = std::fs::read_to_string(path).expect("the list of passing scripts is checked in");
@@ -43,10 +40,8 @@ fn scripts_pass_as_often_as_they_did() {
     for path in folders.iter().flat_map(|folder| scripts(folder)) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).expect("the script can be read");
-        let at_once = text.starts_with(NAMES_AT_ONCE);
-        let options = EvalOptions { delayed_name_removal: !at_once, ..testlang::options() };
-        let report =
-            testlang::run(&text, &options).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let report = testlang::run(&text, &testlang::options_of(&text))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let (passed, of) = (report.evals - report.failures.len(), report.evals);
         println!("{name} {passed} {of}");
         let (listed_passed, listed_of) = listed.get(&name).copied().unwrap_or_default();
@@ -83,7 +78,11 @@ fn scripts_pass_as_often_with_names_dropped_at_once() {
         let known: Vec<usize> = failures(&testlang::options()).iter().map(|failure| failure.line).collect();
         let mut new = failures(&at_once);
         // Annotations tell the name, if it is still there.
-        new.retain(|f| !known.contains(&f.line) && !f.difference.starts_with("has no "));
+        new.retain(|f| {
+            let of_annotations =
+                ["a warning ", "an info "].iter().any(|kind| f.difference.expected.starts_with(kind));
+            !known.contains(&f.line) && !of_annotations
+        });
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let allowed = DEPEND_ON_NAMES.iter().find(|(script, _)| *script == name).map_or(0, |(_, n)| *n);
         assert!(new.len() <= allowed, "{name} with names dropped at once: {new:#?}");

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 /// Warnings and infos, without repetitions, with the places that caused them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Annotations {
-    warnings: BTreeSet<(String, Option<(u32, u32)>)>,
-    infos: BTreeSet<(String, Option<(u32, u32)>)>,
+    warnings: Notes,
+    infos: Notes,
 }
 
 /// How many annotations of a kind are shown, as upstream does.
@@ -49,12 +49,33 @@ impl Annotations {
     pub fn infos(&self, query: &str) -> Vec<String> {
         shown(&self.infos, query, "info")
     }
+
+    /// All warnings, however many.
+    pub fn all_warnings(&self, query: &str) -> Vec<String> {
+        first(&self.warnings, query, usize::MAX)
+    }
+
+    /// All infos, however many.
+    pub fn all_infos(&self, query: &str) -> Vec<String> {
+        first(&self.infos, query, usize::MAX)
+    }
 }
 
-fn shown(set: &BTreeSet<(String, Option<(u32, u32)>)>, query: &str, kind: &str) -> Vec<String> {
-    let mut lines: Vec<String> = set
+/// Annotations: the text, and where in the query what caused it stands.
+type Notes = BTreeSet<(String, Option<(u32, u32)>)>;
+
+fn shown(notes: &Notes, query: &str, kind: &str) -> Vec<String> {
+    let mut lines = first(notes, query, SHOWN);
+    if notes.len() > SHOWN {
+        lines.push(format!("{} more {kind} annotations omitted", notes.len() - SHOWN));
+    }
+    lines
+}
+
+fn first(notes: &Notes, query: &str, count: usize) -> Vec<String> {
+    notes
         .iter()
-        .take(SHOWN)
+        .take(count)
         .map(|(text, at)| match at {
             Some((start, _)) => {
                 let (line, column) = line_column(query, *start as usize);
@@ -62,11 +83,7 @@ fn shown(set: &BTreeSet<(String, Option<(u32, u32)>)>, query: &str, kind: &str) 
             }
             None => text.clone(),
         })
-        .collect();
-    if set.len() > SHOWN {
-        lines.push(format!("{} more {kind} annotations omitted", set.len() - SHOWN));
-    }
-    lines
+        .collect()
 }
 
 /// Line and column, both from 1, of byte `at` in `text`; the column counts bytes, as upstream does.

@@ -1,7 +1,9 @@
 //! Native histograms as test scripts write them: `schema:1 count:3 buckets:[1 2]`.
 
+use super::histogram::compacted;
 use super::number::parse_go_float;
 use larum_storage_format::histogram::{CounterResetHint, Histogram, Span};
+use std::fmt::{self, Write};
 
 /// A histogram, and what was written about it.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +92,59 @@ fn one_span(offset: i32, length: usize) -> Vec<Span> {
     if length == 0 { Vec::new() } else { vec![Span { offset, length: length as u32 }] }
 }
 
+/// Writes a histogram as scripts have it, braces included; what is 0 or empty is left out.
+pub(crate) fn write_histogram(out: &mut impl Write, histogram: &Histogram) -> fmt::Result {
+    let h = compacted(histogram);
+    let hint = match h.counter_reset_hint {
+        CounterResetHint::Unknown => "",
+        CounterResetHint::CounterReset => "reset",
+        CounterResetHint::NotCounterReset => "not_reset",
+        CounterResetHint::Gauge => "gauge",
+    };
+    let (offset, buckets) = dense(&h.positive_spans, &h.positive_buckets);
+    let (n_offset, n_buckets) = dense(&h.negative_spans, &h.negative_buckets);
+    let mut parts = Vec::new();
+    let mut part = |key: &str, value: &str| {
+        if !matches!(value, "" | "0" | "[]") {
+            parts.push(format!("{key}:{value}"));
+        }
+    };
+    part("schema", &h.schema.to_string());
+    part("count", &h.count.to_string());
+    part("sum", &h.sum.to_string());
+    part("z_bucket", &h.zero_count.to_string());
+    part("z_bucket_w", &h.zero_threshold.to_string());
+    part("counter_reset_hint", hint);
+    part("custom_values", &list(&h.custom_values));
+    part("offset", &offset.to_string());
+    part("buckets", &buckets);
+    part("n_offset", &n_offset.to_string());
+    part("n_buckets", &n_buckets);
+    write!(out, "{{{{{}}}}}", parts.join(" "))
+}
+
+/// The index of the first bucket and the counts from it on, gaps as zeros; a gap too wide to be written
+/// that way as its width, `[1 ...+70000 2]`.
+fn dense(spans: &[Span], buckets: &[f64]) -> (i32, String) {
+    const WIDEST: i32 = 64;
+    let mut counts = buckets.iter();
+    let mut texts: Vec<String> = Vec::new();
+    for (i, span) in spans.iter().enumerate() {
+        match span.offset {
+            _ if i == 0 => {}
+            gap if gap > WIDEST => texts.push(format!("...+{gap}")),
+            gap => texts.extend((0..gap).map(|_| "0".to_owned())),
+        }
+        texts.extend(counts.by_ref().take(span.length as usize).map(f64::to_string));
+    }
+    (spans.first().map_or(0, |span| span.offset), format!("[{}]", texts.join(" ")))
+}
+
+fn list(values: &[f64]) -> String {
+    let texts: Vec<String> = values.iter().map(f64::to_string).collect();
+    format!("[{}]", texts.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +171,20 @@ mod tests {
         assert_eq!(histogram, expected);
         assert!(hint_given);
         assert_eq!(HistogramText::parse("").unwrap().histogram, Histogram::default());
+    }
+
+    #[test]
+    fn a_histogram_is_shown_as_it_is_written() {
+        for text in [
+            "",
+            "schema:1 count:3.5 sum:-0.25 z_bucket:7 z_bucket_w:0.125 counter_reset_hint:gauge offset:-3 \
+             buckets:[5 0 7] n_offset:5 n_buckets:[4]",
+            "schema:-53 count:3 sum:2 custom_values:[1 2.5] buckets:[1 2]",
+        ] {
+            let mut shown = String::new();
+            write_histogram(&mut shown, &HistogramText::parse(text).unwrap().histogram).unwrap();
+            assert_eq!(shown, format!("{{{{{text}}}}}"));
+        }
     }
 
     #[test]

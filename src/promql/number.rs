@@ -304,6 +304,27 @@ pub fn parse_go_float(text: &str) -> Result<f64, ParseFloatError> {
     if value.is_infinite() { Err(ParseFloatError::Range) } else { Ok(sign * value) }
 }
 
+/// Go's `strconv.ParseInt(text, 0, 64)` for texts without a sign: `0x1f`, `017`, `0o17`, `0b11`, `1_000`.
+pub(crate) fn parse_go_integer(text: &str) -> Option<i64> {
+    let (digits, base) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', b'b' | b'B', ..] => (&text[2..], 2),
+        [b'0', b'o' | b'O', ..] => (&text[2..], 8),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    if digits.starts_with(['+', '-']) {
+        return None;
+    }
+    if !digits.contains('_') {
+        return i64::from_str_radix(digits, base).ok();
+    }
+    // Between digits, or after the base's prefix.
+    let misplaced = digits.ends_with('_') || digits.contains("__") || base == 10 && digits.starts_with('_');
+    let digits = digits.replace('_', "");
+    if misplaced { None } else { i64::from_str_radix(&digits, base).ok() }
+}
+
 /// Go's rule for `_`: a digit (or the base prefix) before it, a digit after it.
 fn underscores_stand_between_digits(text: &str) -> bool {
     let bytes = text.as_bytes();

@@ -242,9 +242,24 @@ pub enum Command {
     /// Check files and say what is wrong with them.
     #[command(subcommand)]
     Check(Check),
+    /// Run tests.
+    #[command(subcommand)]
+    Test(Test),
     /// Look into a data folder, verify it, repair it.
     #[command(subcommand)]
     Tsdb(Tsdb),
+}
+
+/// What is to be tested.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Test {
+    /// Run scripts in the language of Prometheus' own PromQL tests (promqltest). Exits with 1 if an
+    /// answer is not the expected one, or a script cannot be read.
+    Promql {
+        /// Scripts, and folders, of which every `*.test` file in them and below is run.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
 }
 
 /// What is to be done with a data folder.

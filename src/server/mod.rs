@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod pool;
 pub mod reload;
 pub mod run;
+pub mod scripts;
 pub mod size;
 pub mod tsdb;
 pub mod write;

@@ -2,10 +2,10 @@
 
 use super::api;
 use super::app::{App, Phase};
-use super::args::{Args, Check, Command};
+use super::args::{Args, Check, Command, Test};
 use super::config::Config;
 use super::http::listen;
-use super::{logging, reload, tsdb};
+use super::{logging, reload, scripts, tsdb};
 use crate::Db;
 use crate::rules::{self, RuleManager, RunningRules};
 use crate::storage::{Options, options::Limits};
@@ -30,6 +30,7 @@ const ALERTS_END: Duration = Duration::from_secs(10);
 pub fn main(args: Args) -> ExitCode {
     let outcome = match &args.command {
         Some(Command::Check(check)) => return run_check(check),
+        Some(Command::Test(Test::Promql { paths })) => return scripts::run(paths),
         Some(Command::Tsdb(tsdb)) => return tsdb::run(tsdb),
         None => serve(args),
     };

@@ -18,7 +18,7 @@ pub use error::ParseError;
 
 use super::ast::{Expr, ExprKind, Pos, VectorSelector};
 use super::lexer::{Lexer, Token, TokenKind, unquote};
-use super::number::{ParseFloatError, parse_go_float};
+use super::number::{ParseFloatError, parse_go_float, parse_go_integer};
 use crate::storage::Matcher;
 use larum_storage_format::Labels;
 
@@ -151,7 +151,7 @@ impl<'a> Parser<'a> {
     /// a float.
     fn number(&self, token: Token) -> Result<f64> {
         let text = self.text_of(token);
-        if let Some(integer) = parse_integer(text) {
+        if let Some(integer) = parse_go_integer(text) {
             return Ok(integer as f64);
         }
         parse_go_float(text).map_err(|error: ParseFloatError| {
@@ -167,22 +167,6 @@ impl<'a> Parser<'a> {
             .map_err(|error| self.error_at(token.pos, error.to_string()))?;
         Ok(ms as f64 / 1000.0)
     }
-}
-
-/// Go's `strconv.ParseInt(text, 0, 64)` for texts without a sign.
-fn parse_integer(text: &str) -> Option<i64> {
-    let (digits, base) = match text.as_bytes() {
-        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
-        [b'0', _, ..] => (&text[1..], 8),
-        _ => (text, 10),
-    };
-    if !digits.contains('_') {
-        return i64::from_str_radix(digits, base).ok();
-    }
-    // Between digits, or after the base's prefix.
-    let misplaced = digits.ends_with('_') || digits.contains("__") || base == 10 && digits.starts_with('_');
-    let digits = digits.replace('_', "");
-    if misplaced { None } else { i64::from_str_radix(&digits, base).ok() }
 }
 
 /// From the beginning of one place to the end of another.

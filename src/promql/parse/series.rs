@@ -52,7 +52,7 @@ pub fn parse_series(text: &str) -> Result<SeriesDescription> {
 
 /// Where the metric at the beginning of `text` ends. Braces count as part of it only if nothing
 /// stands between the name and them, so that `m {{}}` is a metric and a histogram.
-fn metric_end(text: &str) -> Result<usize> {
+pub(crate) fn metric_end(text: &str) -> Result<usize> {
     let name = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':')).count();
     if text.as_bytes().get(name) != Some(&b'{') {
         return Ok(name);

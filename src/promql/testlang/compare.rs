@@ -1,148 +1,167 @@
 //! Compares what a query yields with what a script expects.
 
-use super::expect::{Expectations, ExpectedSeries, Pattern};
+use super::Difference;
+use super::expect::{Expectations, ExpectedSeries, Notes, RangeVector};
 use crate::promql::EvalError;
 use crate::promql::histogram::compacted;
+use crate::promql::histogram_text::write_histogram;
 use crate::promql::parse::series::SequenceValue;
 use crate::promql::value::{Answer, Series, Value, VectorElement};
 use larum_storage_format::sample::is_stale;
 use larum_storage_format::{Histogram, Labels, Value as SampleValue};
 use std::collections::BTreeMap;
 
-/// Why an answer is not the expected one.
-type Difference = String;
+type Result<T> = std::result::Result<T, Difference>;
+
+fn differ<T>(expected: impl Into<String>, got: impl Into<String>) -> Result<T> {
+    Err(Difference { line: None, expected: expected.into(), got: got.into(), how: String::new() })
+}
+
+impl ExpectedSeries {
+    fn differ<T>(&self, expected: impl Into<String>, got: impl Into<String>) -> Result<T> {
+        differ(expected, got).map_err(|difference| Difference { line: Some(self.line), ..difference })
+    }
+}
 
 /// Checks failure and annotations; says whether the value has to be looked at.
 pub(super) fn outcome<'a>(
     expected: &Expectations,
     query: &str,
-    result: &'a Result<Answer, EvalError>,
-) -> Result<Option<&'a Value>, Difference> {
+    result: &'a std::result::Result<Answer, EvalError>,
+) -> Result<Option<&'a Value>> {
     let answer = match (result, &expected.fail) {
         (Err(error), Some(pattern)) => {
             let message = error.to_string();
             return if pattern.matches(&message) {
                 Ok(None)
             } else {
-                Err(format!("fails with {message:?}, expected {pattern:?}"))
+                differ(format!("a failure {pattern}"), format!("the failure {message:?}"))
             };
         }
-        (Err(error), None) => return Err(format!("fails: {error}")),
-        (Ok(_), Some(_)) => return Err("does not fail".to_owned()),
+        (Err(error), None) => return differ("a value", format!("the failure {:?}", error.to_string())),
+        (Ok(answer), Some(pattern)) => {
+            return differ(format!("a failure {pattern}"), show(&answer.value));
+        }
         (Ok(answer), None) => answer,
     };
-    let warnings = answer.annotations.warnings(query);
-    let infos = answer.annotations.infos(query);
-    annotations("warning", &expected.warn, expected.no_warn, &warnings)?;
-    annotations("info", &expected.info, expected.no_info, &infos)?;
+    annotations("warning", &expected.warnings, &answer.annotations.all_warnings(query))?;
+    annotations("info", &expected.infos, &answer.annotations.all_infos(query))?;
     Ok(Some(&answer.value))
 }
 
-fn annotations(kind: &str, expected: &[Pattern], none: bool, found: &[String]) -> Result<(), Difference> {
-    if none && !found.is_empty() {
-        return Err(format!("has an unexpected {kind}: {found:?}"));
+fn annotations(kind: &str, expected: &Notes, found: &[String]) -> Result<()> {
+    if expected.none && !found.is_empty() {
+        return differ(format!("no {kind}"), format!("{found:?}"));
     }
-    if expected.is_empty() {
+    if expected.some && found.is_empty() {
+        return differ(format!("some {kind}"), "none");
+    }
+    if expected.like.is_empty() {
         return Ok(());
     }
-    if let Some(pattern) = expected.iter().find(|pattern| !found.iter().any(|text| pattern.matches(text))) {
-        return Err(format!("has no {kind} like {pattern:?}, but {found:?}"));
+    if let Some(pattern) =
+        expected.like.iter().find(|pattern| !found.iter().any(|text| pattern.matches(text)))
+    {
+        let article = if kind == "info" { "an" } else { "a" };
+        return differ(format!("{article} {kind} {pattern}"), format!("{found:?}"));
     }
-    match found.iter().find(|text| !expected.iter().any(|pattern| pattern.matches(text))) {
-        Some(text) => Err(format!("has an unexpected {kind}: {text:?}")),
+    match found.iter().find(|text| !expected.like.iter().any(|pattern| pattern.matches(text))) {
+        Some(text) => differ(format!("no other {kind}"), format!("{text:?}")),
         None => Ok(()),
     }
 }
 
 /// Compares the value of an instant query.
-pub(super) fn instant(expected: &Expectations, value: &Value) -> Result<(), Difference> {
+pub(super) fn instant(expected: &Expectations, value: &Value) -> Result<()> {
     if let Some(text) = &expected.string {
         return match value {
             Value::String(found) if found == text => Ok(()),
-            other => Err(format!("is {}, expected the text {text:?}", show(other))),
+            other => differ(format!("the text {text:?}"), show(other)),
         };
     }
     if let Some(number) = expected.scalar {
         return match value {
             Value::Scalar(point) if same_float(point.value, number) => Ok(()),
-            other => Err(format!("is {}, expected the scalar {number}", show(other))),
+            other => differ(format!("the scalar {number}"), show(other)),
         };
     }
     match (value, &expected.range_vector) {
-        (Value::Matrix(found), Some(range)) => matrix(&expected.series, found, range.start_ms, range.step_ms),
+        (Value::Matrix(found), Some(range)) => matrix(expected, found, range),
         (Value::Vector(found), None) => vector(expected, found),
-        (other, _) => Err(format!("is {}, expected {}", show(other), lines(&expected.series))),
+        (other, Some(_)) => {
+            differ(format!("a range vector of {} series", expected.series.len()), show(other))
+        }
+        (other, None) => differ(format!("a vector of {}", expected.series.len()), show(other)),
     }
 }
 
-fn vector(expected: &Expectations, found: &[VectorElement]) -> Result<(), Difference> {
+fn vector(expected: &Expectations, found: &[VectorElement]) -> Result<()> {
     for (i, series) in expected.series.iter().enumerate() {
-        let ExpectedSeries { line, labels, values } = series;
+        let labels = &series.labels;
+        // The parser of scripts sees to it that there is one value.
+        let Some(wanted) = series.values.first() else { continue };
+        let wanted_text = format!("{labels} {}", show_wanted(wanted));
         let Some(at) = found.iter().position(|element| element.labels == *labels) else {
-            return Err(format!("line {line}: {labels} is missing in {}", show_vector(found)));
+            return series.differ(wanted_text, show_vector(found));
         };
         if expected.ordered && at != i {
-            return Err(format!("line {line}: {labels} stands at {}, expected at {}", at + 1, i + 1));
+            return series.differ(format!("{labels} at place {}", i + 1), format!("it at place {}", at + 1));
         }
-        let [wanted] = values.as_slice() else {
-            return Err(format!("line {line}: an element of a vector has one value"));
-        };
         if !same_value(&found[at].value, wanted) {
-            let found = show_value(&found[at].value);
-            return Err(format!("line {line}: {labels} is {found}, expected {}", show_wanted(wanted)));
+            return series.differ(wanted_text, show_value(&found[at].value));
         }
     }
     unexpected(&expected.series, found.iter().map(|element| &element.labels))?;
     match found.len() == expected.series.len() {
         true => Ok(()),
-        false => Err(format!("has label sets twice: {}", show_vector(found))),
+        false => differ("each label set once", show_vector(found)),
     }
 }
 
 /// Compares a matrix: the i-th value belongs to `start_ms + i * step_ms`.
-pub(super) fn matrix(
-    expected: &[ExpectedSeries],
-    found: &[Series],
-    start_ms: i64,
-    step_ms: i64,
-) -> Result<(), Difference> {
-    for ExpectedSeries { line, labels, values } in expected {
+pub(super) fn matrix(expected: &Expectations, found: &[Series], range: &RangeVector) -> Result<()> {
+    if expected.ordered {
+        return differ("an ordered vector", format!("a range vector of {} series", found.len()));
+    }
+    for expected in &expected.series {
+        let labels = &expected.labels;
         let Some(series) = found.iter().find(|series| series.labels == *labels) else {
-            let found: Vec<String> = found.iter().map(|series| series.labels.to_string()).collect();
-            return Err(format!("line {line}: {labels} is missing, there are {found:?}"));
+            let found: Vec<String> = found.iter().take(10).map(|series| series.labels.to_string()).collect();
+            return expected.differ(labels.to_string(), format!("[{}]", found.join(", ")));
         };
         let mut points = points(series);
-        for (i, wanted) in values.iter().enumerate() {
-            let t_ms = start_ms.saturating_add(step_ms.saturating_mul(i as i64));
+        for (i, wanted) in expected.values.iter().enumerate() {
+            let t_ms = range.start_ms.saturating_add(range.step_ms.saturating_mul(i as i64));
+            if t_ms > range.end_ms {
+                let values = expected.values.len();
+                return expected
+                    .differ(format!("{values} values of {labels}"), format!("steps for {i} alone"));
+            }
             match (points.remove(&t_ms), wanted) {
                 (None, SequenceValue::Omitted) => {}
                 (Some(value), wanted) if same_value(&value, wanted) => {}
                 (found, wanted) => {
                     let found = found.map_or_else(|| "nothing".to_owned(), |v| show_value(&v));
                     let wanted = show_wanted(wanted);
-                    return Err(format!("line {line}: {labels} is {found} at {t_ms} ms, expected {wanted}"));
+                    return expected.differ(format!("{labels} {wanted} at {t_ms} ms"), found);
                 }
             }
         }
         if let Some((t_ms, value)) = points.into_iter().next() {
-            let value = show_value(&value);
-            return Err(format!("line {line}: {labels} is {value} at {t_ms} ms, expected nothing"));
+            return expected.differ(format!("nothing of {labels} at {t_ms} ms"), show_value(&value));
         }
     }
-    unexpected(expected, found.iter().map(|series| &series.labels))?;
+    unexpected(&expected.series, found.iter().map(|series| &series.labels))?;
     if found.is_sorted_by(|a, b| a.labels < b.labels) {
         Ok(())
     } else {
-        Err("the series are not sorted by their labels".to_owned())
+        differ("series sorted by their labels", "another order")
     }
 }
 
-fn unexpected<'a>(
-    expected: &[ExpectedSeries],
-    mut found: impl Iterator<Item = &'a Labels>,
-) -> Result<(), Difference> {
+fn unexpected<'a>(expected: &[ExpectedSeries], mut found: impl Iterator<Item = &'a Labels>) -> Result<()> {
     match found.find(|labels| !expected.iter().any(|series| series.labels == **labels)) {
-        Some(labels) => Err(format!("{labels} is unexpected")),
+        Some(labels) => differ(format!("{} series", expected.len()), format!("{labels} besides")),
         None => Ok(()),
     }
 }
@@ -237,7 +256,11 @@ fn show_value(value: &SampleValue) -> String {
     match value {
         SampleValue::Float(value) if is_stale(*value) => "stale".to_owned(),
         SampleValue::Float(value) => value.to_string(),
-        SampleValue::Histogram(histogram) => format!("{histogram:?}"),
+        SampleValue::Histogram(histogram) => {
+            let mut text = String::new();
+            write_histogram(&mut text, histogram).expect("writing to a string does not fail");
+            text
+        }
     }
 }
 
@@ -247,8 +270,4 @@ fn show_wanted(value: &SequenceValue) -> String {
         SequenceValue::Float(value) => show_value(&SampleValue::Float(*value)),
         SequenceValue::Histogram { value, .. } => show_value(&SampleValue::Histogram(value.clone())),
     }
-}
-
-fn lines(series: &[ExpectedSeries]) -> String {
-    format!("a vector of {}", series.len())
 }

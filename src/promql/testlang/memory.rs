@@ -61,7 +61,7 @@ impl Memory {
                 SequenceValue::Histogram { value, .. } => Value::Histogram(value.clone()),
             };
             let offset_ms = start_offsets_ms.get(i).copied().flatten();
-            let start_timestamp_ms = offset_ms.map(|offset_ms| timestamp_ms + offset_ms);
+            let start_timestamp_ms = offset_ms.map(|offset_ms| timestamp_ms.saturating_add(offset_ms));
             self.insert(labels, Sample { timestamp_ms, start_timestamp_ms, value });
         }
     }

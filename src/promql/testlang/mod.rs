@@ -15,10 +15,12 @@ pub use memory::Memory;
 
 use super::eval::{EvalError, EvalOptions, evaluate};
 use super::steps::Steps;
-use super::value::Answer;
+use super::value::{Answer, Value};
 use super::{duration, parse};
 use crate::storage::Timestamp;
+use expect::RangeVector;
 use script::{Command, CommandKind, Eval, EvalTime, Load};
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 /// What came of a script.
@@ -38,7 +40,41 @@ pub struct Failure {
     /// The query.
     pub query: String,
     /// What is wrong with the answer.
-    pub difference: String,
+    pub difference: Difference,
+}
+
+/// How an answer differs from the expected one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The line that says what is expected, if it is one line.
+    pub line: Option<usize>,
+    /// What is expected.
+    pub expected: String,
+    /// What came.
+    pub got: String,
+    /// How the query was evaluated, if not just as it stands.
+    pub how: String,
+}
+
+impl Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}, got {}", self.expected, self.got)?;
+        if !self.how.is_empty() {
+            write!(f, " ({})", self.how)?;
+        }
+        Ok(())
+    }
+}
+
+impl Difference {
+    fn of_error(message: String) -> Difference {
+        Difference { line: None, expected: "a value".to_owned(), got: message, how: String::new() }
+    }
+
+    fn when(self, how: impl Display) -> Difference {
+        let how = if self.how.is_empty() { how.to_string() } else { format!("{how}, {}", self.how) };
+        Difference { how, ..self }
+    }
 }
 
 /// Why a script cannot be run.
@@ -65,6 +101,16 @@ pub fn options() -> EvalOptions {
         use_start_timestamps: true,
         ..EvalOptions::default()
     }
+}
+
+/// The first line of a script in which metrics lose their names in each operation, as in a server,
+/// instead of at the end of the query, as Prometheus' own scripts have it.
+const NAMES_AT_ONCE: &str = "# names: dropped at once";
+
+/// The settings that a script assumes.
+pub fn options_of(script: &str) -> EvalOptions {
+    let at_once = script.lines().next().is_some_and(|line| line.trim() == NAMES_AT_ONCE);
+    EvalOptions { delayed_name_removal: !at_once, ..options() }
 }
 
 /// Runs a script with an empty storage.
@@ -109,28 +155,29 @@ fn fill(memory: &mut Memory, load: &Load) -> Result<(), String> {
     classic.store(memory)
 }
 
-fn check(memory: &Memory, eval: &Eval, options: &EvalOptions) -> Result<(), String> {
+fn check(memory: &Memory, eval: &Eval, options: &EvalOptions) -> Result<(), Difference> {
     let expected = &eval.expectations;
     let (start_ms, end_ms, step_ms) = match eval.time {
         EvalTime::Instant { at_ms } => return check_instants(memory, eval, at_ms, options),
         EvalTime::Range { start_ms, end_ms, step_ms } => (start_ms, end_ms, step_ms),
     };
-    let result = evaluate_range(memory, &eval.query, start_ms, end_ms, step_ms, options)?;
+    let range = RangeVector { start_ms, end_ms, step_ms };
+    let result = evaluate_range(memory, &eval.query, &range, options)?;
     match compare::outcome(expected, &eval.query, &result)? {
-        Some(super::Value::Matrix(found)) => compare::matrix(&expected.series, found, start_ms, step_ms),
-        Some(_) => Err("is no range vector".to_owned()),
+        Some(Value::Matrix(found)) => compare::matrix(expected, found, &range),
+        Some(_) => Err(Difference::of_error("no range vector".to_owned())),
         None => Ok(()),
     }
 }
 
-fn check_instants(memory: &Memory, eval: &Eval, at_ms: i64, options: &EvalOptions) -> Result<(), String> {
+fn check_instants(memory: &Memory, eval: &Eval, at_ms: i64, options: &EvalOptions) -> Result<(), Difference> {
     check_instant(memory, eval, &eval.query, at_ms, options)?;
     let Some(pinned) = pin::pinned(&eval.query, at_ms) else { return Ok(()) };
     let times =
         if at_ms == 0 { vec![-1000, 0, 1000] } else { vec![-10 * at_ms, 0, at_ms / 5, at_ms, 10 * at_ms] };
     for time_ms in times {
         check_instant(memory, eval, &pinned, time_ms, options)
-            .map_err(|difference| format!("as {pinned} at {time_ms} ms: {difference}"))?;
+            .map_err(|difference| difference.when(format_args!("as {pinned} at {time_ms} ms")))?;
     }
     Ok(())
 }
@@ -143,7 +190,7 @@ fn check_instant(
     query: &str,
     at_ms: i64,
     options: &EvalOptions,
-) -> Result<(), String> {
+) -> Result<(), Difference> {
     let expected = &eval.expectations;
     let result = evaluate_text(memory, query, Steps::instant(Timestamp::from_millis(at_ms)), options)?;
     let Some(value) = compare::outcome(expected, query, &result)? else { return Ok(()) };
@@ -154,10 +201,10 @@ fn check_instant(
         return Ok(());
     }
     const MINUTE_MS: i64 = 60_000;
-    let result = evaluate_range(memory, query, at_ms - MINUTE_MS, at_ms + MINUTE_MS, MINUTE_MS, options)?;
-    let in_range = |difference: String| format!("in a range query: {difference}");
-    match result {
-        Err(error) => Err(in_range(format!("fails: {error}"))),
+    let range = RangeVector { start_ms: at_ms - MINUTE_MS, end_ms: at_ms + MINUTE_MS, step_ms: MINUTE_MS };
+    let in_range = |difference: Difference| difference.when("in a range query");
+    match evaluate_range(memory, query, &range, options)? {
+        Err(error) => Err(in_range(Difference::of_error(format!("the failure {:?}", error.to_string())))),
         Ok(answer) => {
             let found = compare::at_time(&answer.value, at_ms, expected.scalar.is_some());
             compare::instant(expected, &found).map_err(in_range)
@@ -168,14 +215,13 @@ fn check_instant(
 fn evaluate_range(
     memory: &Memory,
     query: &str,
-    start_ms: i64,
-    end_ms: i64,
-    step_ms: i64,
+    range: &RangeVector,
     options: &EvalOptions,
-) -> Result<Result<Answer, EvalError>, String> {
+) -> Result<Result<Answer, EvalError>, Difference> {
     let at = Timestamp::from_millis;
-    let step = Duration::from_millis(step_ms.unsigned_abs());
-    let steps = Steps::new(at(start_ms), at(end_ms), step).map_err(|error| error.to_string())?;
+    let step = Duration::from_millis(range.step_ms.unsigned_abs());
+    let steps = Steps::new(at(range.start_ms), at(range.end_ms), step)
+        .map_err(|error| Difference::of_error(error.to_string()))?;
     evaluate_text(memory, query, steps, options)
 }
 
@@ -184,8 +230,11 @@ fn evaluate_text(
     query: &str,
     steps: Steps,
     options: &EvalOptions,
-) -> Result<Result<Answer, EvalError>, String> {
-    let expr = parse(query).map_err(|error| error.to_string())?;
+) -> Result<Result<Answer, EvalError>, Difference> {
+    let expr = parse(query).map_err(|error| Difference {
+        expected: "a query that parses".to_owned(),
+        ..Difference::of_error(error.to_string())
+    })?;
     Ok(evaluate(&expr, memory, steps, options))
 }
 

@@ -3,6 +3,7 @@
 
 use super::memory::Memory;
 use crate::promql::histogram::compacted;
+use crate::promql::number::parse_go_float;
 use crate::promql::parse::series::SequenceValue;
 use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, Span};
 use larum_storage_format::labels::METRIC_NAME;
@@ -29,12 +30,12 @@ impl Collector {
     /// Takes a series if it is part of a classic histogram.
     pub fn take(&mut self, labels: &Labels, values: &[SequenceValue], step_ms: i64) {
         let Some(name) = labels.metric_name() else { return };
-        let bound = labels.get("le").and_then(|le| le.parse::<f64>().ok()).filter(|le| !le.is_nan());
+        let bound = labels.get("le").and_then(|le| parse_go_float(le).ok()).filter(|le| !le.is_nan());
         let (base, part) = match name.rsplit_once('_') {
             Some((base, part @ ("bucket" | "count" | "sum"))) => (base, part),
             _ => return,
         };
-        if (part == "bucket") != bound.is_some() {
+        if part == "bucket" && bound.is_none() {
             return;
         }
         let labels = labels.to_builder().set(METRIC_NAME, base).remove("le").build();
@@ -54,7 +55,8 @@ impl Collector {
     pub fn store(self, memory: &mut Memory) -> Result<(), String> {
         for (labels, times) in self.histograms {
             for (timestamp_ms, classic) in times {
-                if classic.buckets.is_empty() {
+                // A sum alone is no histogram; a count alone is one with nothing but the last bucket.
+                if classic.buckets.is_empty() && classic.count.is_none() {
                     continue;
                 }
                 let histogram = native(classic).map_err(|e| format!("{labels} at {timestamp_ms} ms: {e}"))?;
@@ -68,6 +70,8 @@ impl Collector {
 
 fn native(mut classic: Classic) -> Result<Histogram, String> {
     classic.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // The same bound in two notations counts once.
+    classic.buckets.dedup_by(|again, first| again.0 == first.0);
     let highest = classic.buckets.last().map_or(0.0, |(_, count)| *count);
     let count = classic.count.unwrap_or(highest);
     if classic.buckets.last().is_some_and(|(bound, total)| *bound == f64::INFINITY && *total != count) {

@@ -1,9 +1,9 @@
 //! The commands of a script: text to [`Command`]s.
 
-use super::expect::Expectations;
+use super::expect::{Expectations, Form};
 use super::{ScriptError, parse_time};
 use crate::promql::duration::parse_duration;
-use crate::promql::parse::series::{SequenceValue, parse_series};
+use crate::promql::parse::series::{MAX_VALUES, SequenceValue, SeriesDescription, metric_end, parse_series};
 use larum_storage_format::Labels;
 
 /// A command and where it stands.
@@ -18,7 +18,7 @@ pub(super) struct Command {
 pub(super) enum CommandKind {
     Clear,
     Load(Load),
-    Eval(Eval),
+    Eval(Box<Eval>),
 }
 
 /// `load 5m` and its series.
@@ -55,47 +55,68 @@ pub(super) enum EvalTime {
 
 /// Parses a whole script.
 pub(super) fn parse_script(text: &str) -> Result<Vec<Command>, ScriptError> {
+    // A comment is as good as an empty line: it ends a block.
+    let lines: Vec<(usize, &str)> = text
+        .lines()
+        .enumerate()
+        .map(|(i, line)| (i + 1, line.trim()))
+        .map(|(i, line)| (i, if line.starts_with('#') { "" } else { line }))
+        .collect();
     let mut commands = Vec::new();
-    let mut lines = text.lines().enumerate().map(|(i, line)| {
-        let line = line.trim();
-        // A comment is as good as an empty line: it ends a block.
-        (i + 1, if line.starts_with('#') { "" } else { line })
-    });
-    while let Some((line, first)) = lines.next() {
+    let mut rest = lines.as_slice();
+    while let [(line, first), after @ ..] = rest {
+        rest = after;
         if first.is_empty() {
             continue;
         }
-        // A `clear` has no block; a command may stand right below it.
-        let block: Vec<(usize, &str)> = if first == "clear" {
-            Vec::new()
-        } else {
-            lines.by_ref().take_while(|(_, line)| !line.is_empty()).collect()
-        };
-        commands.push(Command { line, kind: parse_command(line, first, &block)? });
+        let end = rest.iter().position(|(_, line)| line.is_empty()).unwrap_or(rest.len());
+        let (kind, used) = parse_command(*line, first, &rest[..end])?;
+        commands.push(Command { line: *line, kind });
+        rest = &rest[used..];
     }
     Ok(commands)
 }
 
-fn parse_command(line: usize, first: &str, block: &[(usize, &str)]) -> Result<CommandKind, ScriptError> {
+/// The command that begins with the line `first`, and how many lines of the block after it belong to it.
+fn parse_command(
+    line: usize,
+    first: &str,
+    block: &[(usize, &str)],
+) -> Result<(CommandKind, usize), ScriptError> {
     let (word, rest) = first.split_once(char::is_whitespace).unwrap_or((first, ""));
+    let load = |with_nhcb| Ok((CommandKind::Load(parse_load(line, rest, with_nhcb, block)?), block.len()));
     match word.to_ascii_lowercase().as_str() {
-        "clear" => Ok(CommandKind::Clear),
-        "load" => parse_load(line, rest, false, block).map(CommandKind::Load),
-        "load_with_nhcb" => parse_load(line, rest, true, block).map(CommandKind::Load),
+        "clear" => Ok((CommandKind::Clear, 0)),
+        "load" => load(false),
+        "load_with_nhcb" => load(true),
         command if command.starts_with("eval") => {
-            let head = EvalHead::parse(first).ok_or_else(|| {
-                ScriptError::new(
-                    line,
-                    "expected eval instant at TIME QUERY or eval range \
-                                                        from TIME to TIME step DURATION QUERY",
-                )
-            })?;
-            let time = head.time().map_err(|message| ScriptError::new(line, message))?;
-            let expectations = Expectations::parse(head.suffix, block)?;
-            Ok(CommandKind::Eval(Eval { time, query: head.query.to_owned(), expectations }))
+            let (eval, used) = parse_eval(line, first, block)?;
+            Ok((CommandKind::Eval(Box::new(eval)), used))
         }
         _ => Err(ScriptError::new(line, format!("unknown command {word:?}"))),
     }
+}
+
+fn parse_eval(line: usize, first: &str, block: &[(usize, &str)]) -> Result<(Eval, usize), ScriptError> {
+    let failed = |message: String| ScriptError::new(line, message);
+    let head = EvalHead::parse(first).ok_or_else(|| {
+        failed(
+            "expected eval instant at TIME QUERY or eval range from TIME to TIME step DURATION QUERY"
+                .to_owned(),
+        )
+    })?;
+    let time = head.time().map_err(failed)?;
+    let instant = matches!(time, EvalTime::Instant { .. });
+    let form = match head.suffix {
+        None => Form::Plain,
+        Some("fail") => Form::Fail,
+        Some("warn") => Form::Warn,
+        Some("info") => Form::Info,
+        Some("ordered") if instant => Form::Ordered,
+        Some(other) => return Err(failed(format!("unknown command eval_{other}"))),
+    };
+    let (expectations, used) = Expectations::parse(form, instant, block)?;
+    Ok((Eval { time, query: head.query.to_owned(), expectations }, used))
 }
 
 fn parse_load(
@@ -106,38 +127,63 @@ fn parse_load(
 ) -> Result<Load, ScriptError> {
     let step_ms = parse_duration(step.trim()).map_err(|error| ScriptError::new(line, error.to_string()))?;
     let mut series: Vec<LoadSeries> = Vec::new();
-    let mut starts: Option<(Labels, Vec<Option<i64>>)> = None;
+    let mut starts: Option<Starts> = None;
     for &(line, text) in block {
         let failed = |message: String| ScriptError::new(line, message);
         if let Some((metric, offsets)) = split_start_timestamps(text) {
+            if let Some(starts) = starts {
+                return Err(starts.unused());
+            }
             let labels = crate::promql::parse::parse_metric(metric).map_err(|e| failed(e.to_string()))?;
-            starts = Some((labels, parse_offsets(offsets).map_err(failed)?));
+            starts = Some(Starts { line, labels, offsets_ms: parse_offsets(offsets).map_err(failed)? });
             continue;
         }
-        let described = parse_series(text).map_err(|error| failed(error.to_string()))?;
+        let SeriesDescription { labels, values } =
+            parse_series(text).map_err(|error| failed(error.to_string()))?;
         let start_offsets_ms = match starts.take() {
-            Some((labels, _)) if labels != described.labels => {
-                return Err(failed(format!(
-                    "start timestamps of {labels} are followed by {}",
-                    described.labels
-                )));
-            }
-            Some((_, offsets)) if offsets.len() != described.values.len() => {
-                let (n, m) = (offsets.len(), described.values.len());
-                return Err(failed(format!("{n} start timestamps for {m} values")));
-            }
-            Some((_, offsets)) => offsets,
+            Some(starts) => starts.of(&labels, values.len())?,
             None => Vec::new(),
         };
-        series.retain(|earlier| earlier.labels != described.labels);
-        series.push(LoadSeries { labels: described.labels, values: described.values, start_offsets_ms });
+        series.retain(|earlier| earlier.labels != labels);
+        series.push(LoadSeries { labels, values, start_offsets_ms });
     }
-    Ok(Load { step_ms, with_nhcb, series })
+    match starts {
+        Some(starts) => Err(starts.unused()),
+        None => Ok(Load { step_ms, with_nhcb, series }),
+    }
+}
+
+/// A line of start timestamps, which wait for their series.
+struct Starts {
+    line: usize,
+    labels: Labels,
+    offsets_ms: Vec<Option<i64>>,
+}
+
+impl Starts {
+    /// The offsets, if the line that follows is that of the same series and has as many values.
+    fn of(self, labels: &Labels, values: usize) -> Result<Vec<Option<i64>>, ScriptError> {
+        let offsets = self.offsets_ms.len();
+        if self.labels != *labels {
+            let message = format!("start timestamps of {} are followed by {labels}", self.labels);
+            return Err(ScriptError::new(self.line, message));
+        }
+        if offsets != values {
+            let message = format!("{offsets} start timestamps for {values} values");
+            return Err(ScriptError::new(self.line, message));
+        }
+        Ok(self.offsets_ms)
+    }
+
+    fn unused(&self) -> ScriptError {
+        ScriptError::new(self.line, format!("start timestamps of {} are followed by no values", self.labels))
+    }
 }
 
 /// `m{a="b"}@st -1m`: the metric and the offsets.
 fn split_start_timestamps(text: &str) -> Option<(&str, &str)> {
-    let (metric, offsets) = text.split_once("@st")?;
+    let (metric, rest) = text.split_at(metric_end(text).ok()?);
+    let offsets = rest.strip_prefix("@st")?;
     let ends = offsets.is_empty() || offsets.starts_with(char::is_whitespace);
     ends.then_some((metric, offsets))
 }
@@ -148,24 +194,28 @@ fn parse_offsets(text: &str) -> Result<Vec<Option<i64>>, String> {
     for item in text.split_whitespace() {
         let (values, times) = match item.split_once('x') {
             Some((values, times)) => {
-                let times: usize = times.parse().map_err(|_| format!("invalid repetition in {item:?}"))?;
-                (values, times.min(crate::promql::parse::series::MAX_VALUES))
+                let times = times.parse::<usize>().map_err(|_| format!("invalid repetition in {item:?}"))?;
+                (values, Some(times))
             }
-            None => (item, 0),
+            None => (item, None),
         };
+        if times.unwrap_or(0).saturating_add(offsets.len()) >= MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} start timestamps"));
+        }
         if values == "_" {
-            offsets.extend(std::iter::repeat_n(None, if item.contains('x') { times } else { 1 }));
+            offsets.extend(std::iter::repeat_n(None, times.unwrap_or(1)));
             continue;
         }
         let split = values.get(1..).and_then(|rest| rest.find(['+', '-'])).map(|i| i + 1);
         let (first, step) = match split {
+            Some(_) if times.is_none() => return Err(format!("{item:?} has a step and no repetition")),
             Some(at) => (&values[..at], parse_signed_duration(&values[at..])?),
             None => (values, 0),
         };
         let mut offset = parse_signed_duration(first)?;
-        for _ in 0..=times {
+        for _ in 0..=times.unwrap_or(0) {
             offsets.push(Some(offset));
-            offset += step;
+            offset = offset.saturating_add(step);
         }
     }
     Ok(offsets)
@@ -223,11 +273,13 @@ impl<'a> EvalHead<'a> {
     fn time(&self) -> Result<EvalTime, String> {
         match self.times.as_slice() {
             [at] => Ok(EvalTime::Instant { at_ms: parse_time(at)? }),
-            [start, end, step] => Ok(EvalTime::Range {
-                start_ms: parse_time(start)?,
-                end_ms: parse_time(end)?,
-                step_ms: parse_time(step)?,
-            }),
+            [start, end, step] => {
+                let (start_ms, end_ms, step_ms) = (parse_time(start)?, parse_time(end)?, parse_time(step)?);
+                if end_ms < start_ms {
+                    return Err(format!("the end {end} lies before the start {start}"));
+                }
+                Ok(EvalTime::Range { start_ms, end_ms, step_ms })
+            }
             _ => Err("an eval has one time or three".to_owned()),
         }
     }
