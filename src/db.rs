@@ -152,9 +152,12 @@ impl Db {
         self.inner.storage.compact()
     }
 
-    /// A consistent copy by hard links in the new folder `to`, which can be opened on its own.
+    /// A consistent copy by hard links in the new folder `to`, which can be opened on its own: the
+    /// samples, and the small facts as they stood before the copy began. So rules go on in the copy
+    /// where they were, as after a crash.
     pub fn snapshot(&self, to: &Path) -> io::Result<()> {
-        self.inner.storage.snapshot(to)
+        let state = self.inner.state.export().map_err(io::Error::other)?;
+        self.inner.storage.snapshot(to, &[(crate::state::EXPORT_PATH, &state)])
     }
 
     /// Changes how much the data folder may take; at once, as far as that is done in the background.

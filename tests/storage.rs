@@ -4,6 +4,7 @@
 mod folder;
 
 use folder::copy_folder;
+use larum::state::{Changes, buckets::RULES};
 use larum::storage::options::Maintenance;
 use larum::storage::series_set::Columns;
 use larum::storage::{
@@ -311,7 +312,7 @@ fn what_a_snapshot_in_the_folder_shares_is_counted_once_and_not_dropped_in_vain(
     let before = storage.retention_status().unwrap().usage;
     let parent = fixture.path().join("snapshots");
     std::fs::create_dir(&parent).unwrap();
-    storage.snapshot(&parent.join("one")).unwrap();
+    storage.snapshot(&parent.join("one"), &[]).unwrap();
     let usage = storage.retention_status().unwrap().usage;
     assert_eq!(usage.partitions, before.partitions);
     assert!(usage.snapshots < 64 << 10, "its MANIFEST alone: {usage:?}");
@@ -402,10 +403,28 @@ fn a_snapshot_opens_on_its_own() {
     storage.delete(&[vec![Matcher::equal("job", "a")]], TimeRange::new(START, START)).unwrap();
     append(&storage, "a", &[(START + 2, 3.0)]);
     let copy = Fixture::new();
-    storage.snapshot(&copy.path()).unwrap();
-    assert!(storage.snapshot(&copy.path()).is_err(), "the folder is not empty");
+    storage.snapshot(&copy.path(), &[]).unwrap();
+    assert!(storage.snapshot(&copy.path(), &[]).is_err(), "the folder is not empty");
     append(&storage, "a", &[(START + 3, 4.0)]);
     assert_eq!(read(&copy.open(), "a"), [(START + 1, 2.0), (START + 2, 3.0)]);
+}
+
+#[test]
+fn the_copy_of_a_database_knows_what_the_database_knew() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { maintenance: Maintenance::Stepped, ..Options::default() };
+    let db = larum::Db::open(dir.path().join("data"), options()).unwrap();
+    let fires = |db: &larum::Db| db.state().get(RULES, b"alert").unwrap();
+    let put = |value: &[u8]| {
+        let changes = Changes { entries: vec![(b"alert".to_vec(), Some(value.to_vec()))] };
+        db.state().commit(RULES, &changes).unwrap();
+    };
+    put(b"fires");
+    let copy = dir.path().join("copy");
+    db.snapshot(&copy).unwrap();
+    put(b"is over");
+    let opened = larum::Db::open(&copy, options()).unwrap();
+    assert_eq!(fires(&opened).as_deref(), Some(&b"fires"[..]), "while the first is open");
 }
 
 #[test]

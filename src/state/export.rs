@@ -87,7 +87,8 @@ impl Export {
     }
 }
 
-fn encode(db: &sled::Db) -> Result<Vec<u8>, sled::Error> {
+/// The bytes of an export of `db`.
+pub fn encode(db: &sled::Db) -> Result<Vec<u8>, sled::Error> {
     let mut bytes = MAGIC.to_vec();
     for name in db.tree_names() {
         let tree = db.open_tree(&name)?;

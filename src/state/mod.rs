@@ -19,6 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Where the export lies in a data folder.
+pub const EXPORT_PATH: &str = "state/export";
+
 /// The least time between two exports. An export that takes long waits a hundred times as long
 /// instead, so that exporting stays below 1 % of the time.
 const EXPORT_EVERY: Duration = Duration::from_secs(60);
@@ -137,6 +140,13 @@ impl State {
         self.inner.dirty.store(true, Ordering::Release);
         self.inner.export_if_due();
         Ok(())
+    }
+
+    /// Everything, as one file that stands for the store in a copy of the data folder: at
+    /// [`EXPORT_PATH`], where there is no store yet. Changes that are committed meanwhile may be in it
+    /// or not.
+    pub fn export(&self) -> Result<Vec<u8>, StateError> {
+        export::encode(&self.inner.db).map_err(|e| self.inner.error("reading", &e))
     }
 
     fn tree(&self, bucket: Bucket) -> Result<sled::Tree, StateError> {

@@ -16,7 +16,7 @@ use super::cut::{self, Rhythm};
 use super::deletion;
 use super::error::{AppendError, OpenError, UnavailableCause};
 use super::folder::{self, Folder, io_error};
-use super::fs::{Fs, Lock, RealFs, sync_above};
+use super::fs::{Fs, Lock, RealFs};
 use super::head::{Head, HeadOptions};
 use super::jobs::{JobStatus, Jobs};
 use super::maintenance::{self, Workers};
@@ -26,6 +26,7 @@ use super::part::Part;
 use super::querier::{Layer, View};
 use super::retention::{Now, Retention};
 use super::retention_status::RetentionStatus;
+use super::snapshot;
 use super::stats::{Counters, HeadStatus, StorageStats};
 use super::time::TimeRange;
 use super::usage::FolderUse;
@@ -295,13 +296,13 @@ impl Storage {
     }
 
     /// A consistent copy by hard links in the new folder `to`, which can be opened on its own. The
-    /// head is cut first.
+    /// head is cut first. `beside` are files that belong to the copy, by their names in it.
     ///
     /// # Errors
     /// `to` is not empty or lies on another device, or the file system refuses.
-    pub fn snapshot(&self, to: &Path) -> io::Result<()> {
+    pub fn snapshot(&self, to: &Path, beside: &[(&str, &[u8])]) -> io::Result<()> {
         self.inner.check_open()?;
-        self.inner.snapshot(to)
+        snapshot::take(&self.inner, to, beside)
     }
 
     /// One round of background work (sync, drop, cut, merge, free), for [`Maintenance::Stepped`].
@@ -495,45 +496,6 @@ impl Inner {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Links everything into a new folder.
-    fn snapshot(&self, to: &Path) -> io::Result<()> {
-        self.cut_all()?;
-        let fs = &*self.fs;
-        let target = Folder::new(to);
-        if fs.exists(to)? && !fs.list(to)?.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("{}: the folder for a snapshot must be empty", to.display()),
-            ));
-        }
-        fs.create_dir(&target.partitions())?;
-        let linked = self.link_into(&target);
-        if linked.is_err() {
-            // Links that nobody will use would keep the space of files that are long gone.
-            let names = fs.list(&target.partitions()).unwrap_or_default();
-            names.iter().for_each(|name| drop(fs.remove(&target.partitions().join(name))));
-        }
-        linked
-    }
-
-    fn link_into(&self, target: &Folder) -> io::Result<()> {
-        let fs = &*self.fs;
-        // Held to the end, so that no file is unlinked before it is linked.
-        let catalog = self.catalog();
-        self.check_held()?;
-        for p in catalog.live() {
-            let number = p.meta.number;
-            fs.hard_link(&self.folder.partition(number), &target.partition(number))?;
-            if let Some(n) = p.meta.tombstones {
-                fs.hard_link(&self.folder.tombstones(number, n), &target.tombstones(number, n))?;
-            }
-        }
-        fs.sync_dir(&target.partitions())?;
-        super::manifest::write(fs, target, catalog.manifest())?;
-        sync_above(fs, target.root());
-        Ok(())
-    }
-
     fn stats(&self) -> StorageStats {
         let mut stats = self.counters.stats();
         stats.add_head(&self.head.stats());
@@ -592,7 +554,7 @@ mod tests {
         assert!(inner.merge_while(Levels::plan_all).is_err());
         assert!(deletion::delete(inner, &[vec![]], TimeRange::ALL).is_err());
         let copy = dir.path().join("copy");
-        assert!(inner.snapshot(&copy).is_err());
+        assert!(snapshot::take(inner, &copy, &[]).is_err());
         assert_eq!(inner.fs.list(&Folder::new(&copy).partitions()).unwrap(), Vec::<String>::new());
         assert_eq!(inner.catalog().live().len(), 2);
     }

@@ -37,6 +37,7 @@ pub mod regex;
 mod retention;
 pub mod retention_status;
 pub mod series_set;
+mod snapshot;
 pub mod stats;
 mod surplus;
 pub mod time;

@@ -36,6 +36,10 @@ pub(super) enum Site {
     RetiredFolder,
     /// The same at open.
     StraysFolder,
+    /// A file that a snapshot holds beside the samples.
+    SnapshotBesideFile,
+    /// Its name.
+    SnapshotBesideFolder,
     /// The names in a snapshot.
     SnapshotFolder,
     /// The name of a snapshot.
@@ -48,7 +52,7 @@ pub(super) enum Site {
 
 impl Site {
     /// All of them.
-    pub const ALL: [Site; 18] = [
+    pub const ALL: [Site; 20] = [
         Site::OpenFolders,
         Site::OpenParent,
         Site::WalFile,
@@ -63,6 +67,8 @@ impl Site {
         Site::ManifestFolder,
         Site::RetiredFolder,
         Site::StraysFolder,
+        Site::SnapshotBesideFile,
+        Site::SnapshotBesideFolder,
         Site::SnapshotFolder,
         Site::SnapshotParent,
         Site::QuarantineFolder,
@@ -74,6 +80,7 @@ impl Site {
         let name = name(path);
         match name.strip_suffix(".tmp").unwrap_or(&name) {
             "MANIFEST" => Site::ManifestFile,
+            "export" => Site::SnapshotBesideFile,
             name if name.ends_with(".wal") => Site::WalFile,
             name if name.ends_with(".del") => Site::TombstonesFile,
             name if name.ends_with(".part") && is_merged(content) => Site::MergeFile,
@@ -89,6 +96,7 @@ impl Site {
         let is_ours = dir.starts_with("/disk/data");
         match name(dir).as_str() {
             "wal" => Site::WalFolder,
+            "state" => Site::SnapshotBesideFolder,
             "quarantine" => Site::QuarantineFolder,
             "partitions" if !is_ours => Site::SnapshotFolder,
             "partitions" if before.opens => Site::StraysFolder,

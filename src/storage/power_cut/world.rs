@@ -49,6 +49,8 @@ const OF_DAMAGE: [&str; 7] = [
 
 const START_MS: i64 = 20_000 * DAY_MS + 5 * HOUR_MS;
 const MINUTE_MS: i64 = 60_000;
+/// What a snapshot holds beside the samples.
+const BESIDE: &str = "state/export";
 const SERIES: u8 = 6;
 
 /// Every so many seeds the disk flips bits.
@@ -301,6 +303,8 @@ impl World {
         for (path, model) in std::mem::take(&mut self.snapshots) {
             (self.path, self.model) = (path, model);
             self.disk.restart();
+            let beside = self.disk.read(&self.path.join(BESIDE)).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(beside, self.path.as_os_str().as_encoded_bytes());
             self.all_is_well(|world| world.open());
             // What was a snapshot is a database like any other.
             self.all_is_well(|world| world.append_now());
@@ -539,7 +543,10 @@ impl World {
         }
         self.snapshots_begun += 1;
         let path = PathBuf::from(format!("/disk/copies/{}", self.snapshots_begun));
-        self.alive("snapshot", self.storage().snapshot(&path))?;
+        self.alive(
+            "snapshot",
+            self.storage().snapshot(&path, &[(BESIDE, path.as_os_str().as_encoded_bytes())]),
+        )?;
         self.model.settle();
         self.snapshots.push((path, self.model.clone()));
         Ok(())
