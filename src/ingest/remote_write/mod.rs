@@ -5,8 +5,11 @@
 //! calls [`parse_labels`] only for the others. Per sample it costs one timestamp, one value, no
 //! allocation.
 
+mod encode;
 mod histogram;
 mod wire;
+
+pub use encode::encode;
 
 use crate::storage::Batch;
 use larum_storage_format::metadata::{MetricMetadata, MetricType};
