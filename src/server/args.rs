@@ -5,7 +5,7 @@
 
 use super::size::parse_bytes;
 use crate::promql::duration::parse_duration;
-use crate::storage::options::WalFsync;
+use crate::storage::options::{MinFree, WalFsync};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -46,6 +46,16 @@ pub struct Args {
     /// The same in percent of what the file system can hold; it prevails over the size. 0 is no limit.
     #[arg(long = "storage.tsdb.retention.percentage", env = "LARUM_STORAGE_TSDB_RETENTION_PERCENTAGE", value_name = "PERCENT", default_value = "0", value_parser = percentage)]
     pub retention_percentage: f64,
+
+    /// How much of the disk shall stay free, such as 2GB or 5%; with less, space is low. By default 5%,
+    /// but no more than 1GB. Samples are refused only when the WAL could no longer be cut.
+    #[arg(long = "storage.disk.min-free", env = "LARUM_STORAGE_DISK_MIN_FREE", value_name = "SIZE", value_parser = min_free)]
+    pub disk_min_free: Option<MinFree>,
+
+    /// Where space is low, drop the oldest partitions before their time, but keep at least so much time,
+    /// such as 3d. By default nothing is dropped for want of space.
+    #[arg(long = "storage.disk.emergency-retention", env = "LARUM_STORAGE_DISK_EMERGENCY_RETENTION", value_name = "DURATION", value_parser = positive_duration)]
+    pub disk_emergency_retention: Option<Duration>,
 
     /// When acknowledged samples are synced to the device: `always` before the answer, `never`, or at
     /// an interval such as `1s`. In every case they survive the end of the process.
@@ -461,6 +471,13 @@ pub fn check_percentage(percentage: f64) -> Result<(), String> {
     }
 }
 
+fn min_free(text: &str) -> Result<MinFree, String> {
+    match text.strip_suffix('%') {
+        Some(percent) => percentage(percent).map(MinFree::Percent),
+        None => parse_bytes(text).map(MinFree::Bytes),
+    }
+}
+
 fn wal_fsync(text: &str) -> Result<WalFsync, String> {
     match text {
         "always" => Ok(WalFsync::Always),
@@ -516,6 +533,10 @@ mod tests {
         let args = read(&["--storage.tsdb.retention.size=512MB", "--storage.tsdb.retention.percentage=12.5"])
             .unwrap();
         assert_eq!((args.retention_size, args.retention_percentage), (512 << 20, 12.5));
+        for (text, min_free) in [("2GB", MinFree::Bytes(2 << 30)), ("2.5%", MinFree::Percent(2.5))] {
+            let args = read(&[&format!("--storage.disk.min-free={text}")]).unwrap();
+            assert_eq!(args.disk_min_free, Some(min_free));
+        }
     }
 
     #[test]
@@ -544,6 +565,11 @@ mod tests {
         for wrong in ["101", "-1", "NaN", "80%"] {
             assert!(read(&[&format!("--storage.tsdb.retention.percentage={wrong}")]).is_err(), "{wrong}");
         }
+        for wrong in ["101%", "5", "%"] {
+            let error = read(&[&format!("--storage.disk.min-free={wrong}")]).unwrap_err();
+            assert!(error.contains("--storage.disk.min-free"), "{error}");
+        }
+        assert!(read(&["--storage.disk.emergency-retention=0s"]).unwrap_err().contains("longer than 0"));
         assert!(read(&["--storage.wal.fsync=soon"]).unwrap_err().contains("neither `always`"));
         assert!(read(&["--query.timeout=0s"]).unwrap_err().contains("longer than 0"));
     }

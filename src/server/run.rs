@@ -8,7 +8,7 @@ use super::http::listen;
 use super::{logging, reload, scripts, tsdb};
 use crate::Db;
 use crate::rules::{self, RuleManager, RunningRules};
-use crate::storage::{Options, options::Limits};
+use crate::storage::{DiskOptions, Options, options::Limits};
 use crate::yaml::FileError;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -150,6 +150,10 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
     let options = Options {
         retention: app.retention(),
         size_limit: app.size_limit(),
+        disk: DiskOptions {
+            min_free: args.disk_min_free,
+            emergency_retention: args.disk_emergency_retention,
+        },
         wal_fsync: args.wal_fsync,
         merge_memory_bytes: args.merge_memory_bytes,
         limits: Limits {

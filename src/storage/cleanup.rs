@@ -67,10 +67,13 @@ impl Inner {
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_held()?;
         let deleted_from = self.deleted_from();
-        let due = self.looked().due(&deleted_from, |p| {
+        let mut due = self.looked().due(&deleted_from, |p| {
             let tombstones = p.tombstones.iter().flat_map(|tombstones| tombstones.iter());
             p.partition.deleted_bytes(tombstones)
         });
+        // What is too much for the disk waits until there is space.
+        let bytes_max = self.disk.merge_bytes_max();
+        due.retain(|&number| self.bytes_of(&[number]) <= bytes_max);
         if due.is_empty() {
             return Ok(());
         }

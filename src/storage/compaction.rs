@@ -79,6 +79,11 @@ impl Levels {
         Levels { wide_bytes_max, ..self.clone() }
     }
 
+    /// The same where several windows must not have more than so much.
+    pub fn up_to(&self, bytes: u64) -> Levels {
+        Levels { wide_bytes_max: self.wide_bytes_max.min(bytes), ..self.clone() }
+    }
+
     /// The next merge that is worth doing in the background.
     pub fn plan(&self, live: &[LivePartition], now_ms: i64) -> Option<Merge> {
         let fresh = self.by_own_window(live).into_iter().map(|(window, group)| (window, newest_alike(group)));

@@ -14,6 +14,7 @@ use super::cleanup::Looked;
 use super::compaction::{self, Levels};
 use super::cut::{self, Rhythm};
 use super::deletion;
+use super::disk::Disk;
 use super::error::{AppendError, OpenError, UnavailableCause};
 use super::folder::{self, Folder, io_error};
 use super::fs::{Fs, Lock, RealFs};
@@ -29,7 +30,7 @@ use super::retention_status::RetentionStatus;
 use super::snapshot;
 use super::stats::{Counters, HeadStatus, StorageStats};
 use super::time::TimeRange;
-use super::usage::FolderUse;
+use super::usage::{self, FolderUse};
 use super::wal::Pending;
 use std::io;
 use std::path::Path;
@@ -66,6 +67,8 @@ pub(crate) struct Inner {
     /// Numbers of partitions that failed work left, still to be removed.
     pub abandoned: Mutex<Vec<u64>>,
     pub retention: Mutex<Retention>,
+    /// The disk below the folder.
+    pub disk: Disk,
     /// How much the folder may take, and what that was in bytes when it was asked last (0: anything).
     size_limit: Mutex<SizeLimit>,
     limit_bytes: AtomicU64,
@@ -120,7 +123,8 @@ impl Storage {
     pub(crate) fn open_on(fs: Arc<dyn Fs>, path: &Path, options: Options) -> Result<Storage, OpenError> {
         let opened = Instant::now();
         let folder = Folder::new(path);
-        let folder::Opened { lock, catalog, damaged } = folder::open(&*fs, &folder, &options.random)?;
+        let folder::Opened { lock, catalog, damaged, reserve } =
+            folder::open(&*fs, &folder, &options.random)?;
         let manifest = catalog.manifest();
         let head_options = HeadOptions {
             seed: manifest.seed,
@@ -145,6 +149,12 @@ impl Storage {
                 "the newest sample is more than a day old: nothing expires for a day"
             );
         }
+        let floor = options.disk.emergency_retention;
+        let floor = floor.map(|length| Retention::new(Some(as_millis(length)), now, newest));
+        let replayed_bytes = match replayed {
+            Some(_) => usage::measure(&*fs, &folder).map_err(io_error(path))?.usage.wal,
+            None => 0,
+        };
         let counters = Counters::default();
         counters.damaged.store(damaged, Ordering::Relaxed);
         counters.clean_start.store(replayed.is_none(), Ordering::Relaxed);
@@ -162,6 +172,7 @@ impl Storage {
             levels,
             abandoned: Mutex::default(),
             retention: Mutex::new(retention),
+            disk: Disk::new(options.disk, options.wal_bytes, reserve, replayed_bytes, floor),
             size_limit: Mutex::new(options.size_limit),
             limit_bytes: AtomicU64::new(0),
             usage: Mutex::default(),
@@ -179,6 +190,9 @@ impl Storage {
             options,
         });
         inner.resolve_limit().map_err(io_error(path))?;
+        if let Err(error) = inner.watch_disk() {
+            tracing::warn!(%error, "what is free on the disk is not known");
+        }
         let workers = match inner.options.maintenance {
             Maintenance::Thread => Some(Workers::start(&inner).map_err(io_error(path))?),
             Maintenance::Stepped => None,
@@ -207,6 +221,9 @@ impl Storage {
                 retry_after: Duration::from_secs(1),
             });
         }
+        if let Some(refusal) = inner.disk.refusal() {
+            return Err(refusal);
+        }
         if let Some(backlog) = inner.backlog() {
             return Err(AppendError {
                 cause: UnavailableCause::Backlog(backlog),
@@ -218,7 +235,7 @@ impl Storage {
         // Windows end before the last millisecond of time, which is in none of them.
         let newest_ms = now.wall_ms.saturating_add(max_ahead_ms).min(i64::MAX - 1);
         let accept = TimeRange::new(inner.border_ms(now), newest_ms);
-        inner.head.append_start(batch, accept)
+        inner.disk.heed(inner.head.append_start(batch, accept))
     }
 
     /// What is stored now.
@@ -305,15 +322,16 @@ impl Storage {
         snapshot::take(&self.inner, to, beside)
     }
 
-    /// One round of background work (sync, drop, cut, merge, free), for [`Maintenance::Stepped`].
+    /// One round of background work (sync, look at the disk, drop, cut, merge, free), for [`Maintenance::Stepped`].
     ///
     /// # Errors
     /// Those of the file system; the next round tries again.
     pub fn maintain(&self) -> io::Result<()> {
         self.inner.check_open()?;
         let synced = self.inner.head.sync();
+        self.inner.watch_disk()?;
         self.inner.drop_and_cut()?;
-        self.inner.merge_while(Levels::plan)?;
+        self.inner.merge_in_background()?;
         self.inner.free_deleted()?;
         synced
     }
@@ -426,7 +444,7 @@ impl Inner {
     pub fn resolve_limit(&self) -> io::Result<Option<u64>> {
         let limit = *self.size_limit.lock().unwrap_or_else(PoisonError::into_inner);
         let capacity = match limit.percentage {
-            Some(_) => Some(self.fs.capacity(self.folder.root())?),
+            Some(_) => Some(self.fs.space(self.folder.root())?.capacity_bytes),
             None => None,
         };
         let bytes = limit.in_bytes(capacity);
@@ -503,6 +521,7 @@ impl Inner {
         stats.wal_bytes = self.head.wal_bytes();
         stats.usage = *self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         stats.size_limit_bytes = self.limit_bytes().unwrap_or(0);
+        stats.disk = self.disk.status();
         stats.retention_paused = self.retention().is_paused();
         let ranges = self.head.generations().into_iter().filter_map(|g| g.time_range());
         let head = ranges.reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)));
@@ -519,7 +538,7 @@ impl Inner {
     }
 }
 
-fn as_millis(duration: Duration) -> i64 {
+pub(crate) fn as_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

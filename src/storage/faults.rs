@@ -8,10 +8,11 @@
 mod folder;
 
 use self::folder::copy_folder;
+use super::disk::DiskState;
 use super::engine::Storage;
 use super::error::UnavailableCause;
-use super::fs::{FileUse, Fs, Lock, ReadFile, RealFs, WriteFile};
-use super::options::{Maintenance, Options, SizeLimit, WalFsync};
+use super::fs::{FileUse, Fs, Lock, ReadFile, RealFs, Space, WriteFile};
+use super::options::{DiskOptions, Maintenance, MinFree, Options, SizeLimit, WalFsync};
 use super::series_set::{Columns, SeriesSet};
 use super::{Batch, Matcher, TimeRange, Timestamp};
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// The operations that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +63,21 @@ struct Fault {
 #[derive(Debug, Clone, Default)]
 struct FaultyFs {
     fault: Arc<Mutex<Option<Fault>>>,
+    /// What is said to be free, of [`CAPACITY`].
+    free: Arc<Mutex<Option<u64>>>,
 }
+
+const MIB: u64 = 1 << 20;
+const CAPACITY: u64 = 1000 * MIB;
 
 impl FaultyFs {
     fn set(&self, fault: Fault) {
         *self.fault.lock().unwrap() = Some(fault);
+    }
+
+    /// Says that so many MiB are free.
+    fn set_free(&self, mib: u64) {
+        *self.free.lock().unwrap() = Some(mib * MIB);
     }
 
     /// Takes the fault away, and tells whether it was met.
@@ -107,8 +119,11 @@ impl Fs for FaultyFs {
     fn usage(&self, dir: &Path) -> io::Result<Vec<FileUse>> {
         self.run(Op::List, dir, || RealFs.usage(dir))
     }
-    fn capacity(&self, dir: &Path) -> io::Result<u64> {
-        RealFs.capacity(dir)
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        match *self.free.lock().unwrap() {
+            Some(free_bytes) => Ok(Space { capacity_bytes: CAPACITY, free_bytes }),
+            None => RealFs.space(dir),
+        }
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.run(Op::SyncDir, dir, || Ok(()))
@@ -208,7 +223,12 @@ struct Fixture {
 }
 
 fn open(fs: &FaultyFs, path: &Path) -> Storage {
+    open_with(fs, path, DiskOptions::default())
+}
+
+fn open_with(fs: &FaultyFs, path: &Path, disk: DiskOptions) -> Storage {
     let options = Options {
+        disk,
         clock: Arc::new(|| Timestamp::from_millis(START)),
         maintenance: Maintenance::Stepped,
         wal_fsync: WalFsync::Always,
@@ -218,6 +238,24 @@ fn open(fs: &FaultyFs, path: &Path) -> Storage {
 }
 
 impl Fixture {
+    /// With so many MiB free of [`CAPACITY`], of which 100 shall be.
+    fn with_free(mib: u64, emergency_retention: Option<Duration>) -> Fixture {
+        let mut fixture = Fixture::new();
+        fixture.fs.set_free(mib);
+        fixture.reopen(DiskOptions { min_free: Some(MinFree::Bytes(100 * MIB)), emergency_retention });
+        fixture
+    }
+
+    fn reopen(&mut self, disk: DiskOptions) {
+        // Whatever comes of it: it is left as if the process had ended.
+        let _ = self.storage.close();
+        self.storage = open_with(&self.fs, &self.dir.path().join("data"), disk);
+    }
+
+    fn state(&self) -> DiskState {
+        self.storage.stats().disk.state
+    }
+
     fn new() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let fs = FaultyFs::default();
@@ -303,6 +341,118 @@ fn a_full_disk_refuses_a_batch_and_loses_none_before_or_after_it() {
         fixture.append("a", &[4]);
         fixture.check("when there is space again");
     }
+}
+
+#[test]
+fn a_disk_that_fills_is_read_on_and_written_again_when_there_is_space() {
+    let mut fixture = Fixture::with_free(200, None);
+    fixture.append("a", &[0, 1]);
+    fixture.fs.set_free(50);
+    fixture.storage.maintain().unwrap();
+    assert_eq!(fixture.state(), DiskState::Low);
+    fixture.append("a", &[2]);
+    fixture.fs.set_free(5);
+    fixture.storage.maintain().unwrap();
+    assert_eq!(fixture.state(), DiskState::ReadOnly);
+    let refused = fixture.try_append("a", &[3]).unwrap_err();
+    assert!(matches!(refused, UnavailableCause::DiskFull(_)), "{refused}");
+    assert_eq!(fixture.storage.stats().partitions, 1, "the head was cut, which frees its WAL");
+    fixture.check("while it is full");
+    // Who asks may still delete.
+    fixture.storage.delete(&[vec![]], TimeRange::new(START, START)).unwrap();
+    fixture.expected.remove(&("a".to_owned(), START));
+    fixture.fs.set_free(50);
+    fixture.storage.maintain().unwrap();
+    fixture.append("a", &[3]);
+    fixture.fs.set_free(200);
+    fixture.storage.maintain().unwrap();
+    assert_eq!(fixture.state(), DiskState::Enough);
+    fixture.check("when there is space again");
+}
+
+#[test]
+fn emergency_retention_drops_the_oldest_down_to_its_floor_and_nothing_if_nobody_asked() {
+    for (floor_days, left) in [(None, 6), (Some(100), 6), (Some(3), 3), (Some(0), 0)] {
+        let floor = floor_days.map(|days: u64| Duration::from_secs(days * 24 * 3600));
+        let mut fixture = Fixture::with_free(200, floor);
+        for day in (0..6).rev() {
+            fixture.append("a", &[-day * 24 * HOUR - 2 * HOUR]);
+            fixture.storage.flush().unwrap();
+        }
+        // What is free does not grow here, as if somebody still read what was removed.
+        fixture.fs.set_free(50);
+        for _ in 0..3 {
+            fixture.storage.maintain().unwrap();
+        }
+        // The newest sample is two hours old, and the floor is counted from there.
+        fixture.expected.retain(|(_, t), _| *t >= START - left * 24 * HOUR - 2 * HOUR);
+        fixture.check(&format!("with a floor of {floor_days:?} days"));
+        let stats = fixture.storage.stats();
+        assert_eq!(stats.partitions_emergency, 6 - stats.partitions);
+    }
+}
+
+#[test]
+fn the_reserve_is_given_up_on_a_full_disk_and_made_again() {
+    let mut fixture = Fixture::with_free(200, None);
+    let reserve = fixture.dir.path().join("data/reserve");
+    let is_there = || RealFs.exists(&reserve).unwrap();
+    assert!(is_there());
+    assert_eq!(fixture.storage.stats().disk.reserve_bytes, 4 * MIB);
+    fixture.fs.set_free(1);
+    fixture.storage.maintain().unwrap();
+    assert!(!is_there());
+    fixture.fs.set_free(50);
+    fixture.storage.maintain().unwrap();
+    assert!(is_there());
+    fixture.append("a", &[0]);
+    fixture.fs.set_free(0);
+    fixture.reopen(DiskOptions::default());
+    assert!(!is_there(), "given up to open");
+    fixture.check("after it was opened");
+}
+
+#[test]
+fn a_full_disk_is_opened_and_read_and_written_when_there_is_space() {
+    let mut fixture = Fixture::with_free(200, None);
+    fixture.append("a", &[-3 * HOUR]);
+    fixture.storage.flush().unwrap();
+    fixture.append("a", &[0, 1]);
+    let writes =
+        |op, _: &str| matches!(op, Op::Create | Op::Append | Op::WriteAt | Op::Preallocate | Op::HardLink);
+    fixture.fs.set_free(0);
+    fixture.fs.set(Fault { times: usize::MAX, ..once(writes, ErrorKind::StorageFull) });
+    fixture.reopen(DiskOptions::default());
+    fixture.check("opened while it is full");
+    assert_eq!(fixture.state(), DiskState::ReadOnly);
+    fixture.try_append("a", &[2]).unwrap_err();
+    let _ = fixture.storage.maintain();
+    fixture.check("after a round of work that failed");
+    fixture.fs.heal();
+    fixture.fs.set_free(200);
+    fixture.storage.maintain().unwrap();
+    fixture.append("a", &[3]);
+    fixture.check("when there is space again");
+}
+
+#[test]
+fn a_merge_waits_until_the_disk_has_room_for_it() {
+    let mut fixture = Fixture::with_free(200, None);
+    for i in 0..4 {
+        fixture.append("a", &[i]);
+        fixture.storage.flush().unwrap();
+    }
+    fixture.fs.set_free(8);
+    fixture.storage.maintain().unwrap();
+    let stats = fixture.storage.stats();
+    assert!(stats.disk.merge_waits && stats.partitions == 4, "{stats:?}");
+    let refused = fixture.storage.compact().unwrap_err();
+    assert!(refused.kind() == ErrorKind::StorageFull, "{refused}");
+    fixture.fs.set_free(200);
+    fixture.storage.maintain().unwrap();
+    let stats = fixture.storage.stats();
+    assert!(!stats.disk.merge_waits && stats.partitions == 1, "{stats:?}");
+    fixture.check("after the merge");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The data folder: names in it, and what opening one does before anything is read.
 //!
-//! 1. Create it (0700), refuse one that holds Prometheus' data, take the lock.
+//! 1. Create it (0700), refuse one that holds Prometheus' data, take the lock. On a full disk, give the
+//!    reserve up.
 //! 2. Remove temporary files.
 //! 3. Read the MANIFEST, or put it together again from the partitions' headers.
 //! 4. Open the partitions; a damaged one is set aside with its tombstones, and told of once. A missing
@@ -9,6 +10,7 @@
 //!    nobody knows is reported and left alone.
 
 use super::catalog::{Catalog, Live};
+use super::disk;
 use super::error::OpenError;
 use super::fs::{Fs, Lock, TEMPORARY, sync_above};
 use super::manifest;
@@ -45,6 +47,11 @@ impl Folder {
     /// The commit point.
     pub fn manifest(&self) -> PathBuf {
         self.root.join(MANIFEST)
+    }
+
+    /// Space that is kept for the last steps on a full disk.
+    pub fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
     }
 
     /// The write-ahead log.
@@ -160,6 +167,8 @@ pub(crate) struct Opened {
     pub catalog: Catalog,
     /// How many files were found damaged and set aside.
     pub damaged: u64,
+    /// Whether there is a reserve of space.
+    pub reserve: bool,
 }
 
 /// Opens or creates a folder, up to the WAL.
@@ -172,6 +181,7 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
     for dir in [&partitions, &folder.wal()] {
         fs.create_dir(dir).map_err(io_error(dir))?;
     }
+    let reserve = disk::make_room(fs, folder).map_err(io_error(root))?;
     // A power cut must not take a folder with files in it that were synced. A MANIFEST is written
     // after this was done once.
     fs.sync_dir(root).map_err(io_error(root))?;
@@ -235,7 +245,7 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
         fs.sync_dir(&partitions).map_err(io_error(&partitions))?;
     }
     catalog.forget_retired();
-    Ok(Opened { lock, catalog, damaged })
+    Ok(Opened { lock, catalog, damaged, reserve })
 }
 
 /// Whether a file is one of ours that was never finished; others may end alike.

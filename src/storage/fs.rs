@@ -24,8 +24,8 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
     /// into is left out; symbolic links are not followed.
     fn usage(&self, dir: &Path) -> io::Result<Vec<FileUse>>;
 
-    /// The bytes that the file system of a folder can hold at all.
-    fn capacity(&self, dir: &Path) -> io::Result<u64>;
+    /// How much the file system of a folder holds.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
 
     /// Makes what was created, renamed and removed in the folder survive a power cut.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -66,8 +66,17 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Takes the lock file `path` for this process, creates it if missing, and writes `content`
-    /// into it. `None`: somebody else has it. The end of the process frees it, however it ends.
+    /// into it where the disk has room. `None`: somebody else has it. The end of the process frees it, however it ends.
     fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>>;
+}
+
+/// How much a file system holds, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Space {
+    /// At all.
+    pub capacity_bytes: u64,
+    /// What is free for us; others may have a share of their own.
+    pub free_bytes: u64,
 }
 
 /// What a name in a folder takes.
@@ -179,12 +188,13 @@ impl Fs for RealFs {
         Ok(found)
     }
 
-    fn capacity(&self, dir: &Path) -> io::Result<u64> {
+    fn space(&self, dir: &Path) -> io::Result<Space> {
         let found = rustix::fs::statvfs(dir).map_err(|e| at_path(dir)(e.into()))?;
-        match found.f_blocks.saturating_mul(found.f_frsize) {
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        match bytes(found.f_blocks) {
             // A share of it would be nothing.
             0 => Err(at_path(dir)(io::Error::other("the file system does not tell how much it can hold"))),
-            bytes => Ok(bytes),
+            capacity_bytes => Ok(Space { capacity_bytes, free_bytes: bytes(found.f_bavail) }),
         }
     }
 
@@ -249,8 +259,11 @@ impl Fs for RealFs {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) => return Err(at_path(path)(e)),
         }
-        file.set_len(0).and_then(|()| file.write_all(content.as_bytes())).map_err(at_path(path))?;
-        Ok(Some(Lock::new(file)))
+        match file.set_len(0).and_then(|()| file.write_all(content.as_bytes())) {
+            // The lock holds without its content, by which others are told who has it.
+            Err(e) if !is_disk_full(&e) => Err(at_path(path)(e)),
+            _ => Ok(Some(Lock::new(file))),
+        }
     }
 }
 
@@ -449,7 +462,9 @@ mod tests {
         found.sort_by(|p, q| p.path.cmp(&q.path));
         assert_eq!(found.iter().map(|f| f.path.clone()).collect::<Vec<_>>(), [a, b]);
         assert_eq!((found[0].file, found[0].bytes), (found[1].file, found[1].bytes));
-        assert!(found[0].bytes >= 10_000 && found[0].bytes < RealFs.capacity(dir.path()).unwrap());
+        assert!(
+            found[0].bytes >= 10_000 && found[0].bytes < RealFs.space(dir.path()).unwrap().capacity_bytes
+        );
         assert_eq!(RealFs.usage(&dir.path().join("gone")).unwrap(), []);
     }
 

@@ -1,7 +1,7 @@
 //! The background work: cutting, merging, dropping. Decisions are made elsewhere; this does them.
 //!
-//! Two threads, since a merge of a day may take minutes and a cut must not wait for it. Each looks
-//! for work once a second, and waits longer after a failure.
+//! Three threads, since a merge of a day may take minutes and a cut must not wait for it, nor a look at
+//! the disk for either. Each looks for work once a second, and waits longer after a failure.
 
 use super::catalog::{Catalog, Change, Live};
 use super::compaction::{Levels, Merge};
@@ -62,9 +62,10 @@ impl Workers {
         let (stop, stopped) = bounded::<()>(0);
         let mut workers = Workers { stop: Some(stop), threads: Vec::new() };
         // Appends wait for a cut that does not end, but for a merge only when there are many to do.
-        let jobs: [(&str, i32, Job); 2] = [
+        let jobs: [(&str, i32, Job); 3] = [
+            ("larum-disk", 0, Inner::watch_disk),
             ("larum-cut", 5, Inner::drop_and_cut),
-            ("larum-merge", 10, |inner| inner.merge_while(Levels::plan).and_then(|()| inner.free_deleted())),
+            ("larum-merge", 10, |inner| inner.merge_in_background().and_then(|()| inner.free_deleted())),
         ];
         for (name, niceness, job) in jobs {
             let (inner, stopped) = (inner.clone(), stopped.clone());
@@ -142,7 +143,8 @@ impl Inner {
             || wal_bytes > self.wal_bound_bytes()
             || self.head.active_samples() > cut::wal_bound_samples(self.head.series_count())
             || cut::border_passed(self.begun_ms.load(Relaxed), now_ms)
-            || rhythm.is_over(wal_bytes, self.wal_bound_bytes());
+            || rhythm.is_over(wal_bytes, self.wal_bound_bytes())
+            || self.disk.wants_cut(wal_bytes, self.head.active_samples());
         if due {
             self.cut()?;
         }
@@ -191,6 +193,9 @@ impl Inner {
                 return Ok(());
             }
         }
+        if self.head.frozen().is_none() {
+            self.disk.cut_begins(self.head.wal_bytes());
+        }
         let generation = self.head.switch()?;
         let series = generation.series();
         let (seed, sequence) = {
@@ -211,6 +216,7 @@ impl Inner {
             self.abandon(first_number..first_number + windows.len() as u64);
             return Err(error);
         }
+        self.disk.cut_is_done();
         self.abandon(0..0);
         tracing::info!(
             generation = generation.number(),
@@ -228,7 +234,7 @@ impl Inner {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             self.check_held()?;
-            let levels = self.levels.within(self.limit_bytes());
+            let levels = self.levels.within(self.limit_bytes()).up_to(self.disk.merge_bytes_max());
             let next = plan(&levels, &self.catalog().manifest().partitions, self.now().wall_ms);
             let Some(merge) = next else { return Ok(()) };
             match self.merge_and_count(merge, &|| self.closing.load(Acquire)) {
@@ -236,6 +242,15 @@ impl Inner {
                 Err(e) if is_interrupted(&e) && !self.closing.load(Acquire) => {}
                 outcome => outcome?,
             }
+        }
+    }
+
+    /// Merges what is worth it, as far as the disk has room.
+    pub fn merge_in_background(&self) -> io::Result<()> {
+        match self.merge_while(Levels::plan) {
+            // It is told when it begins to wait.
+            Err(_) if self.disk.merge_waits() => Ok(()),
+            outcome => outcome,
         }
     }
 
@@ -251,6 +266,7 @@ impl Inner {
     /// Merges, into more outputs where they would be too long, until `stop` says true. Called with the
     /// lock for merges.
     pub fn merge_and_count(&self, mut merge: Merge, stop: &dyn Fn() -> bool) -> io::Result<()> {
+        self.disk.check_merge(self.bytes_of(&merge.inputs))?;
         let started = Instant::now();
         let mut outcome = self.merge(&merge, stop);
         // The times are filled too unevenly.
@@ -268,6 +284,12 @@ impl Inner {
             Err(_) => self.counters.merge_failures.fetch_add(1, Relaxed),
         };
         outcome
+    }
+
+    /// Bytes of the files of live partitions.
+    pub fn bytes_of(&self, numbers: &[u64]) -> u64 {
+        let catalog = self.catalog();
+        numbers.iter().filter_map(|&number| catalog.get(number)).map(|p| p.meta.byte_len).sum()
     }
 
     fn merge(&self, merge: &Merge, stop: &dyn Fn() -> bool) -> io::Result<()> {
@@ -388,7 +410,7 @@ impl Inner {
     }
 
     /// Drops partitions, with their files, and gives those that were live.
-    fn drop_partitions(
+    pub fn drop_partitions(
         &self,
         mut catalog: MutexGuard<'_, Catalog>,
         remove: Vec<u64>,

@@ -10,6 +10,7 @@ mod compaction;
 mod cut;
 mod cutter;
 mod deletion;
+pub mod disk;
 pub mod engine;
 pub mod error;
 #[cfg(test)]
@@ -45,12 +46,13 @@ pub mod usage;
 mod wal;
 
 pub use batch::{Appended, Batch, Refusal, Refused};
+pub use disk::{DiskState, DiskStatus};
 pub use engine::{Deleted, Storage};
 pub use error::{AppendError, OpenError, ReadError};
 pub use jobs::{JobKind, JobState, JobStatus};
 pub use label_sets::LabelSets;
 pub use matcher::{MatchOp, Matcher};
-pub use options::{Options, SizeLimit};
+pub use options::{DiskOptions, MinFree, Options, SizeLimit};
 pub use querier::{Listing, View};
 pub use retention_status::{NextDrop, RetentionStatus};
 pub use series_set::{SeriesSet, Source};

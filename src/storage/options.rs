@@ -12,6 +12,8 @@ pub struct Options {
     pub retention: Option<Duration>,
     /// How much the data folder may take; beyond, its oldest partitions are dropped.
     pub size_limit: SizeLimit,
+    /// What to do while the disk fills.
+    pub disk: DiskOptions,
     /// When the WAL is synced to the device.
     pub wal_fsync: WalFsync,
     /// A cut is due when the active WAL generation is longer than this and than 256 B a series; when
@@ -48,6 +50,27 @@ pub struct SizeLimit {
     /// In percent of what the file system of the folder can hold at all, however much of that
     /// others use. It prevails over `bytes`.
     pub percentage: Option<f64>,
+}
+
+/// What to do while the disk fills. In any case the database stops taking samples before nothing is
+/// free, and takes them again by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct DiskOptions {
+    /// So much shall stay free. By default a twentieth of what the file system can hold, but no more
+    /// than 1 GiB.
+    pub min_free: Option<MinFree>,
+    /// Where less is free, the oldest partitions are dropped before their time, as long as so much
+    /// time is kept. `None`: nothing is dropped.
+    pub emergency_retention: Option<Duration>,
+}
+
+/// How much shall stay free.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MinFree {
+    /// In bytes.
+    Bytes(u64),
+    /// In percent of what the file system can hold.
+    Percent(f64),
 }
 
 /// When an append counts as done.
@@ -96,6 +119,7 @@ impl Default for Options {
         Options {
             retention: None,
             size_limit: SizeLimit::default(),
+            disk: DiskOptions::default(),
             wal_fsync: WalFsync::Interval(Duration::from_secs(1)),
             wal_bytes: 128 << 20,
             merge_memory_bytes: 64 << 20,

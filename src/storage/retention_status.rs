@@ -61,7 +61,7 @@ impl Situation<'_> {
     pub fn surplus(&self) -> Surplus {
         let total = self.measured.usage.total().saturating_sub(self.retired_bytes);
         self.limit_bytes.map_or_else(Surplus::default, |limit| {
-            surplus::surplus(self.live, &self.measured.freed, total, limit)
+            surplus::surplus(self.live, &self.measured.freed, total, limit, None)
         })
     }
 

@@ -1,5 +1,6 @@
 //! Figures about the engine.
 
+use super::disk::DiskStatus;
 use super::head::HeadStats;
 use super::usage::FolderUse;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -55,6 +56,10 @@ pub struct StorageStats {
     pub partitions_expired: u64,
     /// Partitions dropped because the folder took more than it may.
     pub partitions_surplus: u64,
+    /// Partitions dropped because the disk was nearly full.
+    pub partitions_emergency: u64,
+    /// How the disk is doing.
+    pub disk: DiskStatus,
     /// What the folder took when it was measured last.
     pub usage: FolderUse,
     /// What it may take; 0: there is no limit.
@@ -125,6 +130,7 @@ pub(crate) struct Counters {
     pub work_micros: AtomicU64,
     pub expired: AtomicU64,
     pub surplus: AtomicU64,
+    pub emergency: AtomicU64,
     pub excess_bytes: AtomicU64,
     pub deletions: AtomicU64,
     pub deleted_samples: AtomicU64,
@@ -150,6 +156,7 @@ impl Counters {
             compaction_seconds: self.work_micros.load(Relaxed) as f64 / 1e6,
             partitions_expired: self.expired.load(Relaxed),
             partitions_surplus: self.surplus.load(Relaxed),
+            partitions_emergency: self.emergency.load(Relaxed),
             excess_bytes: self.excess_bytes.load(Relaxed),
             deletions: self.deletions.load(Relaxed),
             deleted_samples: self.deleted_samples.load(Relaxed),

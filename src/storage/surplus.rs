@@ -29,12 +29,14 @@ impl SizeLimit {
     }
 }
 
-/// Decides what goes. `total_bytes` is all that counts; `freed` says what each partition frees.
+/// Decides what goes. `total_bytes` is all that counts; `freed` says what each partition frees. What has
+/// samples from `floor_ms` on stays in any case.
 pub(crate) fn surplus(
     live: &[LivePartition],
     freed: &BTreeMap<u64, u64>,
     total_bytes: u64,
     limit_bytes: u64,
+    floor_ms: Option<i64>,
 ) -> Surplus {
     let mut surplus = Surplus::default();
     let mut too_much = total_bytes.saturating_sub(limit_bytes);
@@ -45,6 +47,10 @@ pub(crate) fn surplus(
             break;
         }
         let group = with_covered(live, p, &surplus.numbers);
+        let is_old = |p: &LivePartition| floor_ms.is_none_or(|floor_ms| p.max_ms < floor_ms);
+        if live.iter().any(|p| group.contains(&p.number) && !is_old(p)) {
+            continue;
+        }
         let frees: u64 = group.iter().filter_map(|number| freed.get(number)).sum();
         if frees > 0 {
             surplus.numbers.extend(group);
@@ -58,7 +64,7 @@ pub(crate) fn surplus(
 
 /// The next that would go if the folder grew beyond its limit.
 pub(crate) fn next(live: &[LivePartition], freed: &BTreeMap<u64, u64>) -> Surplus {
-    surplus(live, freed, 1, 0)
+    surplus(live, freed, 1, 0, None)
 }
 
 /// The partition with those that must not stay without it, save for those that are `gone`.
@@ -107,7 +113,7 @@ mod tests {
             (100, 0, vec![5, 6, 7], 40),
             (0, 0, vec![], 0),
         ] {
-            let found = surplus(&live, &freed, total, limit);
+            let found = surplus(&live, &freed, total, limit, None);
             assert_eq!(found.numbers, BTreeSet::from_iter(numbers), "{limit} of {total}");
             assert_eq!(found.excess_bytes, excess, "{limit} of {total}");
         }
@@ -117,18 +123,32 @@ mod tests {
     fn what_was_overwritten_does_not_come_back() {
         // Late samples, older than all of the day that they belong to but the first hours.
         let (live, freed) = parts(&[(1, 1, (0, 23), 50), (2, 2, (5, 6), 10), (3, 3, (24, 30), 40)]);
-        assert_eq!(surplus(&live, &freed, 100, 95).numbers, [1].into(), "the day, not what came late");
+        assert_eq!(surplus(&live, &freed, 100, 95, None).numbers, [1].into(), "the day, not what came late");
         // A newer one that begins earlier takes what it covers with it, and that in turn.
         let (live, freed) =
             parts(&[(1, 1, (8, 12), 10), (2, 2, (4, 8), 10), (3, 3, (0, 4), 10), (4, 4, (13, 20), 10)]);
-        assert_eq!(surplus(&live, &freed, 40, 35).numbers, [1, 2, 3].into());
-        assert_eq!(surplus(&live, &freed, 40, 35).freed_bytes, 30);
+        assert_eq!(surplus(&live, &freed, 40, 35, None).numbers, [1, 2, 3].into());
+        assert_eq!(surplus(&live, &freed, 40, 35, None).freed_bytes, 30);
+    }
+
+    #[test]
+    fn nothing_goes_that_has_samples_from_the_floor_on_nor_what_it_covers() {
+        let parts =
+            parts(&[(1, 1, (0, 9), 10), (2, 2, (10, 19), 10), (3, 3, (12, 35), 10), (4, 4, (20, 29), 10)]);
+        let (live, freed) = parts;
+        for (floor_ms, numbers) in
+            [(0, vec![]), (9, vec![]), (10, vec![1]), (20, vec![1, 2]), (30, vec![1, 2])]
+        {
+            let found = surplus(&live, &freed, 40, 0, Some(floor_ms));
+            assert_eq!(found.numbers, BTreeSet::from_iter(numbers), "{floor_ms}");
+        }
+        assert_eq!(surplus(&live, &freed, 40, 0, Some(36)).excess_bytes, 0);
     }
 
     #[test]
     fn what_a_copy_shares_stays_since_it_frees_nothing() {
         let (live, freed) = parts(&[(1, 1, (0, 9), 0), (2, 2, (10, 19), 0), (3, 3, (20, 29), 30)]);
-        let found = surplus(&live, &freed, 100, 60);
+        let found = surplus(&live, &freed, 100, 60, None);
         assert_eq!((found.numbers, found.excess_bytes), ([3].into(), 10));
         assert_eq!(next(&live, &freed).numbers, [3].into());
     }

@@ -8,7 +8,7 @@ use super::super::http::params::Params;
 use super::super::json;
 use super::super::size::format_bytes;
 use crate::promql::duration::format_duration;
-use crate::storage::{RetentionStatus, SizeLimit};
+use crate::storage::{DiskStatus, RetentionStatus, SizeLimit};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -167,9 +167,12 @@ pub async fn tsdb(State(app): State<Arc<App>>, request: Request) -> Result<Respo
 pub async fn retention(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let deadline = std::time::Instant::now() + app.args.query_timeout;
     let status = super::on_query_thread(&app, deadline, |_, db, _| {
-        db.retention_status().map_err(|error| ApiError::internal(error.to_string()))
+        let status = db.retention_status().map_err(|error| ApiError::internal(error.to_string()))?;
+        Ok((status, db.stats().disk))
     });
-    let data = retention_json(&status.await?);
+    let (status, disk) = status.await?;
+    let mut data = retention_json(&status);
+    data["disk"] = disk_json(&disk);
     Ok(json::success(|out| json::serialized(out, &data)))
 }
 
@@ -196,6 +199,21 @@ fn retention_json(status: &RetentionStatus) -> Value {
         "retentionSeconds": status.retention.map(|retention| retention.as_secs_f64()),
         "paused": status.paused,
         "next": next.collect::<Vec<Value>>(),
+    })
+}
+
+fn disk_json(disk: &DiskStatus) -> Value {
+    json!({
+        "state": disk.state.name(),
+        "capacityBytes": disk.capacity_bytes,
+        "freeBytes": disk.free_bytes,
+        "minFreeBytes": disk.min_free_bytes,
+        "readOnlyBelowBytes": disk.read_only_below_bytes,
+        // Never is no number in JSON.
+        "fullSeconds": disk.full_seconds.is_finite().then_some(disk.full_seconds),
+        "reserveBytes": disk.reserve_bytes,
+        "emergencyRetentionSeconds": disk.emergency_retention.map(|time| time.as_secs_f64()),
+        "mergeWaits": disk.merge_waits,
     })
 }
 

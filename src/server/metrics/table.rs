@@ -9,7 +9,7 @@ use crate::server::api::status::API_VERSION;
 use crate::server::app::Phase;
 use crate::server::args::VERSION;
 use crate::server::write::REASONS;
-use crate::storage::{StorageStats, Timestamp};
+use crate::storage::{DiskState, StorageStats, Timestamp};
 use Kind::{Counter, Gauge, Histogram, Summary};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -267,6 +267,59 @@ pub(super) const METRICS: &[Metric] = &[
         |s, out| {
             out.value(s.app.size_limit().percentage.unwrap_or(0.0));
         },
+    ),
+    metric(
+        "larum_storage_disk_state",
+        Gauge,
+        "How much space the disk has: 1 for the state it is in, else 0. With read_only, samples are refused.",
+        |s, out| {
+            if let Some(stats) = &s.storage {
+                for state in DiskState::ALL {
+                    out.with(&[("state", state.name())], yes(stats.disk.state == state));
+                }
+            }
+        },
+    ),
+    storage!("larum_storage_disk_free_bytes", Gauge, "What is free on the disk of the data folder.", |s| s
+        .disk
+        .free_bytes
+        as f64),
+    storage!("larum_storage_disk_capacity_bytes", Gauge, "What that disk can hold at all.", |s| s
+        .disk
+        .capacity_bytes
+        as f64),
+    storage!(
+        "larum_storage_disk_min_free_bytes",
+        Gauge,
+        "With less, space is low.",
+        |s| s.disk.min_free_bytes as f64
+    ),
+    storage!(
+        "larum_storage_disk_read_only_below_bytes",
+        Gauge,
+        "With less, samples are refused: what a cut of the head and a segment of the WAL take.",
+        |s| s.disk.read_only_below_bytes as f64
+    ),
+    storage!(
+        "larum_storage_disk_full_seconds",
+        Gauge,
+        "Until samples are refused, by how the disk filled in the last day; +Inf if it does not, or in the first two hours.",
+        |s| s.disk.full_seconds
+    ),
+    storage!(
+        "larum_storage_disk_reserve_bytes",
+        Gauge,
+        "What is kept for the last steps on a full disk; 0 while it is given up.",
+        |s| s.disk.reserve_bytes as f64
+    ),
+    storage!("larum_storage_merge_waits_for_space", Gauge, "Whether a merge waits for space.", |s| {
+        yes(s.disk.merge_waits)
+    }),
+    storage!(
+        "larum_storage_emergency_retentions_total",
+        Counter,
+        "Partitions dropped because the disk was nearly full.",
+        |s| s.partitions_emergency as f64
     ),
     metric(
         "larum_data_folder_bytes",

@@ -1,6 +1,6 @@
 //! The file system of the machine for who only looks.
 
-use crate::storage::fs::{FileUse, Fs, Lock, ReadFile, RealFs, WriteFile};
+use crate::storage::fs::{FileUse, Fs, Lock, ReadFile, RealFs, Space, WriteFile};
 use bytes::Bytes;
 use std::io;
 use std::path::Path;
@@ -23,8 +23,8 @@ impl Fs for LookOnly {
         RealFs.usage(dir)
     }
 
-    fn capacity(&self, dir: &Path) -> io::Result<u64> {
-        RealFs.capacity(dir)
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        RealFs.space(dir)
     }
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {

@@ -15,7 +15,7 @@
 
 use super::rng::Rng;
 use super::site::{Before, Site};
-use crate::storage::fs::{FileUse, Fs, Lock, ReadFile, WriteFile, at_path};
+use crate::storage::fs::{FileUse, Fs, Lock, ReadFile, Space, WriteFile, at_path};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -476,8 +476,9 @@ impl Fs for Disk {
         Ok(files.collect())
     }
 
-    fn capacity(&self, _dir: &Path) -> io::Result<u64> {
-        Ok(CAPACITY_BYTES)
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let taken_bytes: u64 = self.usage(dir)?.iter().map(|file| file.bytes).sum();
+        Ok(Space { capacity_bytes: CAPACITY_BYTES, free_bytes: CAPACITY_BYTES.saturating_sub(taken_bytes) })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

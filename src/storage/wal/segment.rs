@@ -15,7 +15,7 @@ const SEGMENT_BYTES_MAX: u64 = 8 << 20;
 const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 
 /// A segment is preallocated and filled up to this, where the WAL is cut after `wal_bytes`.
-pub(super) fn segment_bytes(wal_bytes: u64) -> u64 {
+pub(crate) fn segment_bytes(wal_bytes: u64) -> u64 {
     (wal_bytes / 8).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
 }
 
