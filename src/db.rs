@@ -1,5 +1,6 @@
 //! The embedder's API on one page.
 
+use crate::budget::MemoryBudget;
 use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
 use crate::state::{State, StateError};
 use crate::storage::{
@@ -48,6 +49,7 @@ struct Inner {
     path: PathBuf,
     storage: Storage,
     state: State,
+    memory: MemoryBudget,
     clock: crate::storage::options::Clock,
 }
 
@@ -79,10 +81,10 @@ impl Db {
     /// Opens or creates the database in the folder `path`. One process at a time may have it.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Db, DbOpenError> {
         let path = path.as_ref().to_owned();
-        let clock = options.clock.clone();
+        let (clock, memory) = (options.clock.clone(), options.memory.clone());
         let storage = Storage::open(&path, options)?;
         let state = State::open(&path.join("state"))?;
-        Ok(Db { inner: Arc::new(Inner { path, storage, state, clock }) })
+        Ok(Db { inner: Arc::new(Inner { path, storage, state, memory, clock }) })
     }
 
     /// Appends a batch and waits until it is as durable as the fsync policy says. Good samples are
@@ -178,6 +180,11 @@ impl Db {
     /// What the series in memory are made of, with at most `limit` entries a list.
     pub fn status(&self, limit: usize) -> HeadStatus {
         self.inner.storage.status(limit)
+    }
+
+    /// The memory it may take, and what takes it.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.inner.memory
     }
 
     /// The store of small facts.

@@ -10,6 +10,7 @@ compile_error!("Larum needs a 64-bit little-endian Unix (Linux or macOS on x86-6
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
+pub mod budget;
 pub mod db;
 pub mod ingest;
 pub mod notify;

@@ -1,6 +1,7 @@
 //! What memory an append takes, counted by the allocator: none for known series between two seals
 //! of their rows, and what silent series took comes back.
 
+use larum::budget::Part;
 use larum::ingest::remote_write::{self, BodyLimits};
 use larum::storage::options::Maintenance;
 use larum::{Batch, Db, Labels, Options, Timestamp};
@@ -189,4 +190,49 @@ fn what_silent_series_took_comes_back() {
     assert_eq!(db.stats().head_series, 100);
     println!("{most} bytes for 20,000 series, {left} after they left");
     assert!(left * 5 < most, "of {most} bytes for series that left, {left} are still held");
+}
+
+/// Bytes that the head takes by the count of the allocator, and by its own account.
+fn head_bytes(
+    series: usize,
+    rounds: i64,
+    labels: impl Fn(usize) -> Vec<(&'static str, String)>,
+) -> (f64, f64) {
+    let Opened { db, now_ms, _dir } = open(Maintenance::Stepped);
+    let before = HELD_BYTES.load(Relaxed);
+    let mut batch = Batch::new();
+    for round in 0..rounds {
+        let t = FIRST_MS + round * INTERVAL_MS;
+        now_ms.store(t, Relaxed);
+        for n in 0..series {
+            let labels = Labels::from_pairs(labels(n)).expect("good labels");
+            batch.push(&labels, Timestamp::from_millis(t), value(n, round));
+            if batch.len() == 1000 || n + 1 == series {
+                db.append(&batch).expect("the disk has room");
+                batch.clear();
+            }
+        }
+    }
+    drop(batch);
+    let took = HELD_BYTES.load(Relaxed) - before;
+    db.stats();
+    (took as f64, db.memory().status().reserved(Part::Head) as f64)
+}
+
+#[test]
+fn the_head_knows_about_how_much_memory_it_takes() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let churning = |n: usize| {
+        let mut labels = labels(n);
+        labels.push(("pod", format!("pod-7d9f8b6c5-{n:08}")));
+        labels
+    };
+    let cases = [
+        ("many samples", head_bytes(5_000, 200, labels)),
+        ("many series that share labels", head_bytes(100_000, 1, labels)),
+        ("as many labels as series", head_bytes(50_000, 1, churning)),
+    ];
+    let ratios = cases.map(|(what, (took, accounted))| (what, took, accounted, accounted / took));
+    println!("{ratios:?}");
+    assert!(ratios.iter().all(|(.., ratio)| (0.75..1.4).contains(ratio)), "{ratios:?}");
 }

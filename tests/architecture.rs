@@ -5,16 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of `src` and those they may use, besides themselves.
-const MAY_USE: [(&str, &[&str]); 9] = [
-    ("storage", &[]),
+const MAY_USE: [(&str, &[&str]); 10] = [
+    ("budget", &[]),
+    ("storage", &["budget"]),
     ("state", &[]),
     ("ingest", &["storage"]),
-    ("promql", &["storage"]),
-    ("db", &["storage", "state", "promql"]),
+    ("promql", &["budget", "storage"]),
+    ("db", &["budget", "storage", "state", "promql"]),
     ("yaml", &["promql"]),
-    ("rules", &["storage", "state", "promql", "db", "yaml"]),
+    ("rules", &["budget", "storage", "state", "promql", "db", "yaml"]),
     ("notify", &["storage", "state", "promql", "db", "rules"]),
-    ("server", &["storage", "state", "promql", "ingest", "db", "yaml", "rules", "notify"]),
+    ("server", &["budget", "storage", "state", "promql", "ingest", "db", "yaml", "rules", "notify"]),
 ];
 
 fn root() -> &'static Path {

@@ -5,11 +5,13 @@ use super::config::{Config, RetentionConfig};
 use super::deliver::HttpTransport;
 use super::http::listen::Connections;
 use super::http::origin::OriginRules;
+use super::memory;
 use super::metadata::MetadataStore;
 use super::metrics::http::HttpMetrics;
 use super::pool::QueryPool;
 use super::write::Writes;
 use crate::Db;
+use crate::budget::MemoryBudget;
 use crate::ingest::remote_write::BodyLimits;
 use crate::notify::{Notifier, NotifierOptions};
 use crate::promql::EvalOptions;
@@ -39,6 +41,8 @@ pub struct App {
     pub origin: OriginRules,
     /// The open connections.
     pub connections: Connections,
+    /// How much memory there is, and who takes it.
+    pub memory: MemoryBudget,
     /// The threads for queries.
     pub pool: QueryPool,
     /// What writes share.
@@ -118,6 +122,7 @@ impl App {
             let port = addresses.first().map_or(9090, SocketAddr::port);
             format!("http://{}:{port}{prefix}", host_name())
         });
+        let memory = memory::budget(args.memory_limit);
         let transport = Arc::new(HttpTransport::new(runtime));
         let notifier_options = NotifierOptions {
             queue_capacity: args.notification_queue_capacity as usize,
@@ -130,7 +135,8 @@ impl App {
             origin: OriginRules::new(addresses, args.external_url.as_deref(), args.cors_origin.as_deref()),
             connections: Connections::new(args.max_connections, args.read_timeout),
             pool: QueryPool::new(threads),
-            writes: Writes::new(limits, args.max_inflight_bytes),
+            writes: Writes::new(limits, args.max_inflight_bytes, memory.clone()),
+            memory,
             metadata: MetadataStore::default(),
             http: HttpMetrics::default(),
             queries: QueryCounts::default(),

@@ -66,6 +66,11 @@ pub struct Args {
     #[arg(long = "storage.merge.memory-bytes", env = "LARUM_STORAGE_MERGE_MEMORY_BYTES", default_value = "67108864", value_parser = inflight_bytes)]
     pub merge_memory_bytes: usize,
 
+    /// How much memory the process may take: a size such as 1GiB, or a percentage of what its control
+    /// group or the machine has. Mapped files do not count. 0 is no limit.
+    #[arg(long = "memory.limit", env = "LARUM_MEMORY_LIMIT", value_name = "SIZE|PERCENT", default_value = "75%", value_parser = memory_limit)]
+    pub memory_limit: MemoryLimit,
+
     /// Accepted and ignored: the folder is always locked.
     #[arg(long = "storage.tsdb.no-lockfile", env = "LARUM_STORAGE_TSDB_NO_LOCKFILE", hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub no_lockfile: bool,
@@ -336,6 +341,15 @@ pub struct DataFolder {
     pub path: PathBuf,
 }
 
+/// How much memory the process may take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MemoryLimit {
+    /// So many bytes; 0 is no limit.
+    Bytes(u64),
+    /// A share of what there is.
+    Percent(f64),
+}
+
 /// The form of dumped samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DumpFormat {
@@ -478,6 +492,19 @@ fn min_free(text: &str) -> Result<MinFree, String> {
     }
 }
 
+/// With less, there is no room for anything beside the process itself.
+const MEMORY_LIMIT_MIN_BYTES: u64 = 32 << 20;
+
+fn memory_limit(text: &str) -> Result<MemoryLimit, String> {
+    if let Some(number) = text.strip_suffix('%') {
+        return percentage(number.trim_end()).map(MemoryLimit::Percent);
+    }
+    match parse_bytes(text)? {
+        1..MEMORY_LIMIT_MIN_BYTES => Err("less than 32MiB is too little to run with".to_owned()),
+        bytes => Ok(MemoryLimit::Bytes(bytes)),
+    }
+}
+
 fn wal_fsync(text: &str) -> Result<WalFsync, String> {
     match text {
         "always" => Ok(WalFsync::Always),
@@ -537,6 +564,25 @@ mod tests {
             let args = read(&[&format!("--storage.disk.min-free={text}")]).unwrap();
             assert_eq!(args.disk_min_free, Some(min_free));
         }
+    }
+
+    #[test]
+    fn memory_is_limited_by_size_or_share() {
+        for (text, limit) in [
+            ("1GiB", Some(MemoryLimit::Bytes(1 << 30))),
+            ("0", Some(MemoryLimit::Bytes(0))),
+            ("0%", Some(MemoryLimit::Percent(0.0))),
+            ("62.5%", Some(MemoryLimit::Percent(62.5))),
+            ("31MiB", None),
+            ("101%", None),
+            ("1000000000", None),
+            ("much", None),
+        ] {
+            let read = read(&[&format!("--memory.limit={text}")]);
+            assert_eq!(read.as_ref().ok().map(|args| args.memory_limit), limit, "{text}");
+            assert!(read.err().is_none_or(|e| e.contains("--memory.limit")), "{text}");
+        }
+        assert_eq!(read(&[]).unwrap().memory_limit, MemoryLimit::Percent(75.0));
     }
 
     #[test]

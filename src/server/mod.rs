@@ -9,6 +9,7 @@ pub mod error;
 pub mod http;
 pub mod json;
 pub mod logging;
+pub mod memory;
 pub mod metadata;
 pub mod metrics;
 pub mod pool;

@@ -5,8 +5,9 @@ use super::app::{App, Phase};
 use super::args::{Args, Check, Command, Test};
 use super::config::Config;
 use super::http::listen;
-use super::{logging, reload, scripts, tsdb};
+use super::{logging, memory, reload, scripts, tsdb};
 use crate::Db;
+use crate::budget::Size;
 use crate::rules::{self, RuleManager, RunningRules};
 use crate::storage::{DiskOptions, Options, options::Limits};
 use crate::yaml::FileError;
@@ -100,6 +101,11 @@ fn serve(args: Args) -> Result<(), String> {
         .build()
         .map_err(|e| format!("no threads for connections: {e}"))?;
     let app = Arc::new(App::new(args, &addresses, checked.config.clone(), runtime.handle().clone()));
+    match app.memory.limit_bytes() {
+        Some(bytes) => tracing::info!(limit = %Size(bytes), "memory is limited (--memory.limit)"),
+        None => tracing::info!("memory is not limited (--memory.limit)"),
+    }
+    memory::watch(&app).map_err(|e| format!("no thread for memory: {e}"))?;
     for address in &addresses {
         tracing::info!(address = %address, "listening");
     }
@@ -156,6 +162,7 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
         },
         wal_fsync: args.wal_fsync,
         merge_memory_bytes: args.merge_memory_bytes,
+        memory: app.memory.clone(),
         limits: Limits {
             labels: args.max_labels,
             label_name_bytes: args.max_label_name_bytes,

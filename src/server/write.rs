@@ -11,6 +11,7 @@
 use super::app::App;
 use super::http::body::{self, BodyError};
 use super::http::edge::text;
+use crate::budget::{MemoryBudget, Part, Reservation};
 use crate::ingest::remote_write::{self, BodyLimits, Extras};
 use crate::storage::{AppendError, Appended, Batch, Refusal, Refused};
 use axum::body::HttpBody;
@@ -24,6 +25,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 /// How long a request waits for others to leave memory before it is sent away.
 const MEMORY_WAIT: Duration = Duration::from_secs(5);
+/// How often it looks whether there is memory.
+const MEMORY_LOOK: Duration = Duration::from_millis(50);
 /// A body longer than this is decoded apart from the thread's other connections.
 const LARGE_BYTES: usize = 4 << 20;
 /// Buffers that grew beyond this are given back rather than kept.
@@ -39,6 +42,7 @@ pub struct Writes {
     /// One permit is 1 KiB of bodies in memory.
     memory: Semaphore,
     memory_kib: u32,
+    budget: MemoryBudget,
     buffers: Mutex<Vec<Buffers>>,
     /// Figures for metrics.
     pub counts: WriteCounts,
@@ -79,25 +83,57 @@ fn reason_index(reason: &Refusal) -> usize {
 struct Buffers {
     compressed: Vec<u8>,
     batch: Batch,
+    /// About what they take while they are kept.
+    kept_bytes: usize,
+}
+
+/// Memory that a body takes, until this is dropped.
+struct BodyMemory<'a> {
+    _permit: SemaphorePermit<'a>,
+    _held: Reservation,
 }
 
 impl Writes {
-    /// Writes within `limits`, of which at most `memory_bytes` are in memory at a time.
-    pub fn new(limits: BodyLimits, memory_bytes: usize) -> Writes {
+    /// Writes within `limits`, of which at most `memory_bytes` are in memory at a time, and no more than
+    /// the budget has.
+    pub fn new(limits: BodyLimits, memory_bytes: usize, budget: MemoryBudget) -> Writes {
         let memory_kib = u32::try_from(memory_bytes >> 10).unwrap_or(u32::MAX).max(1);
         Writes {
             limits,
             memory: Semaphore::new(memory_kib as usize),
             memory_kib,
+            budget,
             buffers: Mutex::default(),
             counts: WriteCounts::default(),
         }
     }
 
-    /// Waits until `bytes` more may be in memory.
-    async fn reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+    /// Waits until `bytes` more of bodies may be in memory, for which it takes `memory_bytes`. If that
+    /// lasts too long, it says why they may not.
+    async fn reserve(&self, bytes: usize, memory_bytes: usize) -> Result<BodyMemory<'_>, String> {
+        let deadline = tokio::time::Instant::now() + MEMORY_WAIT;
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.memory_kib / 2).max(1);
-        tokio::time::timeout(MEMORY_WAIT, self.memory.acquire_many(kib)).await.ok()?.ok()
+        let permit = tokio::time::timeout_at(deadline, self.memory.acquire_many(kib)).await;
+        let Ok(Ok(permit)) = permit else { return Err("too many writes at a time".to_owned()) };
+        let held = self.budget.reservation(Part::Bodies);
+        while held.room() < memory_bytes as u64 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(MEMORY_LOOK).await;
+        }
+        match held.grow(memory_bytes as u64) {
+            Ok(()) => Ok(BodyMemory { _permit: permit, _held: held }),
+            Err(refused) => Err(format!("there is too little memory for this write: {refused}")),
+        }
+    }
+
+    /// About how much memory is kept for requests to come.
+    pub fn kept_bytes(&self) -> u64 {
+        let kept = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().map(|buffers| buffers.kept_bytes as u64).sum()
+    }
+
+    /// Keeps none any more.
+    pub fn forget_buffers(&self) {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn take_buffers(&self) -> Buffers {
@@ -107,6 +143,8 @@ impl Writes {
     fn give_back(&self, mut buffers: Buffers) {
         let text = buffers.batch.take_text();
         let small = text.capacity() < KEEP_BYTES && buffers.compressed.capacity() < KEEP_BYTES;
+        // The columns of a batch take about as much as its text.
+        buffers.kept_bytes = buffers.compressed.capacity() + 2 * text.capacity();
         let mut kept = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if small && kept.len() < 16 {
             buffers.batch.set_text(text);
@@ -126,8 +164,10 @@ pub async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
     }
     let announced = HttpBody::size_hint(request.body()).upper();
     let announced = announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(writes.limits.compressed_bytes);
-    let Some(_memory) = writes.reserve(announced.min(writes.limits.compressed_bytes)).await else {
-        return unavailable(&app, "too many writes at a time", 1);
+    let announced = announced.min(writes.limits.compressed_bytes);
+    let _memory = match writes.reserve(announced, announced).await {
+        Ok(memory) => memory,
+        Err(why) => return unavailable(&app, &why, 1),
     };
     let mut buffers = writes.take_buffers();
     let limit = writes.limits.compressed_bytes;
@@ -150,8 +190,10 @@ pub async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
         Ok(claimed) => claimed,
         Err(error) => return undecodable(&app, &error),
     };
-    let Some(_decoded) = writes.reserve(claimed).await else {
-        return unavailable(&app, "too many writes at a time", 1);
+    // As much again for the columns of the batch.
+    let _decoded = match writes.reserve(claimed, 2 * claimed).await {
+        Ok(memory) => memory,
+        Err(why) => return unavailable(&app, &why, 1),
     };
     let decode = |buffers: &mut Buffers| -> Result<Extras, remote_write::DecodeError> {
         let mut text = buffers.batch.take_text();
@@ -419,9 +461,21 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn writes_wait_for_memory_and_are_then_told_to_come_again() {
         let app = starting(&["--ingest.max-inflight-bytes=4096"]);
-        let _others = app.writes.reserve(2048).await.unwrap();
-        let _more = app.writes.reserve(2048).await.unwrap();
+        let _others = app.writes.reserve(2048, 2048).await.unwrap();
+        let _more = app.writes.reserve(2048, 2048).await.unwrap();
         let full = answer(&app, now()).await;
         assert_eq!(full, (503, Some(1), "too many writes at a time\n".to_owned()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn writes_are_sent_away_while_others_hold_all_memory() {
+        let app = starting(&["--memory.limit=64MiB"]);
+        let rules = app.memory.reservation(Part::Rules);
+        rules.grow(60 << 20).unwrap();
+        let (status, retry_after, text) = answer(&app, now()).await;
+        assert_eq!((status, retry_after), (503, Some(1)), "{text}");
+        assert!(text.contains("free for bodies under the memory limit of 64.0MiB"), "{text}");
+        drop(rules);
+        assert_eq!(answer(&app, now()).await.2, "the server is starting\n");
     }
 }

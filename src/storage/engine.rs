@@ -515,6 +515,7 @@ impl Inner {
     }
 
     fn stats(&self) -> StorageStats {
+        self.note_head();
         let mut stats = self.counters.stats();
         stats.add_head(&self.head.stats());
         stats.head_series = self.head.series_count();

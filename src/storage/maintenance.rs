@@ -9,13 +9,13 @@ use super::cut;
 use super::cutter::Cut;
 use super::deletion;
 use super::engine::Inner;
-use super::memory;
 use super::merger::{self, Merged};
 use super::options::Maintenance;
 use super::part::Part;
 use super::retention_status::Situation;
 use super::time::Timestamp;
 use super::usage::{self, Measured};
+use crate::budget::machine;
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use std::collections::BTreeSet;
@@ -139,20 +139,22 @@ impl Inner {
             *rhythm
         };
         let wal_bytes = self.head.wal_bytes();
+        let fills_memory = self.head_fills_memory();
         let due = self.head.frozen().is_some()
             || wal_bytes > self.wal_bound_bytes()
             || self.head.active_samples() > cut::wal_bound_samples(self.head.series_count())
             || cut::border_passed(self.begun_ms.load(Relaxed), now_ms)
             || rhythm.is_over(wal_bytes, self.wal_bound_bytes())
-            || self.disk.wants_cut(wal_bytes, self.head.active_samples());
+            || self.disk.wants_cut(wal_bytes, self.head.active_samples())
+            || fills_memory;
         if due {
             self.cut()?;
         }
         let freed_ms = self.freed_ms.load(Relaxed);
         let waited_ms = now_ms.saturating_sub(freed_ms);
-        if freed_ms != NOTHING_FREED && (rhythm.is_quiet() || waited_ms > GIVE_BACK_MS) {
+        if freed_ms != NOTHING_FREED && (rhythm.is_quiet() || waited_ms > GIVE_BACK_MS || fills_memory) {
             self.freed_ms.store(NOTHING_FREED, Relaxed);
-            memory::give_back();
+            machine::give_back();
         }
         Ok(())
     }
@@ -230,7 +232,10 @@ impl Inner {
     }
 
     /// Merges as long as `plan` finds something.
-    pub fn merge_while(&self, plan: fn(&Levels, &[LivePartition], i64) -> Option<Merge>) -> io::Result<()> {
+    pub fn merge_while(
+        &self,
+        plan: impl Fn(&Levels, &[LivePartition], i64) -> Option<Merge>,
+    ) -> io::Result<()> {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             self.check_held()?;
@@ -245,9 +250,12 @@ impl Inner {
         }
     }
 
-    /// Merges what is worth it, as far as the disk has room.
+    /// Merges what is worth it, as far as disk and memory have room.
     pub fn merge_in_background(&self) -> io::Result<()> {
-        match self.merge_while(Levels::plan) {
+        let plan = |levels: &Levels, live: &[LivePartition], now_ms| {
+            levels.plan(live, now_ms).filter(|_| !self.merges_wait())
+        };
+        match self.merge_while(plan) {
             // It is told when it begins to wait.
             Err(_) if self.disk.merge_waits() => Ok(()),
             outcome => outcome,
@@ -300,6 +308,7 @@ impl Inner {
             let Some(inputs) = inputs else { return Ok(()) };
             (inputs, catalog.manifest().seed, catalog.take_numbers(numbers))
         };
+        let memory = self.merge_memory();
         let job = merger::Job {
             fs: &self.fs,
             folder: &self.folder,
@@ -307,7 +316,7 @@ impl Inner {
             inputs: &inputs,
             merge,
             first_number,
-            memory_bytes: self.options.merge_memory_bytes,
+            memory_bytes: memory.bytes,
         };
         let merged = job.run(stop).and_then(|merged| {
             let unlinked = self.link_damaged(&inputs, &merged);

@@ -1,6 +1,7 @@
 //! How a database is opened: plain values with documented defaults.
 
 use super::time::Timestamp;
+use crate::budget::MemoryBudget;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ pub struct Options {
     /// About how much memory a merge of partitions may take. What it must remember beyond that goes
     /// to temporary files.
     pub merge_memory_bytes: usize,
+    /// How much memory there is, for this database or for several; by default there is no limit. The
+    /// library does not ask the system for one, see [`crate::budget::machine`].
+    pub memory: MemoryBudget,
     /// Limits on what a series may look like.
     pub limits: Limits,
     /// How far ahead of now a sample may lie.
@@ -123,6 +127,7 @@ impl Default for Options {
             wal_fsync: WalFsync::Interval(Duration::from_secs(1)),
             wal_bytes: 128 << 20,
             merge_memory_bytes: 64 << 20,
+            memory: MemoryBudget::unlimited(),
             limits: Limits::default(),
             max_ahead: Duration::from_secs(10 * 60),
             maintenance: Maintenance::Thread,

@@ -62,6 +62,14 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// About how many bytes of memory it takes, with all it points to.
+    pub fn memory_bytes(&self) -> usize {
+        let buckets = [&self.positive_buckets, &self.negative_buckets, &self.custom_values];
+        let spans = self.positive_spans.len() + self.negative_spans.len();
+        let buckets: usize = buckets.iter().map(|list| list.len()).sum();
+        size_of::<Histogram>() + spans * size_of::<Span>() + buckets * size_of::<f64>()
+    }
+
     /// Equality by bits of every float.
     pub fn same_bits(&self, other: &Histogram) -> bool {
         fn same(a: &[f64], b: &[f64]) -> bool {

@@ -58,6 +58,7 @@ pub fn router(app: &Arc<App>) -> Router {
     let process = Router::new()
         .route("/api/v1/write", post(write::write))
         .route("/api/v1/status/buildinfo", get(status::build_info))
+        .route("/api/v1/status/memory", get(status::memory))
         .route("/api/v1/status/walreplay", get(status::wal_replay))
         .route("/-/healthy", get(status::healthy))
         .route("/health", get(status::healthy))

@@ -7,6 +7,7 @@ use super::super::http::edge;
 use super::super::http::params::Params;
 use super::super::json;
 use super::super::size::format_bytes;
+use crate::budget::{MemoryStatus, Part};
 use crate::promql::duration::format_duration;
 use crate::storage::{DiskStatus, RetentionStatus, SizeLimit};
 use axum::extract::{Request, State};
@@ -86,7 +87,7 @@ pub async fn runtime_info(State(app): State<Arc<App>>) -> Response {
         "corruptionCount": 0,
         "goroutineCount": 0,
         "GOMAXPROCS": std::thread::available_parallelism().map_or(1, usize::from),
-        "GOMEMLIMIT": 0,
+        "GOMEMLIMIT": app.memory.limit_bytes().unwrap_or(0),
         "GOGC": "",
         "GODEBUG": "",
         "storageRetention": retention_text(app.retention(), app.size_limit()),
@@ -132,6 +133,26 @@ pub async fn wal_replay(State(app): State<Arc<App>>) -> Response {
         "read": 0, "total": 0, "progress": if state == "done" { 100 } else { 0 },
     });
     json::success(|out| json::serialized(out, &status))
+}
+
+/// `GET /api/v1/status/memory`: the limit, what it is compared with, and who takes it.
+pub async fn memory(State(app): State<Arc<App>>) -> Response {
+    let status = app.memory.status();
+    let by_part = |of: fn(&MemoryStatus, Part) -> u64| -> BTreeMap<&str, u64> {
+        Part::ALL.map(|part| (part.name(), of(&status, part))).into_iter().collect()
+    };
+    let data = json!({
+        "limitBytes": status.limit_bytes,
+        "heldBytes": status.held_bytes,
+        "residentBytes": status.resident_bytes,
+        "rulesShareBytes": status.rules_share_bytes,
+        "pressure": status.pressure.level(),
+        "pressureText": status.pressure.text(),
+        "reservedBytes": by_part(MemoryStatus::reserved),
+        "refused": by_part(MemoryStatus::refused),
+        "roomForQueryBytes": status.limit_bytes.map(|_| app.memory.room(Part::Queries, 0)),
+    });
+    json::success(|out| json::serialized(out, &data))
 }
 
 /// `GET /api/v1/status/tsdb`

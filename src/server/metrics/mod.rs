@@ -7,6 +7,7 @@ mod table;
 mod text;
 
 use super::app::App;
+use crate::budget::MemoryStatus;
 use crate::notify::NotifierStats;
 use crate::rules::GroupStatus;
 use crate::storage::StorageStats;
@@ -44,6 +45,7 @@ struct Snapshot<'a> {
     notifier: NotifierStats,
     routes: BTreeMap<String, http::RouteMetrics>,
     process: Option<ProcessStats>,
+    memory: MemoryStatus,
 }
 
 /// `GET /metrics`
@@ -61,6 +63,7 @@ fn render(app: &App) -> String {
         notifier: app.notifier.stats(),
         routes: app.http.snapshot(),
         process: process::read(),
+        memory: app.memory.status(),
     };
     let mut out = String::with_capacity(16 << 10);
     for metric in table::METRICS {

@@ -3,6 +3,7 @@
 use super::http::DURATION_BOUNDS;
 use super::text::Samples;
 use super::{Kind, Metric, Snapshot};
+use crate::budget::Part;
 use crate::notify::TargetStats;
 use crate::rules::GroupStats;
 use crate::server::api::status::API_VERSION;
@@ -117,6 +118,39 @@ pub(super) const METRICS: &[Metric] = &[
             ];
             out.with(&labels, 1.0);
         },
+    ),
+    // Memory.
+    metric("larum_memory_limit_bytes", Gauge, "What the process may take; 0 is anything.", |s, out| {
+        out.value(s.memory.limit_bytes.unwrap_or(0) as f64);
+    }),
+    metric(
+        "larum_memory_held_bytes",
+        Gauge,
+        "What the limit is compared with: what is reserved, or what the process really holds without mapped \
+         files if that is more.",
+        |s, out| out.value(s.memory.held_bytes as f64),
+    ),
+    metric("larum_memory_reserved_bytes", Gauge, "Memory that is accounted for, by part.", |s, out| {
+        for part in Part::ALL {
+            out.with(&[("part", part.name())], s.memory.reserved(part) as f64);
+        }
+    }),
+    metric(
+        "larum_memory_refused_total",
+        Counter,
+        "How often there was too little memory for a part: queries get 422, bodies 503.",
+        |s, out| {
+            for part in [Part::Bodies, Part::Queries, Part::Rules] {
+                out.with(&[("part", part.name())], s.memory.refused(part) as f64);
+            }
+        },
+    ),
+    metric(
+        "larum_memory_pressure",
+        Gauge,
+        "What is done about memory: 0 nothing, 1 the head is cut early, 2 caches are given up, 3 merges wait, \
+         4 large queries and writes are refused.",
+        |s, out| out.value(f64::from(s.memory.pressure.level())),
     ),
     metric("prometheus_ready", Gauge, "Whether requests are served.", |s, out| {
         out.value(yes(s.app.phase() == Phase::Ready));

@@ -270,7 +270,6 @@ impl Block {
     }
 
     /// How much memory it takes beside itself.
-    #[cfg(test)]
     pub fn len_bytes(&self) -> usize {
         self.bytes.len() + self.starts.as_ref().map_or(0, |starts| starts.len())
     }

@@ -33,6 +33,8 @@ pub(crate) struct Generation {
 #[derive(Default)]
 struct Tables {
     groups: Vec<Mutex<Group>>,
+    /// About what the groups take.
+    bytes: AtomicU64,
     written: Bits,
     declared: Bits,
 }
@@ -135,6 +137,12 @@ impl Generation {
     /// How many samples were appended, no-ops included.
     pub fn appended(&self) -> u64 {
         self.appended.load(Relaxed)
+    }
+
+    /// About how much memory the samples take.
+    pub fn sample_bytes(&self) -> u64 {
+        let tables = self.tables();
+        tables.bytes.load(Relaxed) + (tables.groups.len() * size_of::<Mutex<Group>>()) as u64
     }
 
     /// The series with samples in this generation, ascending by id.
@@ -259,6 +267,15 @@ impl Generation {
     }
 }
 
+impl Tables {
+    /// Mostly a group grows only when its rows are sealed.
+    fn count(&self, grown_bytes: usize) {
+        if grown_bytes > 0 {
+            self.bytes.fetch_add(grown_bytes as u64, Relaxed);
+        }
+    }
+}
+
 fn lock(group: &Mutex<Group>) -> MutexGuard<'_, Group> {
     group.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -270,11 +287,9 @@ fn put_floats(tables: &Tables, homes: &[Home], timestamps: &[i64], values: &[f64
         let group = homes[at].group();
         let end = at + homes[at..].iter().take_while(|home| home.group() == group).count();
         let run = &homes[at..end];
-        lock(&tables.groups[group as usize]).put_floats(
-            |i| run[i].column(),
-            &timestamps[at..end],
-            &values[at..end],
-        );
+        let mut group = lock(&tables.groups[group as usize]);
+        group.put_floats(|i| run[i].column(), &timestamps[at..end], &values[at..end]);
+        tables.count(group.take_grown());
         at = end;
     }
 }
@@ -290,7 +305,9 @@ fn put_all(tables: &Tables, rows: &Rows<'_>) {
             histogram: histogram.map(|(_, histogram)| histogram.clone()),
             start_ms: start.map_or(0, |(_, start)| *start),
         };
-        lock(&tables.groups[home.group() as usize]).put(home.column(), rows.timestamps[i], held);
+        let mut group = lock(&tables.groups[home.group() as usize]);
+        group.put(home.column(), rows.timestamps[i], held);
+        tables.count(group.take_grown());
     }
 }
 

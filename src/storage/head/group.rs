@@ -30,7 +30,12 @@ pub(super) struct Group {
     departed: Departed,
     lanes: BTreeMap<u16, Vec<Rows>>,
     late: BTreeMap<(u16, i64), Held>,
+    /// What lanes and buffer have grown by; see [`Group::take_grown`].
+    grown_bytes: usize,
 }
+
+/// What a sample in the buffer takes, with its share of a tree that is not full.
+const LATE_BYTES: usize = 2 * size_of::<((u16, i64), Held)>();
 
 /// One bit a column.
 #[derive(Debug, Default)]
@@ -83,6 +88,11 @@ impl Group {
         }
     }
 
+    /// By about how many bytes the group has grown since this was asked last.
+    pub fn take_grown(&mut self) -> usize {
+        std::mem::take(&mut self.grown_bytes) + self.rows.take_grown()
+    }
+
     fn row_for(&mut self, t_ms: i64) -> Option<usize> {
         self.rows.row_for(t_ms, |column| self.departed.insert(column))
     }
@@ -108,12 +118,15 @@ impl Group {
             return self.buffer(column, t_ms, held);
         }
         let lanes = self.lanes.entry(column).or_default();
-        if lanes.iter_mut().any(|lane| lane.put_alone(t_ms, held.value, held.start_ms)) {
-            return;
-        }
-        if lanes.len() < MAX_LANES {
+        let put = lanes
+            .iter_mut()
+            .find_map(|lane| lane.put_alone(t_ms, held.value, held.start_ms).then(|| lane.take_grown()));
+        if let Some(grown_bytes) = put {
+            self.grown_bytes += grown_bytes;
+        } else if lanes.len() < MAX_LANES {
             let mut lane = Rows::default();
             lane.put_alone(t_ms, held.value, held.start_ms);
+            self.grown_bytes += size_of::<Rows>() + lane.take_grown();
             lanes.push(lane);
         } else {
             self.buffer(column, t_ms, held);
@@ -121,7 +134,10 @@ impl Group {
     }
 
     fn buffer(&mut self, column: u16, t_ms: i64, held: Held) {
-        let before = self.late.entry((column, t_ms)).or_insert_with(|| held.clone());
+        let before = self.late.entry((column, t_ms)).or_insert_with(|| {
+            self.grown_bytes += LATE_BYTES + held.histogram.as_ref().map_or(0, |h| h.memory_bytes());
+            held.clone()
+        });
         if held.replaces(before) {
             *before = held;
         }

@@ -30,6 +30,11 @@ use values::Values;
 /// WAL beyond, as it keeps a vector of them.
 pub(super) const MAX_SERIES: u32 = MAX_REFS;
 
+/// What a series takes in columns, tables and postings, and what a label takes besides its text:
+/// measured, see `tests/allocations.rs`.
+const SERIES_BYTES: usize = 120;
+const PAIR_BYTES: usize = 240;
+
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// One label, name and value, and the series that have it.
@@ -67,6 +72,8 @@ pub(super) struct Index {
     retired: Vec<u32>,
     /// See [`Index::forgotten`].
     forgotten: u64,
+    /// Bytes of all names and values.
+    text_bytes: usize,
     /// The pairs of the series created last; the next one mostly shares many of them.
     previous: Vec<u32>,
 }
@@ -84,6 +91,12 @@ impl Index {
     /// How many series there are.
     pub fn len(&self) -> u64 {
         self.all.len()
+    }
+
+    /// About how much memory the series take, with what finds them by the labels as they are sent; but
+    /// not their samples.
+    pub fn len_bytes(&self) -> u64 {
+        (self.ids.len() * SERIES_BYTES + self.pairs.len() * PAIR_BYTES + self.text_bytes) as u64
     }
 
     /// Refs are below this.
@@ -143,6 +156,7 @@ impl Index {
         if !postings.is_empty() || !values.remove(value) {
             return;
         }
+        self.text_bytes -= value.len();
         (*value, *postings) = (Arc::default(), RoaringBitmap::new());
         self.forgotten += 1;
         if values.is_empty() {
@@ -222,6 +236,7 @@ impl Index {
         if let Some(pair) = values.get(value) {
             return pair;
         }
+        self.text_bytes += value.len();
         let value: Arc<str> = value.into();
         let entry = Pair { name: number, value: value.clone(), postings: RoaringBitmap::new() };
         let pair = put(&mut self.pairs, &mut self.free_pairs, entry);

@@ -286,6 +286,23 @@ impl Head {
         self.counters.float_samples.load(Relaxed) + self.counters.histogram_samples.load(Relaxed)
     }
 
+    /// About how much memory samples and series take, those of released generations that somebody
+    /// still reads included.
+    pub fn held_bytes(&self) -> u64 {
+        let released: Vec<_> = {
+            let released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+            released.iter().filter_map(Weak::upgrade).collect()
+        };
+        let generations = self.generations();
+        let samples = released.iter().chain(&generations).map(|generation| generation.sample_bytes());
+        samples.sum::<u64>() + self.index().len_bytes()
+    }
+
+    /// Gives up the buffers that appends left to the next ones.
+    pub fn shrink(&self) {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// How many series are in memory.
     pub fn series_count(&self) -> u64 {
         self.index().len()

@@ -30,6 +30,8 @@ pub(super) struct Rows {
     /// For each column, one bit an open row.
     present: Vec<u16>,
     blocks: Vec<Block>,
+    /// See [`Rows::take_grown`].
+    grown_bytes: usize,
 }
 
 /// What sealing works in, one for each thread.
@@ -57,7 +59,13 @@ impl Rows {
         }
         self.present.reserve_exact(wider - self.width);
         self.present.resize(wider, 0);
+        self.grown_bytes += (wider - self.width) * (ROWS * size_of::<f64>() + size_of::<u16>());
         self.width = wider;
+    }
+
+    /// By how many bytes the rows have grown since this was asked last.
+    pub fn take_grown(&mut self) -> usize {
+        std::mem::take(&mut self.grown_bytes)
     }
 
     /// Whether a sample of this time finds a row, or may begin one.
@@ -92,6 +100,7 @@ impl Rows {
             *cell = value;
             if start_ms != 0 && self.starts.is_empty() {
                 self.starts = vec![0; self.values.len()];
+                self.grown_bytes += size_of_val(&self.starts[..]);
             }
             if let Some(cell) = self.starts.get_mut(at) {
                 *cell = start_ms;
@@ -121,7 +130,9 @@ impl Rows {
                     sparse(column as u16);
                 }
             }
-            self.blocks.push(builder.finish(&self.times[..self.rows]));
+            let block = builder.finish(&self.times[..self.rows]);
+            self.grown_bytes += size_of::<Block>() + block.len_bytes();
+            self.blocks.push(block);
         });
         self.present.fill(0);
         self.rows = 0;
