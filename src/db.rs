@@ -4,8 +4,8 @@ use crate::budget::MemoryBudget;
 use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
 use crate::state::{State, StateError};
 use crate::storage::{
-    AppendError, Appended, Batch, Deleted, HeadStatus, JobStatus, Matcher, OpenError, Options, Pending,
-    RetentionStatus, SizeLimit, Storage, StorageStats, TimeRange, Timestamp, View,
+    AppendError, Appended, Batch, Damage, Deleted, HeadStatus, JobStatus, Matcher, OpenError, Options,
+    Pending, RetentionStatus, ScrubStatus, SizeLimit, Storage, StorageStats, TimeRange, Timestamp, View,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -170,6 +170,16 @@ impl Db {
     /// What the data folder takes, what it may take, and what is dropped next.
     pub fn retention_status(&self) -> io::Result<RetentionStatus> {
         self.inner.storage.retention_status()
+    }
+
+    /// What is known to be damaged in the partitions.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.inner.storage.damage()
+    }
+
+    /// How far the scrub is, which reads everything to find damage.
+    pub fn scrub_status(&self) -> ScrubStatus {
+        self.inner.storage.scrub_status()
     }
 
     /// Figures about the storage, for metrics and status pages.

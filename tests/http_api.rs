@@ -415,6 +415,8 @@ fn status_pages_and_metrics_tell_about_the_server() {
     assert!(retention["bytesNow"].as_u64().is_some_and(|bytes| bytes > 0), "{retention}");
     assert_eq!(retention["bytesNow"], retention["bytesAfter"]);
     assert!(retention["bytesByKind"]["wal"].is_number() && retention["limitBytes"].is_null(), "{retention}");
+    let damage = page("/api/v1/status/tsdb/damage").json()["data"].clone();
+    assert_eq!((&damage["damaged"], &damage["scrub"]["intervalSeconds"]), (&json!([]), &json!(86_400.0)));
     assert_eq!(page("/api/v1/status/walreplay").json()["data"]["state"], "done");
     assert_eq!(page("/health").status, 200);
     let metrics = page("/metrics");

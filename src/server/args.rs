@@ -71,6 +71,11 @@ pub struct Args {
     #[arg(long = "memory.limit", env = "LARUM_MEMORY_LIMIT", value_name = "SIZE|PERCENT", default_value = "75%", value_parser = memory_limit)]
     pub memory_limit: MemoryLimit,
 
+    /// In which time everything that is stored is read once, to find damage: at 32 MiB a second at most,
+    /// and between other work. 0 is never.
+    #[arg(long = "storage.scrub.interval", env = "LARUM_STORAGE_SCRUB_INTERVAL", value_name = "DURATION", default_value = "1d", value_parser = duration)]
+    pub scrub_interval: Duration,
+
     /// Accepted and ignored: the folder is always locked.
     #[arg(long = "storage.tsdb.no-lockfile", env = "LARUM_STORAGE_TSDB_NO_LOCKFILE", hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub no_lockfile: bool,

@@ -163,6 +163,7 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
         wal_fsync: args.wal_fsync,
         merge_memory_bytes: args.merge_memory_bytes,
         memory: app.memory.clone(),
+        scrub_interval: Some(args.scrub_interval).filter(|interval| !interval.is_zero()),
         limits: Limits {
             labels: args.max_labels,
             label_name_bytes: args.max_label_name_bytes,

@@ -200,6 +200,16 @@ fn commit(inner: &Inner, new: Vec<Arc<Tombstones>>) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes the tombstones of a live partition again, whose file is damaged. Called with the lock for
+/// deletions.
+pub(crate) fn write_anew(inner: &Inner, old: &Tombstones) -> io::Result<()> {
+    let mut new = Tombstones::new(old.partition, old.number + 1);
+    for (id, intervals) in old.iter() {
+        intervals.iter().for_each(|&interval| new.add(id, interval));
+    }
+    commit(inner, vec![Arc::new(new)])
+}
+
 /// Writes tombstones beside the `output` of a merge for what was deleted from its inputs while they
 /// were merged: `before` is how they were, `now` how they are, one for one.
 ///

@@ -13,6 +13,7 @@ use super::catalog::Catalog;
 use super::cleanup::Looked;
 use super::compaction::{self, Levels};
 use super::cut::{self, Rhythm};
+use super::damage::Damage;
 use super::deletion;
 use super::disk::Disk;
 use super::error::{AppendError, OpenError, UnavailableCause};
@@ -27,6 +28,7 @@ use super::part::Part;
 use super::querier::{Layer, View};
 use super::retention::{Now, Retention};
 use super::retention_status::RetentionStatus;
+use super::scrub::{POSITION_FILE, Scrub, ScrubStatus};
 use super::snapshot;
 use super::stats::{Counters, HeadStatus, StorageStats};
 use super::time::TimeRange;
@@ -84,6 +86,8 @@ pub(crate) struct Inner {
     pub freed_ms: AtomicI64,
     /// How much was deleted from partitions.
     pub looked: Mutex<Looked>,
+    /// Reads everything to find damage.
+    pub scrub: Mutex<Scrub>,
     /// Work that can be watched and canceled.
     pub jobs: Jobs,
     /// Partitions in the fullest window.
@@ -159,6 +163,7 @@ impl Storage {
         counters.damaged.store(damaged, Ordering::Relaxed);
         counters.clean_start.store(replayed.is_none(), Ordering::Relaxed);
         counters.open_micros.store(opened.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let scrub = Scrub::new(fs.read(&folder.root().join(POSITION_FILE)).ok(), now.wall_ms);
         let inner = Arc::new(Inner {
             fs,
             folder,
@@ -182,6 +187,7 @@ impl Storage {
             rhythm: Mutex::default(),
             freed_ms: AtomicI64::new(maintenance::NOTHING_FREED),
             looked: Mutex::default(),
+            scrub: Mutex::new(scrub),
             jobs: Jobs::default(),
             counters,
             closing: AtomicBool::new(false),
@@ -322,7 +328,8 @@ impl Storage {
         snapshot::take(&self.inner, to, beside)
     }
 
-    /// One round of background work (sync, look at the disk, drop, cut, merge, free), for [`Maintenance::Stepped`].
+    /// One round of background work (sync, look at the disk, drop, cut, merge, free, scrub), for
+    /// [`Maintenance::Stepped`].
     ///
     /// # Errors
     /// Those of the file system; the next round tries again.
@@ -333,6 +340,8 @@ impl Storage {
         self.inner.drop_and_cut()?;
         self.inner.merge_in_background()?;
         self.inner.free_deleted()?;
+        self.inner.scrub_if_due();
+        self.inner.rescue_damaged()?;
         synced
     }
 
@@ -351,6 +360,18 @@ impl Storage {
         let measured = self.inner.measure()?;
         let catalog = self.inner.catalog();
         Ok(self.inner.situation(&catalog, &measured).status())
+    }
+
+    /// What is known to be damaged in the partitions, as far as it was met by a query, a merge or the
+    /// scrub.
+    pub fn damage(&self) -> Vec<Damage> {
+        let live = self.inner.catalog().live().to_vec();
+        live.iter().flat_map(|p| p.partition.damages().places()).collect()
+    }
+
+    /// How far the scrub is, which reads everything to find damage.
+    pub fn scrub_status(&self) -> ScrubStatus {
+        self.inner.scrub_status()
     }
 
     /// Figures about the engine.
@@ -379,6 +400,7 @@ impl Storage {
         drop(workers);
         let cut = self.inner.cut_all();
         let closed = self.inner.head.close();
+        self.inner.note_scrub_position();
         self.inner.let_go();
         cut.and(closed)
     }
@@ -532,6 +554,8 @@ impl Inner {
         let with_tombstones = catalog.live().iter().filter(|p| p.tombstones.is_some());
         stats.partitions_with_tombstones = with_tombstones.count() as u64;
         stats.partitions = catalog.live().len() as u64;
+        let damaged = catalog.live().iter().filter(|p| p.partition.damages().is_any());
+        stats.damaged_partitions = damaged.count() as u64;
         stats.missing_partitions = catalog.missing().len() as u64;
         stats.partition_bytes = catalog.live().iter().map(|p| p.meta.byte_len).sum();
         stats.oldest_ms = catalog.live().iter().map(|p| p.meta.min_ms).min();

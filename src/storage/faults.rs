@@ -223,16 +223,15 @@ struct Fixture {
 }
 
 fn open(fs: &FaultyFs, path: &Path) -> Storage {
-    open_with(fs, path, DiskOptions::default())
+    open_with(fs, path, Options::default())
 }
 
-fn open_with(fs: &FaultyFs, path: &Path, disk: DiskOptions) -> Storage {
+fn open_with(fs: &FaultyFs, path: &Path, options: Options) -> Storage {
     let options = Options {
-        disk,
         clock: Arc::new(|| Timestamp::from_millis(START)),
         maintenance: Maintenance::Stepped,
         wal_fsync: WalFsync::Always,
-        ..Options::default()
+        ..options
     };
     Storage::open_on(Arc::new(fs.clone()), path, options).unwrap()
 }
@@ -242,14 +241,18 @@ impl Fixture {
     fn with_free(mib: u64, emergency_retention: Option<Duration>) -> Fixture {
         let mut fixture = Fixture::new();
         fixture.fs.set_free(mib);
-        fixture.reopen(DiskOptions { min_free: Some(MinFree::Bytes(100 * MIB)), emergency_retention });
+        fixture.reopen_disk(DiskOptions { min_free: Some(MinFree::Bytes(100 * MIB)), emergency_retention });
         fixture
     }
 
-    fn reopen(&mut self, disk: DiskOptions) {
+    fn reopen_disk(&mut self, disk: DiskOptions) {
+        self.reopen(Options { disk, ..Options::default() });
+    }
+
+    fn reopen(&mut self, options: Options) {
         // Whatever comes of it: it is left as if the process had ended.
         let _ = self.storage.close();
-        self.storage = open_with(&self.fs, &self.dir.path().join("data"), disk);
+        self.storage = open_with(&self.fs, &self.dir.path().join("data"), options);
     }
 
     fn state(&self) -> DiskState {
@@ -261,6 +264,11 @@ impl Fixture {
         let fs = FaultyFs::default();
         let storage = open(&fs, &dir.path().join("data"));
         Fixture { dir, fs, storage, expected: Samples::new() }
+    }
+
+    /// The next process, which scrubs all the time: each round of background work reads a partition.
+    fn reopen_scrubbed(&mut self) {
+        self.reopen(Options { scrub_interval: Some(Duration::ZERO), ..Options::default() });
     }
 
     fn try_append(&mut self, job: &str, times: &[i64]) -> Result<(), UnavailableCause> {
@@ -407,7 +415,7 @@ fn the_reserve_is_given_up_on_a_full_disk_and_made_again() {
     assert!(is_there());
     fixture.append("a", &[0]);
     fixture.fs.set_free(0);
-    fixture.reopen(DiskOptions::default());
+    fixture.reopen_disk(DiskOptions::default());
     assert!(!is_there(), "given up to open");
     fixture.check("after it was opened");
 }
@@ -422,7 +430,7 @@ fn a_full_disk_is_opened_and_read_and_written_when_there_is_space() {
         |op, _: &str| matches!(op, Op::Create | Op::Append | Op::WriteAt | Op::Preallocate | Op::HardLink);
     fixture.fs.set_free(0);
     fixture.fs.set(Fault { times: usize::MAX, ..once(writes, ErrorKind::StorageFull) });
-    fixture.reopen(DiskOptions::default());
+    fixture.reopen_disk(DiskOptions::default());
     fixture.check("opened while it is full");
     assert_eq!(fixture.state(), DiskState::ReadOnly);
     fixture.try_append("a", &[2]).unwrap_err();
@@ -634,4 +642,51 @@ fn a_snapshot_that_fails_leaves_no_links() {
         skip += 1;
     }
     assert!(skip > 5);
+}
+
+#[test]
+fn what_the_device_cannot_read_costs_its_chunks_and_nothing_is_thrown_away() {
+    let mut fixture = Fixture::new();
+    fixture.append("a", &[0, 1, 2]);
+    fixture.reopen_scrubbed();
+    // Header, list of checksums; all at once, then the only extent of DATA alone. The index is fine.
+    let hits = |op, name: &str| op == Op::ReadAt && name.ends_with(".part");
+    fixture.fs.set(Fault { skip: 3, times: 2, ..once(hits, ErrorKind::Other) });
+    fixture.storage.maintain().unwrap();
+    assert!(fixture.fs.heal());
+    let [damage] = &fixture.storage.damage()[..] else { panic!("{:?}", fixture.storage.damage()) };
+    assert_eq!((damage.loss.series, damage.loss.samples), (Some(1), Some(3)));
+    assert!(damage.what.contains("on purpose"), "{damage:?}");
+    // Its bytes are not touched again, which would end the process.
+    assert_eq!(read(&fixture.storage), Samples::new());
+
+    // The next process may have better luck.
+    fixture.reopen_scrubbed();
+    fixture.check("when it is opened again");
+
+    // Where the index cannot be read, nothing is written anew without it.
+    fixture.fs.set(Fault { skip: 3, times: 9, ..once(hits, ErrorKind::Other) });
+    let files = fixture.files();
+    fixture.storage.maintain().unwrap();
+    fixture.fs.heal();
+    assert_eq!((fixture.storage.damage().len(), fixture.files()), (2, files));
+    fixture.reopen_scrubbed();
+    fixture.check("when it is opened again");
+}
+
+#[test]
+fn a_scrub_that_cannot_write_down_its_position_goes_on() {
+    let mut fixture = Fixture::new();
+    for time in 0..2 {
+        fixture.append("a", &[time]);
+        fixture.storage.flush().unwrap();
+    }
+    fixture.reopen_scrubbed();
+    for skip in 0..4 {
+        let hits = |_, name: &str| name.starts_with("scrub");
+        fixture.fs.set(Fault { skip, times: usize::MAX, ..once(hits, ErrorKind::StorageFull) });
+        let before = fixture.storage.stats().scrubbed_bytes;
+        fixture.storage.maintain().unwrap();
+        assert!(fixture.storage.stats().scrubbed_bytes > before, "{skip}");
+    }
 }

@@ -16,6 +16,7 @@ use super::fs::{Fs, Lock, TEMPORARY, sync_above};
 use super::manifest;
 use super::options::Random;
 use super::partition::{Partition, PartitionError};
+use super::scrub::POSITION_FILE;
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use larum_storage_format::partition::PartitionHeader;
 use larum_storage_format::tombstones::Tombstones;
@@ -253,7 +254,8 @@ fn is_temporary(name: &str) -> bool {
     let Some(name) = name.strip_suffix(TEMPORARY) else { return false };
     // A merge of many series has numbered files beside the partition that it writes.
     let numbered = name.rsplit_once('.').filter(|(_, number)| number.parse::<u32>().is_ok());
-    name == MANIFEST || FileName::parse(numbered.map_or(name, |(name, _)| name)).is_some()
+    [MANIFEST, POSITION_FILE].contains(&name)
+        || FileName::parse(numbered.map_or(name, |(name, _)| name)).is_some()
 }
 
 /// The files among the partitions, by what they are.

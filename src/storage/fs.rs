@@ -368,6 +368,16 @@ pub(crate) fn replace_file(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result
     fs.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// As [`replace_file`], but a power cut may leave anything under that name: for what nobody relies on.
+pub(crate) fn replace_hint(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_name(path);
+    if fs.exists(&temporary)? {
+        fs.remove(&temporary)?;
+    }
+    fs.create(&temporary)?.append(bytes).map_err(at_path(&temporary))?;
+    fs.rename(&temporary, path)
+}
+
 /// Makes the name of a folder survive a power cut, with those of its parents. It is tried only, as
 /// folders above ours may not be ours to open.
 pub(crate) fn sync_above(fs: &dyn Fs, dir: &Path) {

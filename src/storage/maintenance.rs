@@ -9,7 +9,7 @@ use super::cut;
 use super::cutter::Cut;
 use super::deletion;
 use super::engine::Inner;
-use super::merger::{self, Merged};
+use super::merger;
 use super::options::Maintenance;
 use super::part::Part;
 use super::retention_status::Situation;
@@ -65,7 +65,7 @@ impl Workers {
         let jobs: [(&str, i32, Job); 3] = [
             ("larum-disk", 0, Inner::watch_disk),
             ("larum-cut", 5, Inner::drop_and_cut),
-            ("larum-merge", 10, |inner| inner.merge_in_background().and_then(|()| inner.free_deleted())),
+            ("larum-merge", 10, Inner::merge_and_free),
         ];
         for (name, niceness, job) in jobs {
             let (inner, stopped) = (inner.clone(), stopped.clone());
@@ -82,6 +82,14 @@ impl Workers {
                         }
                     };
                 }
+            });
+            workers.threads.push(thread?);
+        }
+        if inner.options.scrub_interval.is_some() {
+            let inner = inner.clone();
+            let thread = std::thread::Builder::new().name("larum-scrub".to_owned()).spawn(move || {
+                be_nice(19);
+                inner.scrub_until(&stopped);
             });
             workers.threads.push(thread?);
         }
@@ -231,6 +239,14 @@ impl Inner {
         self.head.release(Timestamp::from_millis(now_ms))
     }
 
+    /// Merges what is due, frees what was deleted, and writes anew what is damaged. None of them keeps
+    /// another from being done.
+    pub fn merge_and_free(&self) -> io::Result<()> {
+        let rescued = self.rescue_damaged();
+        let merged = self.merge_in_background();
+        self.free_deleted().and(merged).and(rescued)
+    }
+
     /// Merges as long as `plan` finds something.
     pub fn merge_while(
         &self,
@@ -318,19 +334,21 @@ impl Inner {
             first_number,
             memory_bytes: memory.bytes,
         };
-        let merged = job.run(stop).and_then(|merged| {
-            let unlinked = self.link_damaged(&inputs, &merged);
-            let replaced = self.replace(&inputs, &merged.written)?;
-            Ok((replaced, merged, unlinked))
+        let merged = job.run(stop).and_then(|written| {
+            let is_damaged = |p: &&Live| p.partition.damages().is_any();
+            let damaged: Vec<Live> = inputs.iter().filter(is_damaged).cloned().collect();
+            let unlinked = self.link_aside(&damaged);
+            let replaced = self.replace(&inputs, &written)?;
+            Ok((replaced, written, damaged, unlinked))
         });
         match merged {
-            Ok((replaced, merged, unlinked)) => {
-                tracing::info!(inputs = ?merge.inputs, outputs = ?merged.written, "partitions were merged");
+            Ok((replaced, written, damaged, unlinked)) => {
+                tracing::info!(inputs = ?merge.inputs, outputs = ?written, "partitions were merged");
                 self.remove_files(&replaced, &unlinked);
-                for p in replaced.iter().filter(|p| merged.damaged.contains(&p.meta.number)) {
+                for p in &damaged {
                     self.counters.damaged.fetch_add(1, Relaxed);
                     tracing::error!(file = %p.partition.path().display(),
-                        "samples of a damaged partition were lost in a merge; the file is in quarantine");
+                        "a damaged partition was merged without what cannot be read; the file is in quarantine");
                 }
                 self.abandon(0..0);
                 Ok(())
@@ -344,10 +362,10 @@ impl Inner {
 
     /// Brings the damaged inputs of a merge to quarantine, before it is committed: from then on a
     /// start removes them. Tells which must be moved there afterwards.
-    fn link_damaged(&self, inputs: &[Live], merged: &Merged) -> BTreeSet<u64> {
-        let damaged = inputs.iter().filter(|p| merged.damaged.contains(&p.meta.number));
+    fn link_aside(&self, damaged: &[Live]) -> BTreeSet<u64> {
         // Not every file system has hard links.
-        let unlinked = damaged.filter(|p| self.folder.link_aside(&*self.fs, p.partition.path()).is_err());
+        let unlinked =
+            damaged.iter().filter(|p| self.folder.link_aside(&*self.fs, p.partition.path()).is_err());
         unlinked.map(|p| p.meta.number).collect()
     }
 
@@ -591,10 +609,10 @@ mod tests {
             first_number,
             memory_bytes: 1 << 20,
         };
-        let merged = job.run(&|| false)?;
+        let written = job.run(&|| false)?;
         meanwhile();
-        let replaced = inner.replace(&inputs, &merged.written)?;
-        inner.remove_files(&replaced, &merged.damaged);
+        let replaced = inner.replace(&inputs, &written)?;
+        inner.remove_files(&replaced, &BTreeSet::new());
         Ok(inner.catalog().live().to_vec())
     }
 

@@ -10,14 +10,13 @@ use super::folder::Folder;
 use super::fs::Fs;
 use super::merge::merge;
 use super::part::Load;
-use super::partition::{FileWriter, Sealed};
+use super::partition::{FileWriter, Partition, Sealed};
 use super::querier::Layer;
 use super::series_set::Columns;
 use super::time::TimeRange;
 use larum_storage_format::chunk::Packing;
 use larum_storage_format::partition::{LabelReader, Origin, PairKey, WriterOptions};
 use larum_storage_format::{IdentitySeed, Samples, SeriesId};
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,15 +45,6 @@ pub(crate) struct Job<'a> {
     pub memory_bytes: usize,
 }
 
-/// What a merge wrote.
-#[derive(Debug, Default)]
-pub(crate) struct Merged {
-    /// The numbers of the outputs; those are left out from which everything was deleted.
-    pub written: Vec<u64>,
-    /// The numbers of inputs that are damaged: what could not be read is not in the outputs.
-    pub damaged: BTreeSet<u64>,
-}
-
 /// The next series of an input.
 struct Cursor {
     input: usize,
@@ -63,26 +53,28 @@ struct Cursor {
 }
 
 impl Job<'_> {
-    /// Writes the outputs, leaving out what was deleted. Nothing is committed; the folder is synced.
+    /// Writes the outputs, leaving out what was deleted and what cannot be read; the inputs' damages know
+    /// of the latter. Gives the numbers of the outputs, but of those from which everything was deleted.
+    /// Nothing is committed; the folder is synced.
     ///
     /// # Errors
     /// Those of the file system; [`io::ErrorKind::Interrupted`] once `stop` says true;
     /// [`io::ErrorKind::FileTooLarge`] if the window must be split into more outputs.
-    pub fn run(&self, stop: &dyn Fn() -> bool) -> io::Result<Merged> {
-        let mut merged = Merged::default();
+    pub fn run(&self, stop: &dyn Fn() -> bool) -> io::Result<Vec<u64>> {
         let mut sealed = Vec::new();
         for (number, part) in (self.first_number..).zip(parts(&self.merge.window_ms, self.merge.outputs)) {
-            let file = self.write(number, part, &mut merged.damaged, stop)?;
+            let file = self.write(number, part, stop)?;
             sealed.extend(file.map(|file| (number, file)));
         }
         // Only now it is known how many there are: a lost MANIFEST is rebuilt by that.
         let outputs = sealed.len() as u32;
+        let mut written = Vec::new();
         for (output, (number, file)) in (0..).zip(sealed) {
             file.publish(|header| (header.origin.output, header.origin.outputs) = (output, outputs))?;
-            merged.written.push(number);
+            written.push(number);
         }
         self.fs.sync_dir(&self.folder.partitions())?;
-        Ok(merged)
+        Ok(written)
     }
 
     /// Writes the output of a part of the window; `None` if nothing is in it.
@@ -90,25 +82,16 @@ impl Job<'_> {
         &self,
         number: u64,
         window_ms: Range<i64>,
-        damaged: &mut BTreeSet<u64>,
         stop: &dyn Fn() -> bool,
     ) -> io::Result<Option<Sealed<'_>>> {
         let layers: Vec<Layer> = self.inputs.iter().map(Live::layer).collect();
         let options = self.options(number, window_ms.clone());
         let path = self.folder.partition(number);
         let mut writer = FileWriter::create_bounded(self.fs, &path, options, self.memory_bytes)?;
-        let mut cursors: Vec<Cursor> = Vec::new();
-        let mut readers: Vec<_> = self.inputs.iter().map(|input| input.partition.symbol_reader()).collect();
+        let mut readers: Vec<_> = self.inputs.iter().map(|input| Reader::new(&input.partition)).collect();
+        let mut cursors: Vec<Cursor> =
+            (0..self.inputs.len()).filter_map(|input| self.cursor(input, 0)).collect();
         let mut labels = Vec::new();
-        for (input, Live { meta, partition, .. }) in self.inputs.iter().enumerate() {
-            match partition.verify_index() {
-                Ok(()) => cursors.extend(self.cursor(input, 0)),
-                Err(error) => {
-                    tracing::error!(%error, "a partition with a damaged index is left out of a merge");
-                    damaged.insert(meta.number);
-                }
-            }
-        }
         let mut columns = Columns::default();
         while let Some(id) = cursors.iter().map(|cursor| cursor.id).min() {
             // Cursors stay in the order of the inputs, so that runs come by rising sequence.
@@ -118,16 +101,18 @@ impl Job<'_> {
                 if stop() {
                     return Err(io::Error::new(io::ErrorKind::Interrupted, "the merge was stopped"));
                 }
-                let samples = self.load(&layers, &places, &slice, &mut columns, damaged);
+                let samples = self.load(&layers, &places, &slice, &mut columns);
                 if samples.is_empty() {
                     continue;
                 }
                 if !begun {
-                    let &Cursor { input, ordinal, .. } = places[0];
-                    read_labels(&mut readers[input], input as u32, ordinal, &mut labels);
-                    let reader = readers[input].as_ref();
-                    let text =
-                        |symbol| reader.and_then(|reader| reader.text(symbol).ok()).unwrap_or_default();
+                    // All have the same labels under an identity; of a damaged one they may be lost.
+                    let mut readable = places.iter().map(|place| (place.input, place.ordinal));
+                    let found = readable.find(|&(input, ordinal)| {
+                        readers[input].read_labels(input as u32, ordinal, &mut labels)
+                    });
+                    let Some((input, _)) = found else { break };
+                    let text = |symbol| readers[input].text(symbol);
                     writer.begin_series(id, &labels, |[_, name, value]| (text(name), text(value)))?;
                     begun = true;
                 }
@@ -157,15 +142,12 @@ impl Job<'_> {
         places: &[&Cursor],
         slice: &Range<i64>,
         columns: &mut Columns,
-        damaged: &mut BTreeSet<u64>,
     ) -> Samples {
         let mut load = Load::new(self.range_of(slice), columns);
         for cursor in places {
             load.part = cursor.input as u32;
+            // What is damaged is noted with the partition.
             layers[cursor.input].load(cursor.id, cursor.ordinal, &mut load);
-            if !std::mem::take(&mut load.damaged).is_empty() {
-                damaged.insert(self.inputs[cursor.input].meta.number);
-            }
         }
         merge(load.runs, columns)
     }
@@ -189,9 +171,14 @@ impl Job<'_> {
         parts(window_ms, count as u32)
     }
 
+    /// The first series of an input at an ordinal or behind it whose identity can be read.
     fn cursor(&self, input: usize, ordinal: u32) -> Option<Cursor> {
-        let id = self.inputs[input].partition.series_id(ordinal)?;
-        Some(Cursor { input, ordinal, id })
+        let partition = &self.inputs[input].partition;
+        let mut readable = (ordinal..partition.header().series_count).filter_map(|ordinal| {
+            let id = partition.series_id(ordinal)?;
+            Some(Cursor { input, ordinal, id })
+        });
+        readable.next()
     }
 
     fn options(&self, number: u64, window_ms: Range<i64>) -> WriterOptions {
@@ -220,14 +207,33 @@ impl Job<'_> {
     }
 }
 
-/// Puts the labels of a series into `labels`: input, symbols of name and value. None if they cannot
-/// be read, which [`Partition::verify_index`](super::partition::Partition::verify_index) excludes.
-fn read_labels(reader: &mut Option<LabelReader<'_>>, input: u32, ordinal: u32, labels: &mut Vec<PairKey>) {
-    labels.clear();
-    let read = reader
-        .as_mut()
-        .map(|reader| reader.symbols(ordinal, |name, value| labels.push([input, name, value])));
-    if !matches!(read, Some(Ok(()))) {
+/// Reads the labels of an input by their symbols.
+struct Reader<'a> {
+    /// `None`: no label can be read.
+    reader: Option<LabelReader<'a>>,
+    /// Whether any label can be, without looking.
+    is_intact: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(partition: &'a Partition) -> Reader<'a> {
+        // Damage is noted with the partition.
+        let is_intact = partition.verify_index().is_ok();
+        Reader { reader: partition.symbol_reader(), is_intact }
+    }
+
+    /// Puts the labels of a series into `labels`: input, symbols of name and value. Tells whether all of
+    /// them can be read.
+    fn read_labels(&mut self, input: u32, ordinal: u32, labels: &mut Vec<PairKey>) -> bool {
         labels.clear();
+        let Some(reader) = &mut self.reader else { return false };
+        let is_readable = self.is_intact || reader.labels(ordinal).is_ok();
+        let symbols = reader.symbols(ordinal, |name, value| labels.push([input, name, value]));
+        is_readable && symbols.is_ok()
+    }
+
+    fn text(&self, symbol: u32) -> &'a str {
+        // What cannot be read was refused above.
+        self.reader.as_ref().and_then(|reader| reader.text(symbol).ok()).unwrap_or_default()
     }
 }

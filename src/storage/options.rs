@@ -27,6 +27,9 @@ pub struct Options {
     /// How much memory there is, for this database or for several; by default there is no limit. The
     /// library does not ask the system for one, see [`crate::budget::machine`].
     pub memory: MemoryBudget,
+    /// In which time everything that is stored is read once, to find damage; `None`: never. No more than
+    /// 32 MiB are read in a second.
+    pub scrub_interval: Option<Duration>,
     /// Limits on what a series may look like.
     pub limits: Limits,
     /// How far ahead of now a sample may lie.
@@ -128,6 +131,7 @@ impl Default for Options {
             wal_bytes: 128 << 20,
             merge_memory_bytes: 64 << 20,
             memory: MemoryBudget::unlimited(),
+            scrub_interval: Some(Duration::from_secs(24 * 60 * 60)),
             limits: Limits::default(),
             max_ahead: Duration::from_secs(10 * 60),
             maintenance: Maintenance::Thread,

@@ -80,8 +80,12 @@ pub struct StorageStats {
     pub clean_start: bool,
     /// Partitions whose files are not there: their samples cannot be read.
     pub missing_partitions: u64,
-    /// Files found damaged at the start, or with damaged extents when they were merged.
+    /// Files found damaged at the start, when they were merged, or by the scrub.
     pub damaged_files: u64,
+    /// Live partitions that are known to be damaged.
+    pub damaged_partitions: u64,
+    /// Bytes that were read to find damage.
+    pub scrubbed_bytes: u64,
     /// Whether nothing expires at present, because the clock jumped or the data are old.
     pub retention_paused: bool,
 }
@@ -136,6 +140,7 @@ pub(crate) struct Counters {
     pub deleted_samples: AtomicU64,
     pub freed_bytes: AtomicU64,
     pub damaged: AtomicU64,
+    pub scrubbed_bytes: AtomicU64,
     pub clean_start: AtomicBool,
     pub open_micros: AtomicU64,
 }
@@ -162,6 +167,7 @@ impl Counters {
             deleted_samples: self.deleted_samples.load(Relaxed),
             freed_bytes: self.freed_bytes.load(Relaxed),
             damaged_files: self.damaged.load(Relaxed),
+            scrubbed_bytes: self.scrubbed_bytes.load(Relaxed),
             clean_start: self.clean_start.load(Relaxed),
             open_seconds: self.open_micros.load(Relaxed) as f64 / 1e6,
             ..StorageStats::default()

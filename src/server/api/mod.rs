@@ -43,6 +43,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/status/flags", get(status::flags))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
         .route("/api/v1/status/tsdb", get(status::tsdb))
+        .route("/api/v1/status/tsdb/damage", get(status::damage))
         .route("/api/v1/status/tsdb/retention", get(status::retention))
         .route("/api/v1/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
         .route(

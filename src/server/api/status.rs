@@ -9,7 +9,7 @@ use super::super::json;
 use super::super::size::format_bytes;
 use crate::budget::{MemoryStatus, Part};
 use crate::promql::duration::format_duration;
-use crate::storage::{DiskStatus, RetentionStatus, SizeLimit};
+use crate::storage::{Damage, DiskStatus, RetentionStatus, SizeLimit};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -84,7 +84,7 @@ pub async fn runtime_info(State(app): State<Arc<App>>) -> Response {
         "serverTime": jiff::Timestamp::now().to_string(),
         "reloadConfigSuccess": loaded.successful,
         "lastConfigTime": rfc3339(loaded.at.as_millis()),
-        "corruptionCount": 0,
+        "corruptionCount": app.db().map_or(0, |db| db.stats().damaged_files),
         "goroutineCount": 0,
         "GOMAXPROCS": std::thread::available_parallelism().map_or(1, usize::from),
         "GOMEMLIMIT": app.memory.limit_bytes().unwrap_or(0),
@@ -182,6 +182,44 @@ pub async fn tsdb(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     });
     let data = data.await?;
     Ok(json::success(|out| json::serialized(out, &data)))
+}
+
+/// `GET /api/v1/status/tsdb/damage`: what is known to be damaged, and how far the search for it is.
+pub async fn damage(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let deadline = std::time::Instant::now() + app.args.query_timeout;
+    let data = super::on_query_thread(&app, deadline, |_, db, _| {
+        let (scrub, stats) = (db.scrub_status(), db.stats());
+        Ok(json!({
+            "damagedFiles": stats.damaged_files,
+            "missingPartitions": stats.missing_partitions,
+            "quarantineBytes": stats.usage.quarantine,
+            "scrub": {
+                "intervalSeconds": scrub.interval.map_or(0.0, |interval| interval.as_secs_f64()),
+                "readBytes": stats.scrubbed_bytes,
+                "partition": scrub.partition,
+                "lastRound": scrub.round_ended_ms.map(rfc3339),
+            },
+            "damaged": db.damage().iter().map(damage_json).collect::<Vec<Value>>(),
+        }))
+    });
+    let data = data.await?;
+    Ok(json::success(|out| json::serialized(out, &data)))
+}
+
+fn damage_json(damage: &Damage) -> Value {
+    let Damage { path, offset, bytes, what, loss, .. } = damage;
+    json!({
+        "file": path.display().to_string(),
+        "offset": offset,
+        "bytes": bytes,
+        "error": what,
+        "costs": loss.what,
+        "series": loss.series,
+        "firstSeries": loss.named,
+        "samples": loss.samples,
+        "minTime": loss.range.map(|range| range.min_ms),
+        "maxTime": loss.range.map(|range| range.max_ms),
+    })
 }
 
 /// `GET /api/v1/status/tsdb/retention`: what the data folder takes and may take, and what goes next.

@@ -403,8 +403,20 @@ pub(super) const METRICS: &[Metric] = &[
     storage!("larum_missing_partitions", Gauge, "Partitions whose files are not there.", |s| s
         .missing_partitions
         as f64),
-    storage!("larum_damaged_files_total", Counter, "Files found damaged at the start or in a merge.", |s| s
-        .damaged_files
+    storage!(
+        "larum_damaged_files_total",
+        Counter,
+        "Files found damaged at the start, in a merge or by the scrub, and dealt with.",
+        |s| s.damaged_files as f64
+    ),
+    storage!(
+        "larum_damaged_partitions",
+        Gauge,
+        "Partitions in use that are known to be damaged, see /api/v1/status/tsdb/damage.",
+        |s| s.damaged_partitions as f64
+    ),
+    storage!("larum_scrub_read_bytes_total", Counter, "Bytes that were read to find damage.", |s| s
+        .scrubbed_bytes
         as f64),
     metric(
         "prometheus_tsdb_retention_limit_seconds",

@@ -10,8 +10,9 @@ mod look;
 mod repair;
 mod verify;
 
+pub use super::damage::Loss;
 pub use costs::{Cost, Costs, NameCost};
-pub use verify::{Checked, Fault, Loss};
+pub use verify::{Checked, Fault};
 
 use super::catalog::Live;
 use super::error::OpenError;

@@ -1,6 +1,7 @@
 //! Every checksum of a folder: MANIFEST, partitions, tombstones, WAL; and what each fault costs.
 
 use super::{ATTEMPTS, Inspection};
+use crate::storage::damage::{self, Loss};
 use crate::storage::error::OpenError;
 use crate::storage::folder::read_tombstones;
 use crate::storage::partition::Partition;
@@ -11,9 +12,6 @@ use larum_storage_format::manifest::LivePartition;
 use larum_storage_format::partition::{Chunk, PartitionHeader};
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// So many series are named that a fault costs.
-const NAMED_MAX: usize = 3;
 
 /// What was verified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,21 +43,6 @@ pub struct Fault {
     pub loss: Loss,
     /// What it is a fault of.
     pub(super) place: Place,
-}
-
-/// What a fault costs, as far as it is known.
-#[derive(Debug, Clone, Default)]
-pub struct Loss {
-    /// What becomes of it, in words.
-    pub what: &'static str,
-    /// How many series it concerns.
-    pub series: Option<u64>,
-    /// The first of them.
-    pub named: Vec<String>,
-    /// How many samples.
-    pub samples: Option<u64>,
-    /// Between which times the samples lie.
-    pub range: Option<TimeRange>,
 }
 
 /// What a fault is a fault of.
@@ -164,7 +147,7 @@ impl Inspection {
         if damaged.is_empty() {
             // The bytes are those that were written; whether they make sense is another question.
             if let Err(error) = self.open_partition(&path, |partition| partition.file().verify_index()) {
-                let loss = index_loss(&header);
+                let loss = damage::of_index(&header);
                 let what = format!("{}: {}", error.what, error.kind);
                 report(fault(Some(error.offset as u64), what, loss, Place::Extents(meta.number)));
             }
@@ -199,40 +182,22 @@ impl Inspection {
 
     /// What damaged extents of a partition cost, one for one.
     fn losses(&self, path: &Path, header: &PartitionHeader, damaged: &[DamagedExtents]) -> Vec<Loss> {
-        let range = Some(TimeRange::new(header.min_ms, header.max_ms));
-        let chunks = "the samples of chunks there; the others are read";
-        let mut losses: Vec<Loss> = damaged
-            .iter()
-            .map(|extents| match extents.is_data {
-                true => Loss { what: chunks, range, ..Loss::default() },
-                false => index_loss(header),
-            })
-            .collect();
+        let of = |extents: &DamagedExtents| match extents.is_data {
+            true => damage::of_data(header),
+            false => damage::of_index(header),
+        };
+        let mut losses: Vec<Loss> = damaged.iter().map(of).collect();
         // A map of what the device cannot read would end the process; an index with holes cannot say.
         if damaged.iter().any(|extents| !extents.is_data || !extents.readable) {
             return losses;
         }
         let counted = self.open_partition(path, |partition| {
-            let mut found: Vec<Loss> = damaged
-                .iter()
-                .map(|_| Loss { what: chunks, series: Some(0), samples: Some(0), ..Loss::default() })
-                .collect();
-            let mut last = vec![None; damaged.len()];
-            let file = partition.file();
-            for series in 0..file.series_count() {
-                for chunk in file.chunks(series)? {
-                    let chunk = chunk?;
-                    // An alias needs a chunk that may lie in another extent.
-                    let Err(error) = file.verify_chunk(&chunk) else { continue };
-                    let at = error.offset as u64;
-                    let Some(i) = damaged.iter().position(|extents| extents.range.contains(&at)) else {
-                        continue;
-                    };
-                    add(&mut found[i], partition, series, &chunk, last[i] != Some(series))?;
-                    last[i] = Some(series);
-                }
-            }
-            Ok(found)
+            // An alias needs a chunk that may lie in another extent.
+            let hit = |chunk: &Chunk| {
+                let at = partition.file().verify_chunk(chunk).err()?.offset as u64;
+                damaged.iter().position(|extents| extents.range.contains(&at))
+            };
+            Ok(damage::count(partition, damaged, hit, || false)?.unwrap_or_default())
         });
         if let Ok(found) = counted
             && found.len() == losses.len()
@@ -309,42 +274,4 @@ impl Inspection {
         }
         Ok(())
     }
-}
-
-fn index_loss(header: &PartitionHeader) -> Loss {
-    Loss {
-        what: "answers that need it leave the whole file out",
-        series: Some(header.series_count.into()),
-        samples: Some(header.sample_count),
-        range: Some(TimeRange::new(header.min_ms, header.max_ms)),
-        ..Loss::default()
-    }
-}
-
-/// Adds a chunk that cannot be read.
-fn add(
-    loss: &mut Loss,
-    partition: &Partition,
-    series: u32,
-    chunk: &Chunk,
-    is_another: bool,
-) -> Result<(), DecodeError> {
-    let file = partition.file();
-    if is_another {
-        loss.series = loss.series.map(|n| n + 1);
-        if loss.named.len() < NAMED_MAX {
-            loss.named.push(file.labels(series)?.to_string());
-        }
-    }
-    loss.samples = loss.samples.map(|n| n + u64::from(chunk.timestamps.len));
-    let column = file.column(chunk.timestamps.column)?;
-    let timestamps = file.slice_of(chunk, &column);
-    if let (Some(&first), Some(&last)) = (timestamps.first(), timestamps.last()) {
-        let own = TimeRange::new(first, last);
-        loss.range =
-            Some(loss.range.map_or(own, |range| {
-                TimeRange::new(range.min_ms.min(own.min_ms), range.max_ms.max(own.max_ms))
-            }));
-    }
-    Ok(())
 }

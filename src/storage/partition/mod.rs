@@ -11,6 +11,7 @@ mod writer;
 pub(crate) use writer::{FileWriter, Sealed};
 
 use super::cutter::TIMESTAMPS_KEPT;
+use super::damage::{self, Damage, Damages, Kind};
 use super::error::ReadError;
 use super::fs::Fs;
 use super::label_sets::LabelSets;
@@ -34,6 +35,8 @@ use std::sync::Arc;
 pub(crate) struct Partition {
     path: PathBuf,
     file: File<Bytes>,
+    /// What is known to be damaged in it.
+    damages: Damages,
 }
 
 /// A partition could not be opened.
@@ -58,7 +61,7 @@ impl Partition {
     pub fn open(fs: &dyn Fs, path: &Path) -> Result<Partition, PartitionError> {
         let bytes = fs.map(path)?;
         match File::open(bytes) {
-            Ok(file) => Ok(Partition { path: path.to_owned(), file }),
+            Ok(file) => Ok(Partition { path: path.to_owned(), file, damages: Damages::default() }),
             Err(error) => Err(PartitionError::Damaged { path: path.to_owned(), error }),
         }
     }
@@ -76,6 +79,11 @@ impl Partition {
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is known to be damaged in it.
+    pub fn damages(&self) -> &Damages {
+        &self.damages
     }
 
     /// Verifies all of the index, for who reads all of the file and must not miss a series.
@@ -96,11 +104,11 @@ impl Partition {
 
     /// Damage of the index, in words.
     fn unreadable(&self, error: &DecodeError) -> ReadError {
-        ReadError::Damaged {
-            file: self.path.display().to_string(),
-            offset: error.offset as u64,
-            what: format!("{}, {}", error.what, error.kind),
-        }
+        let (offset, what) = (error.offset as u64, format!("{}, {}", error.what, error.kind));
+        let loss = damage::of_index(self.header());
+        let found = Damage::new(&self.path, offset..offset + 1, what.clone(), loss);
+        self.damages.note(found, Kind::Vital);
+        ReadError::Damaged { file: self.path.display().to_string(), offset, what }
     }
 
     /// Whether it has the series, or may have it, being damaged there.
@@ -267,11 +275,12 @@ impl Partition {
         let times = chunk.and_then(|chunk| self.timestamps(chunk, load.part, load.columns).ok());
         let times = times.and_then(|(_, timestamps)| Some((*timestamps.first()?, *timestamps.last()?)));
         let (min_ms, max_ms) = times.unwrap_or((self.header().min_ms, self.header().max_ms));
-        ReadError::Damaged {
-            file: self.path.display().to_string(),
-            offset: error.offset as u64,
-            what: format!("{}, {} ({min_ms} ms to {max_ms} ms)", error.what, error.kind),
-        }
+        let (offset, what) = (error.offset as u64, format!("{}, {}", error.what, error.kind));
+        let loss = damage::of_data(self.header());
+        let found = Damage::new(&self.path, offset..offset + 1, what.clone(), loss);
+        self.damages.note(found, if self.file.is_data(offset) { Kind::Data } else { Kind::Vital });
+        let what = format!("{what} ({min_ms} ms to {max_ms} ms)");
+        ReadError::Damaged { file: self.path.display().to_string(), offset, what }
     }
 
     fn selected(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, DecodeError> {

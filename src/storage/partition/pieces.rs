@@ -36,6 +36,7 @@ impl Trouble {
 }
 
 /// A partition file.
+#[derive(Debug)]
 pub(crate) struct Pieces {
     path: PathBuf,
     file: Box<dyn ReadFile>,
@@ -43,7 +44,7 @@ pub(crate) struct Pieces {
 }
 
 /// Damaged bytes: neighbouring extents of the same kind.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct DamagedExtents {
     pub range: Range<u64>,
     pub is_data: bool,
@@ -85,7 +86,7 @@ impl Pieces {
     /// Reads all extents and gives those that are damaged.
     pub fn damaged(&self, extents: &ExtentList) -> Vec<DamagedExtents> {
         let mut damaged = Vec::new();
-        let (mut extents, mut buffer) = (extents.iter().peekable(), Vec::new());
+        let (mut extents, mut buffer) = (extents.from(0).peekable(), Vec::new());
         while self.read_next(&mut extents, &mut buffer, &mut damaged).is_some() {}
         damaged
     }

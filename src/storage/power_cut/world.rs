@@ -42,8 +42,8 @@ const OF_DAMAGE: [&str; 7] = [
     // A merge wrote it and was not committed, and of what it read something is in quarantine now.
     "a partition that MANIFEST does not name is left alone",
     "tombstones of an unknown partition are left alone",
-    "a partition with a damaged index is left out of a merge",
-    "samples of a damaged partition were lost in a merge",
+    "a partition is damaged",
+    "a damaged partition was merged without what cannot be read",
     "a deletion failed",
 ];
 

@@ -10,6 +10,7 @@ use super::header::{PartitionHeader, Section};
 use crate::checksum::{check_crc32c, crc32c};
 use crate::cursor::{Cursor, DecodeError, DecodeErrorKind};
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Length of an extent in bytes; the last of DATA and the last of the index may be shorter.
@@ -67,8 +68,12 @@ pub(crate) struct Extents {
     data: Range<usize>,
     index: Range<usize>,
     /// A bit per extent, those of DATA first.
-    intact: Box<[AtomicU64]>,
+    intact: Bits,
+    /// Likewise: extents that are not to be read again.
+    condemned: OnceLock<Bits>,
 }
+
+type Bits = Box<[AtomicU64]>;
 
 impl Extents {
     /// Checks the footer, that there is a checksum for each extent, and the checksum of checksums.
@@ -81,8 +86,26 @@ impl Extents {
         let extents = data.len().div_ceil(EXTENT_BYTES) + index.len().div_ceil(EXTENT_BYTES);
         let end = file.get(checksums.start..).unwrap_or_default();
         stored_checksums(end, &checksums, extents)?;
-        let intact = std::iter::repeat_with(|| AtomicU64::new(0)).take(extents.div_ceil(64)).collect();
-        Ok(Extents { checksums, data, index, intact })
+        Ok(Extents { checksums, data, index, intact: no_bits(extents), condemned: OnceLock::new() })
+    }
+
+    /// Lets nobody read the extents again that `range` of the file touches, though they may have been
+    /// found intact before.
+    pub(crate) fn condemn(&self, range: &Range<usize>) {
+        let of_data = self.data.len().div_ceil(EXTENT_BYTES);
+        let all = of_data + self.index.len().div_ceil(EXTENT_BYTES);
+        let condemned = self.condemned.get_or_init(|| no_bits(all));
+        for (region, before) in [(&self.data, 0), (&self.index, of_data)] {
+            let (start, end) = (range.start.max(region.start), range.end.min(region.end));
+            if start < end {
+                let first = (start - region.start) / EXTENT_BYTES;
+                for extent in first..(end - region.start).div_ceil(EXTENT_BYTES) {
+                    let (word, bit) = place(before + extent);
+                    condemned[word].fetch_or(bit, Ordering::Relaxed);
+                    self.intact[word].fetch_and(!bit, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// Verifies those extents of the index that nobody has verified yet.
@@ -102,9 +125,9 @@ impl Extents {
         let first = (range.start - region.start) / EXTENT_BYTES;
         let end = (range.end - region.start).div_ceil(EXTENT_BYTES);
         for extent in first..end {
-            let (word, bit) = self.bit(before + extent);
+            let (word, bit) = place(before + extent);
             // Relaxed suffices: the bytes never change, so a late or lost bit costs only time.
-            if word.load(Ordering::Relaxed) & bit == 0 {
+            if self.intact[word].load(Ordering::Relaxed) & bit == 0 {
                 self.verify_extent(file, region, extent, before)?;
             }
         }
@@ -121,21 +144,29 @@ impl Extents {
     ) -> Result<(), DecodeError> {
         let what = if before == 0 { "partition data" } else { "partition index" };
         let start = region.start + extent * EXTENT_BYTES;
+        let (word, bit) = place(before + extent);
+        if self.condemned.get().is_some_and(|bits| bits[word].load(Ordering::Relaxed) & bit != 0) {
+            return Err(DecodeError::corrupt(start, what, "found damaged before"));
+        }
         let bytes = &file[start..region.end.min(start + EXTENT_BYTES)];
         check_crc32c(bytes, self.stored(file, before + extent), start, what)?;
-        let (word, bit) = self.bit(before + extent);
-        word.fetch_or(bit, Ordering::Relaxed);
+        self.intact[word].fetch_or(bit, Ordering::Relaxed);
         Ok(())
-    }
-
-    fn bit(&self, extent: usize) -> (&AtomicU64, u64) {
-        (&self.intact[extent / 64], 1 << (extent % 64))
     }
 
     fn stored(&self, file: &[u8], extent: usize) -> u32 {
         let at = self.checksums.start + extent * 4;
         u32::from_le_bytes([file[at], file[at + 1], file[at + 2], file[at + 3]])
     }
+}
+
+/// Where the bit of an extent is.
+fn place(extent: usize) -> (usize, u64) {
+    (extent / 64, 1 << (extent % 64))
+}
+
+fn no_bits(extents: usize) -> Bits {
+    std::iter::repeat_with(|| AtomicU64::new(0)).take(extents.div_ceil(64)).collect()
 }
 
 /// The CRC section, once it is found intact. `end` is the file from there on.
@@ -198,16 +229,22 @@ impl ExtentList {
         Ok(ExtentList { data, index, checksums })
     }
 
-    /// The extents, in the order of the file.
-    pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
-        let starts = |region: &Range<u64>, is_data| {
-            let end = region.end;
-            let starts = region.clone().step_by(EXTENT_BYTES);
-            starts.map(move |start| (start..end.min(start + EXTENT_BYTES as u64), is_data))
+    /// The extents that begin at an offset of the file or behind it, in the order of the file.
+    pub fn from(&self, offset: u64) -> impl Iterator<Item = Extent> + '_ {
+        let before = |region: &Range<u64>| {
+            let len = region.end.min(offset).saturating_sub(region.start);
+            len.div_ceil(EXTENT_BYTES as u64) as usize
         };
-        let checksums = self.checksums.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
-        let extents = starts(&self.data, true).chain(starts(&self.index, false)).zip(checksums);
-        extents.map(|((range, is_data), checksum)| Extent { range, is_data, checksum })
+        let of_data = (self.data.end - self.data.start).div_ceil(EXTENT_BYTES as u64) as usize;
+        let checksums = self.checksums.as_chunks().0;
+        let left = checksums.iter().enumerate().skip(before(&self.data) + before(&self.index));
+        left.map(move |(extent, checksum)| {
+            let is_data = extent < of_data;
+            let (region, at) = if is_data { (&self.data, extent) } else { (&self.index, extent - of_data) };
+            let start = region.start + (at * EXTENT_BYTES) as u64;
+            let range = start..region.end.min(start + EXTENT_BYTES as u64);
+            Extent { range, is_data, checksum: u32::from_le_bytes(*checksum) }
+        })
     }
 }
 

@@ -44,6 +44,11 @@ impl Chunk {
     pub fn byte_len(&self) -> usize {
         self.range.len()
     }
+
+    /// Whether it has bytes in a range of the file.
+    pub fn overlaps(&self, range: &Range<u64>) -> bool {
+        (self.range.start as u64) < range.end && range.start < self.range.end as u64
+    }
 }
 
 impl<B: AsRef<[u8]>> Partition<B> {
@@ -288,16 +293,17 @@ impl<B: AsRef<[u8]>> Partition<B> {
         read(&bytes).map_err(|error| DecodeError { offset: error.offset + chunk.range.start, ..error })
     }
 
-    /// Verifies part of DATA without decoding it: `range` in bytes from the start of DATA, cut to
-    /// its end. For scrubbing.
-    ///
-    /// # Errors
-    /// The first damaged extent.
-    pub fn verify_data(&self, range: Range<u64>) -> Result<(), DecodeError> {
-        let data = self.header.section(Section::Data);
-        let at = |offset: u64| data.start.saturating_add(offset).min(data.end) as usize;
-        let range = at(range.start)..at(range.end);
-        if range.is_empty() { Ok(()) } else { self.extents.verify(self.bytes.as_ref(), range) }
+    /// From now on the extents that `range` of the file touches count as damaged: whoever wants them
+    /// gets an error, and their bytes are not touched. For who finds out by other means that they are not
+    /// what was written, or that the device cannot read them.
+    pub fn condemn(&self, range: &Range<u64>) {
+        let at = |offset: u64| offset.min(self.header.byte_len) as usize;
+        self.extents.condemn(&(at(range.start)..at(range.end)));
+    }
+
+    /// Whether chunks lie at an offset of the file.
+    pub fn is_data(&self, offset: u64) -> bool {
+        self.header.section(Section::Data).contains(&offset)
     }
 
     /// Length of DATA in bytes.

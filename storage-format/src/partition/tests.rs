@@ -269,7 +269,6 @@ fn every_cut_and_every_changed_byte_is_noticed() {
             let column = partition.column(chunk.timestamps.column).unwrap();
             let error = partition.decode(&chunk, partition.slice_of(&chunk, &column)).unwrap_err();
             assert!(matches!(error.kind, DecodeErrorKind::Checksum { .. }));
-            assert!(partition.verify_data(0..u64::MAX).is_err());
             partition.verify_index().unwrap();
         } else if index.contains(&(at as u64)) {
             // The index is one extent here, so whoever reads anything of it is told.
@@ -352,8 +351,47 @@ fn damage_in_one_extent_leaves_the_others_readable() {
         })
         .count();
     assert!((5..=8).contains(&damaged), "{damaged} of 20 chunks");
-    assert!(partition.verify_data(0..100).is_ok());
-    assert!(partition.verify_data(0..partition.data_len()).is_err());
+}
+
+#[test]
+fn what_is_condemned_is_not_read_again_and_the_rest_is() {
+    let timestamps: Arc<[i64]> = (0..480).map(|i| 15_000 * i).collect();
+    let series: Vec<Series> = (0..20)
+        .map(|s| {
+            let name = format!("noise_{s}");
+            one(&[("__name__", &name)], floats(&timestamps, |i| ((i + s * 999) as f64).sin()))
+        })
+        .collect();
+    let partition = Partition::open(write(series, options())).unwrap();
+    let unreadable = |partition: &Partition<Vec<u8>>| -> Vec<u32> {
+        let is_hit = |ordinal: &u32| {
+            let chunk = partition.chunks(*ordinal).unwrap().next().unwrap().unwrap();
+            partition.verify_chunk(&chunk).is_err()
+        };
+        (0..20).filter(is_hit).collect()
+    };
+    // All of it is verified before.
+    assert_eq!(unreadable(&partition), []);
+    let data = partition.header().section(header::Section::Data);
+    let second = data.start + extents::EXTENT_BYTES as u64..data.start + extents::EXTENT_BYTES as u64 + 1;
+    partition.condemn(&second);
+    let second = second.start..second.start + extents::EXTENT_BYTES as u64;
+    let in_second = |ordinal: &u32| {
+        let chunk = partition.chunks(*ordinal).unwrap().next().unwrap().unwrap();
+        chunk.overlaps(&second)
+    };
+    let expected: Vec<u32> = (0..20).filter(in_second).collect();
+    assert_eq!((unreadable(&partition), expected.len() > 4), (expected, true));
+    partition.verify_index().unwrap();
+    partition.condemn(&(data.end..data.end + 1));
+    let error = partition.verify_index().unwrap_err();
+    assert_eq!(
+        (error.offset as u64, error.kind),
+        (data.end, DecodeErrorKind::Corrupt("found damaged before"))
+    );
+    // Beyond the sections there is nothing to condemn.
+    partition.condemn(&(0..data.start));
+    partition.condemn(&(u64::MAX - 1..u64::MAX));
 }
 
 #[test]
