@@ -12,7 +12,7 @@ pub mod eval;
 mod extended;
 pub mod functions;
 pub(crate) mod histogram;
-mod histogram_text;
+pub(crate) mod histogram_text;
 mod kahan;
 mod lexer;
 mod matching;

@@ -9,6 +9,7 @@ pub mod alerting;
 pub mod error;
 pub mod expand;
 pub mod file;
+pub(crate) mod glob;
 pub mod group;
 pub mod manager;
 mod persist;
@@ -20,6 +21,7 @@ pub mod status;
 mod store;
 pub mod template;
 mod twin;
+pub mod unit_test;
 
 pub use alert::{Alert, AlertState};
 pub use alerting::AlertingRule;

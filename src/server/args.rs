@@ -3,6 +3,7 @@
 //! `--web.listen-address` is `LARUM_WEB_LISTEN_ADDRESS`, and so on; the flag wins. Nothing is
 //! opened or checked against the system here.
 
+use super::rule_tests::RuleTests;
 use super::size::parse_bytes;
 use crate::promql::duration::parse_duration;
 use crate::storage::options::{MinFree, WalFsync};
@@ -280,6 +281,8 @@ pub enum Test {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Run unit tests of rules in the format of `promtool test rules`. Exits with 1 if one fails.
+    Rules(RuleTests),
 }
 
 /// What is to be done with a data folder.

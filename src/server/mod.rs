@@ -14,6 +14,7 @@ pub mod metadata;
 pub mod metrics;
 pub mod pool;
 pub mod reload;
+pub mod rule_tests;
 pub mod run;
 pub mod scripts;
 pub mod size;

@@ -5,7 +5,7 @@ use super::app::{App, Phase};
 use super::args::{Args, Check, Command, Test};
 use super::config::Config;
 use super::http::listen;
-use super::{logging, memory, reload, scripts, tsdb};
+use super::{logging, memory, reload, rule_tests, scripts, tsdb};
 use crate::Db;
 use crate::budget::Size;
 use crate::rules::{self, RuleManager, RunningRules};
@@ -32,6 +32,7 @@ pub fn main(args: Args) -> ExitCode {
     let outcome = match &args.command {
         Some(Command::Check(check)) => return run_check(check),
         Some(Command::Test(Test::Promql { paths })) => return scripts::run(paths),
+        Some(Command::Test(Test::Rules(tests))) => return rule_tests::run(tests),
         Some(Command::Tsdb(tsdb)) => return tsdb::run(tsdb),
         None => serve(args),
     };

@@ -1,7 +1,6 @@
 //! The configuration file: Prometheus' own, read whole, checked, and turned into what is used of it.
 
 mod file;
-mod glob;
 mod mask;
 
 use super::args::check_percentage;
@@ -112,7 +111,7 @@ impl Config {
 
         let mut rule_files = Vec::new();
         for pattern in &file.rule_files {
-            let found = glob::expand(&folder.join(&pattern.value));
+            let found = crate::rules::glob::expand(&folder.join(&pattern.value));
             if found.is_empty() {
                 notes.push(format!("no file fits the pattern {:?} of rule_files", pattern.value));
             }

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// The files that `pattern` names, sorted. A pattern without wildcards names one file, which need
 /// not exist; wildcards that match nothing name none.
-pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
+pub(crate) fn expand(pattern: &Path) -> Vec<PathBuf> {
     if !has_wildcard(&pattern.to_string_lossy()) {
         return vec![pattern.to_owned()];
     }
