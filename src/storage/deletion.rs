@@ -54,7 +54,7 @@ fn delete_found(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> io::R
     let _one_at_a_time = inner.deleting.lock().unwrap_or_else(PoisonError::into_inner);
     inner.check_held()?;
     let partitions = inner.catalog().live().to_vec();
-    let mut found = Found::default();
+    let mut found = Found::new(inner);
     let mut new = Vec::new();
     for p in &partitions {
         new.extend(found.in_partition(p, sets, range)?.map(Arc::new));
@@ -67,7 +67,7 @@ fn delete_found(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> io::R
 
 /// What [`delete`] would delete.
 pub(crate) fn preview(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
-    let mut found = Found::default();
+    let mut found = Found::new(inner);
     if range.is_empty() {
         return Ok(found.deleted());
     }
@@ -94,14 +94,18 @@ pub(crate) fn preview(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) ->
 }
 
 /// What a deletion found so far.
-#[derive(Default)]
-struct Found {
+struct Found<'a> {
+    inner: &'a Inner,
     series: BTreeSet<SeriesId>,
     samples: u64,
     bytes: u64,
 }
 
-impl Found {
+impl Found<'_> {
+    fn new(inner: &Inner) -> Found<'_> {
+        Found { inner, series: BTreeSet::new(), samples: 0, bytes: 0 }
+    }
+
     /// Looks into a partition, and gives the tombstones it needs, the old ones included; `None` if
     /// there is nothing to delete.
     fn in_partition(
@@ -129,7 +133,8 @@ impl Found {
         Ok(Some(tombstones))
     }
 
-    /// Counts the samples in the range of the series that match, and gives those that have any.
+    /// Counts the samples in the range of the series that match, and gives those that have any. Ends
+    /// with an error when the storage is closed.
     fn in_layer(
         &mut self,
         layer: &Layer,
@@ -148,6 +153,8 @@ impl Found {
         let mut columns = Columns::default();
         let mut found = Vec::new();
         for (ordinal, id) in matching {
+            // Who closes the storage waits for this.
+            self.inner.check_open()?;
             let mut load = Load::new(range, &mut columns);
             layer.load(id, ordinal, &mut load);
             let samples = merge(load.runs, &mut columns).len() as u64;

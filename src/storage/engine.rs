@@ -4,9 +4,9 @@
 //! to be done is decided in `cut`, `compaction` and `retention`; the doing is in `maintenance`.
 //!
 //! Locks, in the order in which they are taken: `cutting` or `merging` (one cut, one merge at a
-//! time, held while files are written; closing takes both, `merging` first), then `deleting` (one
-//! deletion at a time, and no merge is committed meanwhile), then `catalog` (held for a commit), then
-//! the short ones.
+//! time, held while files are written), then `deleting` (one deletion at a time, and no merge is
+//! committed meanwhile), then `catalog` (held for a commit), then the short ones. Closing takes all of
+//! them, `merging` first.
 
 use super::batch::{Appended, Batch};
 use super::catalog::Catalog;
@@ -512,7 +512,8 @@ impl Inner {
         too_long.then(|| format!("{wal_bytes} bytes of WAL wait for a cut that is not finished"))
     }
 
-    fn check_open(&self) -> io::Result<()> {
+    /// Whether nobody closes the storage. Asked before work is begun, and by work that can end soon.
+    pub fn check_open(&self) -> io::Result<()> {
         if self.closing.load(Ordering::Acquire) {
             return Err(io::Error::other("the database is closed"));
         }
@@ -532,6 +533,7 @@ impl Inner {
     fn let_go(&self) {
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         let _catalog = self.catalog();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -577,13 +579,37 @@ mod tests {
     use crate::storage::time::Timestamp;
     use larum_storage_format::Labels;
 
+    fn open(path: &Path) -> Storage {
+        Storage::open(path, Options { maintenance: Maintenance::Stepped, ..Options::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_folder_is_held_until_a_deletion_under_way_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open(dir.path());
+        let inner = &storage.inner;
+        let is_held = || inner.fs.lock(&dir.path().join("lock"), "").unwrap().is_none();
+        let deletion = inner.deleting.lock().unwrap();
+        std::thread::scope(|scope| {
+            let closing = scope.spawn(|| storage.close().unwrap());
+            let deadline = Instant::now() + Duration::from_secs(20);
+            // It waits with the locks that come before, or is over.
+            while inner.merging.try_lock().is_ok() && !closing.is_finished() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            assert!(is_held() && !closing.is_finished());
+            assert!(inner.check_open().is_err(), "by which the deletion knows that it is to end");
+            drop(deletion);
+        });
+        assert!(!is_held());
+    }
+
     #[test]
     fn work_that_waited_while_the_storage_was_closed_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        let open =
-            || Storage::open(&path, Options { maintenance: Maintenance::Stepped, ..Options::default() });
-        let storage = open().unwrap();
+        let open = || open(&path);
+        let storage = open();
         let labels = Labels::from_pairs([("__name__", "m")]).unwrap();
         for _ in 0..2 {
             let mut batch = Batch::new();
@@ -592,7 +618,7 @@ mod tests {
             storage.flush().unwrap();
         }
         storage.close().unwrap();
-        let _another = open().unwrap();
+        let _another = open();
         // As if it had asked check_open() before.
         let inner = &storage.inner;
         assert!(inner.merge_while(Levels::plan_all).is_err());
