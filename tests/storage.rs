@@ -663,6 +663,26 @@ fn a_missing_partition_is_told_and_live_again_once_its_file_is_back() {
 }
 
 #[test]
+fn what_is_written_while_partitions_are_missing_wins_over_them_when_they_are_back() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    for value in [1.0, 2.0, 3.0] {
+        append(&storage, "a", &[(START, value)]);
+        storage.flush().unwrap();
+    }
+    storage.close().unwrap();
+    let files: Vec<PathBuf> =
+        fixture.partitions()[1..].iter().map(|name| fixture.path().join("partitions").join(name)).collect();
+    let elsewhere = |at: usize| fixture.dir.path().join(format!("elsewhere-{at}"));
+    files.iter().enumerate().for_each(|(at, file)| std::fs::rename(file, elsewhere(at)).unwrap());
+    let storage = fixture.open();
+    append(&storage, "a", &[(START, 4.0)]);
+    storage.close().unwrap();
+    files.iter().enumerate().for_each(|(at, file)| std::fs::rename(elsewhere(at), file).unwrap());
+    assert_eq!(read(&fixture.open(), "a"), [(START, 4.0)]);
+}
+
+#[test]
 fn a_damaged_extent_costs_only_its_chunks() {
     let fixture = Fixture::new();
     let storage = fixture.open();

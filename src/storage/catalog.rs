@@ -115,9 +115,10 @@ impl Catalog {
         first
     }
 
-    /// The sequence of a new cut.
+    /// The sequence of a new cut: above that of any partition, also of those that may come back.
     pub fn next_sequence(&self) -> u64 {
-        self.live.iter().map(|p| p.meta.sequence.saturating_add(1)).max().unwrap_or(1)
+        let all = self.live.iter().map(|p| &p.meta).chain(&self.missing);
+        all.map(|p| p.sequence.saturating_add(1)).max().unwrap_or(1)
     }
 
     /// Writes the MANIFEST as it is.
