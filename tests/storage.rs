@@ -683,6 +683,50 @@ fn what_is_written_while_partitions_are_missing_wins_over_them_when_they_are_bac
 }
 
 #[test]
+fn a_deletion_that_cannot_look_everywhere_is_an_error_and_deletes_nothing() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    append(&storage, "a", &[(START - DAY, 1.0)]);
+    append(&storage, "a", &[(START, 2.0)]);
+    storage.close().unwrap();
+    let file = fixture.path().join("partitions").join(&fixture.partitions()[0]);
+    let elsewhere = fixture.dir.path().join("elsewhere");
+    std::fs::rename(&file, &elsewhere).unwrap();
+    let storage = fixture.open();
+    for range in [TimeRange::ALL, TimeRange::new(START - DAY, START - DAY)] {
+        let error = storage.delete(&[vec![]], range).unwrap_err().to_string();
+        assert!(error.contains(&*file.to_string_lossy()), "{error}");
+        assert!(storage.delete_preview(&[vec![]], range).is_err());
+    }
+    assert_eq!(read(&storage, "a"), [(START, 2.0)]);
+    let rest = TimeRange::new(START - DAY + 1, i64::MAX);
+    assert_eq!(storage.delete(&[vec![]], rest).unwrap().samples, 1, "what is missing lies elsewhere");
+    storage.close().unwrap();
+    std::fs::rename(&elsewhere, &file).unwrap();
+    let storage = fixture.open();
+    assert_eq!(storage.delete(&[vec![]], TimeRange::ALL).unwrap().samples, 1);
+}
+
+#[test]
+fn what_is_deleted_of_damaged_chunks_does_not_come_back() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let samples: Vec<(i64, f64)> = (0..400).map(|i| (START + i, (i * i % 1009) as f64 / 7.0)).collect();
+    append(&storage, "a", &samples);
+    storage.close().unwrap();
+    let name = fixture.partitions().remove(0);
+    let file = fixture.path().join("partitions").join(name);
+    // DATA follows the header.
+    flip(&file, 512 + 100);
+    let storage = fixture.open();
+    assert_eq!(read(&storage, "a"), []);
+    assert_eq!(storage.delete(&[vec![]], TimeRange::ALL).unwrap().samples, 400);
+    storage.close().unwrap();
+    flip(&file, 512 + 100);
+    assert_eq!(read(&fixture.open(), "a"), []);
+}
+
+#[test]
 fn a_damaged_extent_costs_only_its_chunks() {
     let fixture = Fixture::new();
     let storage = fixture.open();

@@ -1,17 +1,17 @@
 //! Deleting samples: tombstones beside partitions, committed together.
 
-use super::catalog::{Change, Live};
+use super::catalog::{Catalog, Change, Live};
 use super::cutter::TIMESTAMPS_KEPT;
 use super::engine::{Deleted, Inner};
 use super::folder::Folder;
 use super::fs::{Fs, replace_file};
 use super::matcher::Matcher;
-use super::merge::merge;
-use super::part::{Load, Part};
+use super::part::Part;
 use super::querier::Layer;
 use super::series_set::Columns;
 use super::time::TimeRange;
 use larum_storage_format::SeriesId;
+use larum_storage_format::manifest::LivePartition;
 use larum_storage_format::tombstones::{Interval, Tombstones};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -53,7 +53,7 @@ fn delete_found(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> io::R
 
     let _one_at_a_time = inner.deleting.lock().unwrap_or_else(PoisonError::into_inner);
     inner.check_held()?;
-    let partitions = inner.catalog().live().to_vec();
+    let partitions = partitions_in(&inner.folder, &inner.catalog(), range)?;
     let mut found = Found::new(inner);
     let mut new = Vec::new();
     for p in &partitions {
@@ -78,7 +78,7 @@ pub(crate) fn preview(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) ->
         let catalog = inner.catalog();
         let first = catalog.manifest().first_generation;
         generations.retain(|generation| generation.number() >= first);
-        catalog.live().to_vec()
+        partitions_in(&inner.folder, &catalog, range)?
     };
     for p in &partitions {
         found.in_partition(p, sets, range)?;
@@ -91,6 +91,20 @@ pub(crate) fn preview(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) ->
     let share = u128::from(wal_bytes) * u128::from(found.samples - before) / u128::from(appended.max(1));
     found.bytes += share as u64;
     Ok(found.deleted())
+}
+
+/// The live partitions, unless there are others that may hold samples in the range: what is missing
+/// cannot be deleted from, and would be live again once its file is back.
+fn partitions_in(folder: &Folder, catalog: &Catalog, range: TimeRange) -> io::Result<Vec<Live>> {
+    let lies_in = |p: &&LivePartition| TimeRange::new(p.min_ms, p.max_ms).overlaps(&range);
+    let Some(missing) = catalog.missing().iter().find(lies_in) else { return Ok(catalog.live().to_vec()) };
+    let (file, min_ms, max_ms) = (folder.partition(missing.number), missing.min_ms, missing.max_ms);
+    let why = format!(
+        "{}: this partition is missing, so nothing can be deleted between {min_ms} ms and {max_ms} ms; \
+         put the file back and start again, or delete what is before and after",
+        file.display()
+    );
+    Err(io::Error::new(io::ErrorKind::NotFound, why))
 }
 
 /// What a deletion found so far.
@@ -155,9 +169,10 @@ impl Found<'_> {
         for (ordinal, id) in matching {
             // Who closes the storage waits for this.
             self.inner.check_open()?;
-            let mut load = Load::new(range, &mut columns);
-            layer.load(id, ordinal, &mut load);
-            let samples = merge(load.runs, &mut columns).len() as u64;
+            let deleted = layer.tombstones.as_ref().map_or(&[][..], |tombstones| tombstones.of(id));
+            // Nor can that of which it is unknown whether it lies in the range.
+            let samples = layer.part.count_left(ordinal, deleted, range, &mut columns);
+            let samples = samples.map_err(io::Error::other)?;
             columns.forget_beyond(TIMESTAMPS_KEPT);
             if samples > 0 {
                 self.samples += samples;

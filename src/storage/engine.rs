@@ -253,7 +253,8 @@ impl Storage {
     /// What was acknowledged before is deleted, what comes later is kept.
     ///
     /// # Errors
-    /// Those of the file system; nothing is deleted then.
+    /// Those of the file system, or a partition is missing or damaged so that it cannot be told what
+    /// is to be deleted from it; nothing is deleted then.
     pub fn delete(&self, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
         self.inner.check_open()?;
         deletion::delete(&self.inner, sets, range)
@@ -263,7 +264,7 @@ impl Storage {
     /// their share of the WAL.
     ///
     /// # Errors
-    /// A file is damaged where it would have to be read: deleting would fail, too.
+    /// A file is missing, or damaged where it would have to be read: deleting would fail, too.
     pub fn delete_preview(&self, sets: &[Vec<Matcher>], range: TimeRange) -> io::Result<Deleted> {
         self.inner.check_open()?;
         deletion::preview(&self.inner, sets, range)

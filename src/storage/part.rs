@@ -36,13 +36,22 @@ pub(crate) trait Part: Send + Sync {
     /// left out and told to `load.damaged`.
     fn load(&self, series: u32, load: &mut Load<'_>);
 
-    /// Whether a selected series has a sample in `range` that is in none of the `deleted` intervals,
-    /// which ascend; or may have, being damaged.
+    /// Of the samples of a selected series in `range`, how many are in none of the `deleted`
+    /// intervals, which ascend. Those count whose values are damaged.
+    ///
+    /// # Errors
+    /// Not all of their times can be read.
+    fn count_left(
+        &self,
+        series: u32,
+        deleted: &[Interval],
+        range: TimeRange,
+        columns: &mut Columns,
+    ) -> Result<u64, ReadError>;
+
+    /// Whether there are any; or may be, being damaged.
     fn is_left(&self, series: u32, deleted: &[Interval], range: TimeRange, columns: &mut Columns) -> bool {
-        let mut load = Load::new(range, columns);
-        self.load(series, &mut load);
-        let mut times = load.runs.iter().flat_map(|run| run.timestamps.iter());
-        !load.damaged.is_empty() || times.any(|&t| !is_deleted(deleted, t))
+        self.count_left(series, deleted, range, columns).map_or(true, |count| count > 0)
     }
 
     /// The label names of the series that match, unordered, possibly with repetitions.

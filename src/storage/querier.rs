@@ -409,7 +409,7 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::part::Run;
+    use crate::storage::part::{Run, is_deleted};
     use crate::storage::series_set::ColumnPiece;
     use larum_storage_format::IdentitySeed;
     use larum_storage_format::tombstones::Interval;
@@ -474,6 +474,17 @@ mod tests {
             if self.value < 0.0 {
                 load.damaged.push(ReadError::Canceled);
             }
+        }
+
+        fn count_left(
+            &self,
+            _series: u32,
+            deleted: &[Interval],
+            range: TimeRange,
+            _columns: &mut Columns,
+        ) -> Result<u64, ReadError> {
+            let is_left = |&&t: &&i64| range.contains(t) && !is_deleted(deleted, t);
+            Ok(self.times.iter().filter(is_left).count() as u64)
         }
 
         fn label_names(&self, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {

@@ -10,10 +10,11 @@ use super::scrape_groups::Home;
 use crate::storage::error::ReadError;
 use crate::storage::label_sets::LabelSets;
 use crate::storage::matcher::Matcher;
-use crate::storage::part::{Load, Part, PartLabels, Run};
+use crate::storage::part::{Load, Part, PartLabels, Run, is_deleted};
 use crate::storage::series_set::{ColumnPiece, Columns};
 use crate::storage::time::TimeRange;
 use larum_storage_format::partition::PairKey;
+use larum_storage_format::tombstones::Interval;
 use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
 use roaring::RoaringBitmap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -334,6 +335,18 @@ impl Part for Generation {
     fn load(&self, series: u32, load: &mut Load<'_>) {
         let run = self.run(series, load);
         load.runs.extend(run);
+    }
+
+    fn count_left(
+        &self,
+        series: u32,
+        deleted: &[Interval],
+        range: TimeRange,
+        columns: &mut Columns,
+    ) -> Result<u64, ReadError> {
+        let run = self.run(series, &mut Load::new(range, columns));
+        let times = run.iter().flat_map(|run| run.timestamps.iter());
+        Ok(times.filter(|&&t| !is_deleted(deleted, t)).count() as u64)
     }
 
     fn label_names(&self, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {

@@ -401,6 +401,37 @@ impl Part for Partition {
         }
     }
 
+    fn count_left(
+        &self,
+        series: u32,
+        deleted: &[Interval],
+        range: TimeRange,
+        columns: &mut Columns,
+    ) -> Result<u64, ReadError> {
+        let mut load = Load::new(range, columns);
+        let header = self.header();
+        let is_whole = deleted.is_empty() && range.min_ms <= header.min_ms && header.max_ms <= range.max_ms;
+        let chunks = match self.file.chunks(series) {
+            Ok(chunks) => chunks,
+            Err(error) => return Err(self.damage(None, &error, &mut load)),
+        };
+        let mut count = 0;
+        for chunk in chunks {
+            let times = match &chunk {
+                Ok(chunk) if is_whole => {
+                    count += u64::from(chunk.timestamps.len);
+                    continue;
+                }
+                Ok(chunk) => self.times_in(chunk, range, deleted, load.columns),
+                Err(error) => Err(error.clone()),
+            };
+            let times = times.map_err(|error| self.damage(chunk.as_ref().ok(), &error, &mut load))?;
+            let left = times.iter().flat_map(|times| times.iter());
+            count += left.filter(|&&t| range.contains(t) && !is_deleted(deleted, t)).count() as u64;
+        }
+        Ok(count)
+    }
+
     fn is_left(&self, series: u32, deleted: &[Interval], range: TimeRange, columns: &mut Columns) -> bool {
         let Ok(mut chunks) = self.file.chunks(series) else { return true };
         chunks.any(|chunk| {
