@@ -305,6 +305,10 @@ pub enum Tsdb {
         #[arg(long, default_value = "20")]
         limit: usize,
     },
+    /// Bring in what others stored, while a server runs or not. What is there already is not doubled.
+    /// Exits with 1 if something was refused or damaged; everything else is imported then.
+    #[command(subcommand)]
+    Import(Import),
     /// Print samples, one a line. No server may have the folder open.
     Dump {
         /// Which folder.
@@ -334,6 +338,54 @@ pub enum Tsdb {
         #[arg(long)]
         repair: bool,
     },
+}
+
+/// What is to be imported.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Import {
+    /// Import OpenMetrics text, which must end with `# EOF`. Exemplars are not kept.
+    Openmetrics {
+        /// The files; `-` is the standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// When samples were taken that have no timestamp of their own: `now`, Unix seconds or RFC 3339.
+        /// Without it they are an error.
+        #[arg(long, value_name = "TIME")]
+        timestamp: Option<String>,
+        /// Where to.
+        #[command(flatten)]
+        target: ImportTarget,
+    },
+    /// Import blocks of Prometheus: its data folder or a snapshot of it, or single blocks.
+    Prometheus {
+        /// The folders.
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+        /// Where to.
+        #[command(flatten)]
+        target: ImportTarget,
+    },
+}
+
+/// Where imported samples go.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ImportTarget {
+    /// Server that gets the samples by remote write, such as http://127.0.0.1:9090. Without it they go
+    /// to the data folder, which no server may have open then.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The data folder; it is created if there is none.
+    #[arg(
+        long = "storage.tsdb.path",
+        env = "LARUM_STORAGE_TSDB_PATH",
+        value_name = "FOLDER",
+        default_value = "data"
+    )]
+    pub path: PathBuf,
+    /// What is older is refused, as a server with this setting would do that has the folder open; 0
+    /// imports everything.
+    #[arg(long = "storage.tsdb.retention.time", env = "LARUM_STORAGE_TSDB_RETENTION_TIME", value_name = "DURATION", default_value = "15d", value_parser = duration)]
+    pub retention_time: Duration,
 }
 
 /// A data folder that is there.

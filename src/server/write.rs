@@ -11,9 +11,10 @@
 use super::app::App;
 use super::http::body::{self, BodyError};
 use super::http::edge::text;
+use super::refusals::{self, REASONS, Refusals};
 use crate::budget::{MemoryBudget, Part, Reservation};
 use crate::ingest::remote_write::{self, BodyLimits, Extras};
-use crate::storage::{AppendError, Appended, Batch, Refusal, Refused};
+use crate::storage::{AppendError, Batch};
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -31,10 +32,6 @@ const MEMORY_LOOK: Duration = Duration::from_millis(50);
 const LARGE_BYTES: usize = 4 << 20;
 /// Buffers that grew beyond this are given back rather than kept.
 const KEEP_BYTES: usize = 8 << 20;
-/// A refusal's text ends here: senders log the first 1,024 bytes.
-const MAX_REFUSAL_BYTES: usize = 1000;
-/// A series is shown up to this length in a refusal.
-const MAX_SERIES_BYTES: usize = 600;
 
 /// What writes share.
 pub struct Writes {
@@ -63,18 +60,12 @@ pub struct WriteCounts {
     pub refused: [AtomicU64; REASONS.len()],
 }
 
-/// Names of the reasons for refusals, in metrics.
-pub const REASONS: [&str; 6] =
-    ["invalid_labels", "no_metric_name", "limit", "too_old", "too_far_ahead", "other"];
-
-fn reason_index(reason: &Refusal) -> usize {
-    match reason {
-        Refusal::Labels(_) => 0,
-        Refusal::NoMetricName => 1,
-        Refusal::TooManyLabels { .. } | Refusal::TooLong { .. } => 2,
-        Refusal::TooOld { .. } => 3,
-        Refusal::TooFarAhead { .. } => 4,
-        _ => 5,
+impl WriteCounts {
+    /// Counts refused samples.
+    pub fn refuse(&self, refusals: &Refusals) {
+        for (count, more) in self.refused.iter().zip(refusals.counts()) {
+            count.fetch_add(more, Ordering::Relaxed);
+        }
     }
 }
 
@@ -88,7 +79,7 @@ struct Buffers {
 }
 
 /// Memory that a body takes, until this is dropped.
-struct BodyMemory<'a> {
+pub struct BodyMemory<'a> {
     _permit: SemaphorePermit<'a>,
     _held: Reservation,
 }
@@ -110,7 +101,7 @@ impl Writes {
 
     /// Waits until `bytes` more of bodies may be in memory, for which it takes `memory_bytes`. If that
     /// lasts too long, it says why they may not.
-    async fn reserve(&self, bytes: usize, memory_bytes: usize) -> Result<BodyMemory<'_>, String> {
+    pub async fn reserve(&self, bytes: usize, memory_bytes: usize) -> Result<BodyMemory<'_>, String> {
         let deadline = tokio::time::Instant::now() + MEMORY_WAIT;
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.memory_kib / 2).max(1);
         let permit = tokio::time::timeout_at(deadline, self.memory.acquire_many(kib)).await;
@@ -239,10 +230,13 @@ pub async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 response
             } else {
-                for refused in &appended.refused {
-                    writes.counts.refused[reason_index(&refused.reason)].fetch_add(1, Ordering::Relaxed);
+                let refusals = Refusals::of(&buffers.batch, &appended, remote_write::describe_labels);
+                writes.counts.refuse(&refusals);
+                let mut response = text(StatusCode::BAD_REQUEST, refusals.text(buffers.batch.len()));
+                if let Ok(counts) = HeaderValue::from_str(&refusals.header()) {
+                    response.headers_mut().insert(refusals::HEADER, counts);
                 }
-                text(StatusCode::BAD_REQUEST, refusal_text(&buffers.batch, &appended))
+                response
             }
         }
     };
@@ -286,53 +280,11 @@ fn unavailable(app: &App, why: &str, retry_after_seconds: u32) -> Response {
     response
 }
 
-/// `refused N of M: reason, series, timestamp` for the first refused sample of each reason.
-fn refusal_text(batch: &Batch, appended: &Appended) -> String {
-    let mut out = format!("refused {} of {}: ", appended.refused.len(), batch.len());
-    let mut told = [false; REASONS.len()];
-    for refused in &appended.refused {
-        if std::mem::replace(&mut told[reason_index(&refused.reason)], true) {
-            continue;
-        }
-        let line = example(batch, refused);
-        if out.len() + line.len() > MAX_REFUSAL_BYTES && told.iter().filter(|told| **told).count() > 1 {
-            break;
-        }
-        out.push_str(&line);
-        out.push('\n');
-    }
-    truncate(&mut out, MAX_REFUSAL_BYTES);
-    out
-}
-
-fn example(batch: &Batch, refused: &Refused) -> String {
-    let mut reason = refused.reason.to_string();
-    truncate(&mut reason, MAX_SERIES_BYTES / 2);
-    let series = refused.series as usize;
-    let mut series = match batch.parse_labels(series) {
-        Ok(labels) => labels.to_string(),
-        Err(_) => remote_write::describe_labels(batch.series_text(series)),
-    };
-    truncate(&mut series, MAX_SERIES_BYTES);
-    let t_ms = batch.timestamps().get(refused.sample as usize).copied().unwrap_or_default();
-    format!("{reason}, series {series}, timestamp {t_ms}")
-}
-
-/// Cuts `text` to at most `bytes`, between characters, and shows that it was cut.
-fn truncate(text: &mut String, bytes: usize) {
-    if text.len() > bytes {
-        let end = (0..=bytes - 3).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str("...");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::Timestamp;
     use axum::body::Body;
-    use larum_storage_format::Labels;
 
     #[test]
     fn what_is_not_understood_is_told_before_decoding() {
@@ -349,24 +301,6 @@ mod tests {
         for proto in ["proto=io.prometheus.write.v2.Request", " Proto = \"io.prometheus.write.v2.Request\""] {
             assert!(!check(&[("content-type", &format!("application/x-protobuf;{proto}"))]), "{proto}");
         }
-    }
-
-    #[test]
-    fn a_refusal_names_count_reason_series_and_time_and_is_bounded() {
-        let mut batch = Batch::new();
-        let long = "x".repeat(5000);
-        let labels = Labels::from_pairs([("__name__", "up"), ("path", &long)]).unwrap();
-        batch.push(&labels, Timestamp::from_millis(7), 1.0);
-        batch.push(&labels, Timestamp::from_millis(8), 1.0);
-        let too_old = |sample| Refused { sample, series: 0, reason: Refusal::TooOld { border_ms: 9 } };
-        let mut appended = Appended { accepted: 0, refused: vec![too_old(0), too_old(1)] };
-        let text = refusal_text(&batch, &appended);
-        let start =
-            "refused 2 of 2: older than retention, which begins at 9, series {__name__=\"up\", path=\"xxx";
-        assert!(text.starts_with(start), "{text}");
-        assert!(text.ends_with("..., timestamp 7\n"), "{text}");
-        appended.refused[1].reason = Refusal::NoMetricName;
-        assert!(refusal_text(&batch, &appended).len() <= 1024);
     }
 
     /// A server with the given flags, whose data is not open yet.

@@ -17,7 +17,7 @@ pub enum OpenError {
         holder: Option<u32>,
     },
     /// The folder holds Prometheus' own data, which is not touched.
-    #[error("{} holds Prometheus' data; give Larum a folder of its own (--storage.tsdb.path)", .0.display())]
+    #[error("{path} holds Prometheus' data; give Larum a folder of its own (--storage.tsdb.path), and bring the data into it by `larum tsdb import prometheus {path} --storage.tsdb.path=FOLDER`", path = .0.display())]
     PrometheusData(PathBuf),
     /// Written by another version of the format.
     #[error("{}: format version {found}, this build reads version {supported}", .path.display())]

@@ -221,7 +221,8 @@ impl Fs for RealFs {
         // SAFETY: the bytes under the map must not change while it lives. The callers map only
         // files that were finished, synced and renamed into place; Larum never writes to or
         // truncates such a file again (it only unlinks it, which leaves the map intact), the
-        // folder is open to its owner alone, and the lock keeps other processes of Larum out.
+        // folder is open to its owner alone, and the lock keeps other processes of Larum out. Nor
+        // does Prometheus write to the files of a block, which it renames into place when finished.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(at_path(path))?;
         Ok(Bytes::from_owner(map))
     }
@@ -274,6 +275,12 @@ fn if_visible<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Maps a file that is finished, such as one of a block of Prometheus.
+#[cfg(feature = "server")]
+pub(crate) fn map_finished(path: &Path) -> io::Result<Bytes> {
+    RealFs.map(path)
 }
 
 /// So often what a signal interrupted is tried again before it is left.

@@ -52,6 +52,8 @@ pub use damage::{Damage, Loss};
 pub use disk::{DiskState, DiskStatus};
 pub use engine::{Deleted, Storage};
 pub use error::{AppendError, OpenError, ReadError};
+#[cfg(feature = "server")]
+pub(crate) use fs::map_finished;
 pub use jobs::{JobKind, JobState, JobStatus};
 pub use label_sets::LabelSets;
 pub use matcher::{MatchOp, Matcher};

@@ -1,6 +1,7 @@
 //! The HTTP API, one file per area.
 
 pub mod admin;
+pub mod import;
 pub mod labels;
 pub mod query;
 pub mod rules;
@@ -39,6 +40,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/alerts", get(rules::alerts))
         .route("/api/v1/alertmanagers", get(status::alertmanagers))
         .route("/api/v1/query_exemplars", get(status::empty_list).post(status::empty_list))
+        .route("/api/v1/import/openmetrics", post(import::open_metrics))
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/flags", get(status::flags))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))

@@ -1,5 +1,6 @@
 //! The HTTP transport of [`crate::notify`]: alerts posted to Alertmanagers.
 
+use super::client::causes;
 use super::config::AlertmanagerConfig;
 use crate::notify::{SendError, Target, Transport};
 use axum::body::Bytes;
@@ -72,17 +73,6 @@ impl Transport for HttpTransport {
             })
         })
     }
-}
-
-/// An error with what caused it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

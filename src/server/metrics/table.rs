@@ -9,7 +9,7 @@ use crate::rules::GroupStats;
 use crate::server::api::status::API_VERSION;
 use crate::server::app::Phase;
 use crate::server::args::VERSION;
-use crate::server::write::REASONS;
+use crate::server::refusals::REASONS;
 use crate::storage::{DiskState, StorageStats, Timestamp};
 use Kind::{Counter, Gauge, Histogram, Summary};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod dump;
+mod import;
 mod list;
 mod verify;
 
@@ -19,6 +20,9 @@ enum Failure {
     /// The folder cannot be read.
     #[error("{0}")]
     Folder(#[from] OpenError),
+    /// Samples cannot be imported.
+    #[error("{0}")]
+    Import(String),
     /// Samples cannot be read.
     #[error("{0}")]
     Samples(#[from] ReadError),
@@ -33,6 +37,7 @@ pub fn run(tool: &Tsdb) -> ExitCode {
     let done = match tool {
         Tsdb::List { folder } => list::run(&folder.path, &mut out),
         Tsdb::Analyze { folder, limit } => analyze::run(&folder.path, *limit, &mut out),
+        Tsdb::Import(import) => import::run(import, &mut out),
         Tsdb::Dump { folder, matchers, start, end, format } => {
             dump::Dump::new(matchers, start.as_deref(), end.as_deref(), *format)
                 .and_then(|dump| dump.run(&folder.path, &mut out))
