@@ -395,6 +395,27 @@ fn deleting_everything_leaves_nothing_after_a_merge() {
 }
 
 #[test]
+fn a_clock_that_runs_far_ahead_deletes_nothing_at_any_start_of_that_day() {
+    let mut fixture = Fixture::new();
+    fixture.retention = Some(Duration::from_secs(10 * 24 * 3600));
+    append(&fixture.open(), "a", &[(START - HOUR, 1.0), (START, 2.0)]);
+    // What comes in by the wrong clock makes it no better.
+    for i in 0..3 {
+        fixture.set_now(START + 400 * DAY + i * HOUR);
+        let storage = fixture.open();
+        append(&storage, "a", &[(START + 400 * DAY + i * HOUR, 3.0)]);
+        storage.maintain().unwrap();
+        assert!(storage.stats().retention_paused);
+        assert_eq!(read(&storage, "a")[..2], [(START - HOUR, 1.0), (START, 2.0)]);
+    }
+    fixture.set_now(START + HOUR);
+    let storage = fixture.open();
+    storage.maintain().unwrap();
+    assert!(!storage.stats().retention_paused);
+    assert_eq!(read(&storage, "a")[..2], [(START - HOUR, 1.0), (START, 2.0)]);
+}
+
+#[test]
 fn a_snapshot_opens_on_its_own() {
     let fixture = Fixture::new();
     let storage = fixture.open();

@@ -26,7 +26,7 @@ use super::matcher::Matcher;
 use super::options::{Maintenance, Options, SizeLimit};
 use super::part::Part;
 use super::querier::{Layer, View};
-use super::retention::{Now, Retention};
+use super::retention::{self, Now, Retention};
 use super::retention_status::RetentionStatus;
 use super::scrub::{POSITION_FILE, Scrub, ScrubStatus};
 use super::snapshot;
@@ -140,21 +140,25 @@ impl Storage {
         let head = Head::open(fs.clone(), &folder.wal(), manifest.first_generation, head_options)?;
 
         let replayed = head.active().time_range();
-        let newest =
-            catalog.live().iter().map(|p| p.meta.max_ms).chain(replayed.map(|range| range.max_ms)).max();
         let now = Now { wall_ms: (options.clock)().as_millis(), monotonic_ms: 0 };
+        let partitions = catalog.live().iter().map(|p| &p.meta).chain(catalog.missing());
+        let ranges = partitions.map(|p| (p.min_ms, p.max_ms));
+        let ranges = ranges.chain(replayed.map(|range| (range.min_ms, range.max_ms)));
+        let times = ranges.flat_map(|(min_ms, max_ms)| [min_ms, max_ms]);
+        let trusted_ms = retention::trusted_until(times, now.wall_ms, as_millis(options.max_ahead));
         let retention_ms = options.retention.map(as_millis);
-        let retention = Retention::new(retention_ms, now, newest);
+        let retention = Retention::new(retention_ms, now, trusted_ms);
         let levels = Levels::new(retention_ms);
         if retention.is_paused() {
             tracing::warn!(
                 now_ms = now.wall_ms,
-                newest_ms = newest,
-                "the newest sample is more than a day old: nothing expires for a day"
+                newest_ms = trusted_ms,
+                "the newest sample is more than a day old, or was before the last day: \
+                 the clock may be wrong, nothing expires for a day"
             );
         }
         let floor = options.disk.emergency_retention;
-        let floor = floor.map(|length| Retention::new(Some(as_millis(length)), now, newest));
+        let floor = floor.map(|length| Retention::new(Some(as_millis(length)), now, trusted_ms));
         let replayed_bytes = match replayed {
             Some(_) => usage::measure(&*fs, &folder).map_err(io_error(path))?.usage.wal,
             None => 0,
@@ -237,9 +241,8 @@ impl Storage {
             });
         }
         let now = inner.now();
-        let max_ahead_ms = i64::try_from(inner.options.max_ahead.as_millis()).unwrap_or(i64::MAX);
         // Windows end before the last millisecond of time, which is in none of them.
-        let newest_ms = now.wall_ms.saturating_add(max_ahead_ms).min(i64::MAX - 1);
+        let newest_ms = now.wall_ms.saturating_add(as_millis(inner.options.max_ahead)).min(i64::MAX - 1);
         let accept = TimeRange::new(inner.border_ms(now), newest_ms);
         inner.disk.heed(inner.head.append_start(batch, accept))
     }

@@ -4,6 +4,9 @@
 //! was: for a day after a jump of more than a day against monotonic time, or after a start more
 //! than a day past the newest sample. If the clock jumps back to where it should be, all is well
 //! at once.
+//!
+//! At a start, samples of the last day say little: a clock that was wrong then has given them times
+//! that suit it. So those before must go on to the last day, too, or nothing expires for a day.
 
 /// More than this is a jump; and so long it is not believed.
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -35,7 +38,7 @@ struct Pause {
 }
 
 impl Retention {
-    /// At the start, with the time of the newest sample.
+    /// At the start, with the time until which the clock may have been right; see [`trusted_until`].
     pub fn new(retention_ms: Option<i64>, now: Now, newest_ms: Option<i64>) -> Retention {
         let mut retention = Retention { retention_ms, last: now, paused: None };
         if let (Some(length_ms), Some(newest_ms)) = (retention_ms, newest_ms)
@@ -73,6 +76,20 @@ impl Retention {
     pub fn is_paused(&self) -> bool {
         self.paused.is_some()
     }
+}
+
+/// Until when the clock of a start may have been right, of the `times` of samples: the newest, if
+/// there are samples up to the last day, else the newest before that. Times beyond what is accepted
+/// say nothing.
+pub(crate) fn trusted_until(
+    times: impl Iterator<Item = i64> + Clone,
+    now_ms: i64,
+    max_ahead_ms: i64,
+) -> Option<i64> {
+    let newest = |until_ms: i64| times.clone().filter(|&t| t <= until_ms).max();
+    let yesterday_ms = now_ms.saturating_sub(DAY_MS);
+    let before = newest(yesterday_ms).filter(|&t| yesterday_ms.saturating_sub(t) > DAY_MS);
+    before.or_else(|| newest(now_ms.saturating_add(max_ahead_ms)))
 }
 
 fn jumped(before: Now, now: Now) -> bool {
@@ -130,6 +147,27 @@ mod tests {
         assert_eq!(retention.border_ms(at(3 * DAY_MS, 20)), BORDER);
         assert_eq!(retention.border_ms(at(40, 40)), BORDER + 40);
         assert!(!retention.is_paused());
+    }
+
+    #[test]
+    fn samples_by_a_wrong_clock_do_not_make_it_right() {
+        for (days, trusted_days) in [
+            (vec![], None),
+            (vec![70.0, 71.0], Some(71.0)),
+            (vec![98.5], Some(98.5)),
+            (vec![98.5, 99.5], Some(99.5)),
+            (vec![98.5, 100.01], Some(100.01)),
+            (vec![97.9, 99.5, 100.0], Some(97.9)),
+            (vec![99.5, 100.0], Some(100.0)),
+            (vec![98.5, 400.0], Some(98.5)),
+            (vec![400.0], None),
+        ] {
+            let ms = |days: f64| (days * DAY_MS as f64) as i64;
+            let trusted = trusted_until(days.iter().map(|&days| ms(days)), at(0, 0).wall_ms, ms(0.01));
+            assert_eq!(trusted, trusted_days.map(ms), "{days:?}");
+            let is_paused = Retention::new(Some(10 * DAY_MS), at(0, 0), trusted).is_paused();
+            assert_eq!(is_paused, trusted_days.is_some_and(|days| days < 99.0), "{days:?}");
+        }
     }
 
     #[test]
