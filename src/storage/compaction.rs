@@ -86,7 +86,8 @@ impl Levels {
 
     /// The next merge that is worth doing in the background.
     pub fn plan(&self, live: &[LivePartition], now_ms: i64) -> Option<Merge> {
-        let fresh = self.by_own_window(live).into_iter().map(|(window, group)| (window, newest_alike(group)));
+        let fresh = self.by_own_window(live).into_iter();
+        let fresh = fresh.map(|(window, group)| (window, fitting(newest_alike(group))));
         let over = self.lengths_ms[1..].iter().flat_map(|&len_ms| by_window(live, len_ms)).filter_map(
             |(window, group)| {
                 let over = window.end.saturating_add(GRACE_MS) <= now_ms;
@@ -199,6 +200,20 @@ fn newest_alike(mut group: Vec<&LivePartition>) -> Vec<&LivePartition> {
     });
     let count = alike.count();
     group.truncate(if count >= FAN_IN { count } else { 0 });
+    group
+}
+
+/// Of partitions that are too much for one file and do not overlap, the first that fit; none if those
+/// are too few to be merged. The others come later.
+fn fitting(mut group: Vec<&LivePartition>) -> Vec<&LivePartition> {
+    if bytes_of(&group) > FILE_BYTES_MAX && !overlap(&group) {
+        let sums = group.iter().scan(0, |sum: &mut u64, p| {
+            *sum += p.byte_len;
+            Some(*sum)
+        });
+        let count = sums.take_while(|&sum| sum <= FILE_BYTES_MAX).count();
+        group.truncate(if count >= FAN_IN { count } else { 0 });
+    }
     group
 }
 
@@ -325,6 +340,24 @@ mod tests {
         assert_eq!(levels.plan_all(&live[2..], DAY).map(|merge| merge.inputs), Some(vec![3]));
         live[2].tombstones = None;
         assert_eq!(levels.plan_all(&live[2..], DAY), None);
+    }
+
+    #[test]
+    fn a_backlog_that_is_too_much_for_one_file_is_merged_piece_by_piece() {
+        let levels = Levels::new(None);
+        let mut live: Vec<_> = (0..40)
+            .map(|k| part(k as u64 + 1, 256 << 20, DAY + k * 180_000..DAY + (k + 1) * 180_000))
+            .collect();
+        assert_eq!(levels.most_overlapping(&live), 40);
+        while let Some(merge) = levels.plan(&live, DAY) {
+            let inputs: Vec<_> = live.extract_if(.., |p| merge.inputs.contains(&p.number)).collect();
+            let bytes: u64 = inputs.iter().map(|p| p.byte_len).sum();
+            assert!(merge.outputs == 1 && bytes <= FILE_BYTES_MAX && inputs.len() >= FAN_IN, "{merge:?}");
+            let range_ms = inputs.iter().map(|p| p.min_ms).min().unwrap()
+                ..inputs.iter().map(|p| p.max_ms).max().unwrap() + 1;
+            live.push(part(inputs.iter().map(|p| p.number).max().unwrap(), bytes, range_ms));
+        }
+        assert!(levels.most_overlapping(&live) < 16, "{}", levels.most_overlapping(&live));
     }
 
     #[test]
