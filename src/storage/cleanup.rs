@@ -115,7 +115,10 @@ impl Inner {
 
     /// Writes the partitions anew, and leaves in `numbers` those that are not done.
     fn rewrite_each(&self, job: &Job, numbers: &mut Vec<u64>) -> io::Result<()> {
+        let stop = || self.closing.load(Acquire) || job.is_canceled();
         while let Some(&number) = numbers.first() {
+            // If that fails, the background tries it again and tells of it.
+            let _ = self.merge_urgent(&stop);
             if job.is_canceled() {
                 let why = format!("job {} was canceled", job.id());
                 return Err(io::Error::new(io::ErrorKind::Interrupted, why));
@@ -128,9 +131,7 @@ impl Inner {
             };
             // One that expired meanwhile is freed, too.
             let merge = merge.filter(|_| before > 0);
-            let outcome = merge.map_or(Ok(()), |merge| {
-                self.merge_and_count(merge, &|| self.closing.load(Acquire) || job.is_canceled())
-            });
+            let outcome = merge.map_or(Ok(()), |merge| self.merge_and_count(merge, &stop));
             match outcome {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
                 Err(e) if self.closing.load(Acquire) => return Err(e),
@@ -263,6 +264,25 @@ mod tests {
         assert!(job.bytes_freed > 0 && storage.stats().freed_bytes == job.bytes_freed);
         storage.inner().free_deleted().unwrap();
         assert_eq!(storage.jobs().len(), 1, "nothing is left to do");
+    }
+
+    #[test]
+    fn what_appends_wait_for_is_merged_before_the_next_partition_is_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open(dir.path());
+        for t in 0..20 {
+            let mut batch = Batch::new();
+            let labels = Labels::from_pairs([("__name__", "m"), ("job", "new")]).unwrap();
+            batch.push(&labels, Timestamp::from_millis(199_000_000 + t), 1.0);
+            storage.append(&batch).unwrap();
+            storage.flush().unwrap();
+        }
+        delete(&storage, TimeRange::ALL);
+        let before = storage.inner().overlapping.load(Relaxed);
+        storage.clean_tombstones().unwrap();
+        let after = storage.inner().overlapping.load(Relaxed);
+        assert!(before == 20 && after < 4, "{before}, then {after}");
+        assert_eq!((storage.jobs()[0].partitions_done, storage.stats().partitions_with_tombstones), (2, 0));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! the disk for either. Each looks for work once a second, and waits longer after a failure.
 
 use super::catalog::{Catalog, Change, Live};
-use super::compaction::{Levels, Merge};
+use super::compaction::{Levels, Merge, OVERLAPPING_MAX};
 use super::cut;
 use super::cutter::Cut;
 use super::deletion;
@@ -247,22 +247,41 @@ impl Inner {
         self.free_deleted().and(merged).and(rescued)
     }
 
-    /// Merges as long as `plan` finds something.
+    /// Merges as long as `plan` finds something; what is urgent comes first.
     pub fn merge_while(
         &self,
         plan: impl Fn(&Levels, &[LivePartition], i64) -> Option<Merge>,
     ) -> io::Result<()> {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        let stop = || self.closing.load(Acquire);
         loop {
             self.check_held()?;
-            let levels = self.levels.within(self.limit_bytes()).up_to(self.disk.merge_bytes_max());
-            let next = plan(&levels, &self.catalog().manifest().partitions, self.now().wall_ms);
-            let Some(merge) = next else { return Ok(()) };
-            match self.merge_and_count(merge, &|| self.closing.load(Acquire)) {
-                // Its inputs changed: plan again.
-                Err(e) if is_interrupted(&e) && !self.closing.load(Acquire) => {}
-                outcome => outcome?,
-            }
+            self.merge_urgent(&stop)?;
+            let Some(merge) = self.planned(&plan) else { return Ok(()) };
+            self.merge_if_unchanged(merge, &stop)?;
+        }
+    }
+
+    /// Merges what is due while partitions pile up so that appends would be refused soon: work that
+    /// takes long does this now and then. Called with the lock for merges.
+    pub fn merge_urgent(&self, stop: &dyn Fn() -> bool) -> io::Result<()> {
+        while self.overlapping.load(Relaxed) > OVERLAPPING_MAX / 2 && !self.merges_wait() {
+            let Some(merge) = self.planned(Levels::plan) else { break };
+            self.merge_if_unchanged(merge, stop)?;
+        }
+        Ok(())
+    }
+
+    fn planned(&self, plan: impl Fn(&Levels, &[LivePartition], i64) -> Option<Merge>) -> Option<Merge> {
+        let levels = self.levels.within(self.limit_bytes()).up_to(self.disk.merge_bytes_max());
+        plan(&levels, &self.catalog().manifest().partitions, self.now().wall_ms)
+    }
+
+    /// Does a merge, unless its inputs change meanwhile: then it is to be planned again.
+    fn merge_if_unchanged(&self, merge: Merge, stop: &dyn Fn() -> bool) -> io::Result<()> {
+        match self.merge_and_count(merge, stop) {
+            Err(e) if is_interrupted(&e) && !stop() => Ok(()),
+            outcome => outcome,
         }
     }
 
