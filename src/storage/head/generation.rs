@@ -58,17 +58,10 @@ impl Bits {
         }
     }
 
-    fn count(&self) -> u64 {
-        self.0.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
-    }
-
     fn to_bitmap(&self) -> RoaringBitmap {
-        let words = self.0.iter().enumerate();
-        let of_word = |(at, word): (usize, &AtomicU64)| {
-            let word = word.load(Relaxed);
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
-        };
-        words.filter(|(_, word)| word.load(Relaxed) != 0).flat_map(of_word).collect()
+        let mut bytes = Vec::with_capacity(self.0.len() * 8);
+        self.0.iter().for_each(|word| bytes.extend_from_slice(&word.load(Relaxed).to_le_bytes()));
+        RoaringBitmap::from_lsb0_bytes(0, &bytes)
     }
 }
 
@@ -243,14 +236,17 @@ impl Generation {
 
     /// The written series that match.
     pub fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        let selected = Shared(&self.index).select(matchers);
-        let all = self.index().len();
+        self.with_samples(Shared(&self.index).select(matchers))
+    }
+
+    /// Those of the series that have samples here. The others may have left since they were selected;
+    /// these cannot, as long as somebody holds the generation.
+    pub(super) fn with_samples(&self, selected: RoaringBitmap) -> RoaringBitmap {
         let tables = self.tables();
-        // Mostly every series has samples here.
-        if tables.written.count() == all {
-            return selected;
+        if selected.len() < tables.written.0.len() as u64 {
+            return selected.iter().filter(|&series| tables.written.get(series)).collect();
         }
-        selected.iter().filter(|&series| tables.written.get(series)).collect()
+        selected & tables.written.to_bitmap()
     }
 
     fn run(&self, series: u32, load: &mut Load<'_>) -> Option<Run> {

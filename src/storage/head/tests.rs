@@ -7,6 +7,7 @@ use crate::storage::matcher::{MatchOp, Matcher};
 use crate::storage::part::Part;
 use crate::storage::series_set::Columns;
 use crate::storage::time::TimeRange;
+use index::Shared;
 use larum_storage_format::{Histogram, Labels, STALE_NAN, Samples, Span, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -248,6 +249,20 @@ fn silent_series_leave_later_if_somebody_reads_at_the_release() {
 }
 
 #[test]
+#[test]
+fn a_series_that_leaves_after_it_was_selected_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = open(dir.path());
+    append_floats(&head, &[(0, 10, 1.0), (1, 10, 1.0)]);
+    drop(head.switch().unwrap());
+    append_floats(&head, &[(1, 20, 2.0)]);
+    let active = head.active();
+    let selected = Shared(&head.index).select(&[]);
+    head.release(Timestamp::from_millis(3 * 3_600_000)).unwrap();
+    assert_eq!((selected.len(), head.series_count()), (2, 1), "one is silent");
+    assert_eq!(active.with_samples(selected), active.written());
+}
+
 fn a_restart_after_a_kill_finds_all_that_was_written_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let head = open(dir.path());
