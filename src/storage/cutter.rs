@@ -21,9 +21,6 @@ const WRITERS_MAX: usize = 16;
 /// So many timestamps are remembered from series to series, in 16 MiB.
 pub(crate) const TIMESTAMPS_KEPT: usize = 2 << 20;
 
-/// Rough size of a sample in a fresh partition, on the safe side.
-const SAMPLE_BYTES: u64 = 9;
-
 /// What is to be cut, and how its files are called.
 pub(crate) struct Cut<'a> {
     /// Where files are written.
@@ -94,7 +91,7 @@ impl Cut<'_> {
                         sources: Vec::new(),
                     },
                     window_ms: window.clone(),
-                    expected_data_bytes: self.generation.appended().saturating_mul(SAMPLE_BYTES),
+                    expected_data_bytes: self.generation.expected_bytes(),
                     packing: Packing::FAST,
                 };
                 let path = self.folder.partition(number);
@@ -149,5 +146,65 @@ fn part_of(samples: &Samples, range: Range<usize>) -> Samples {
         floats: samples.floats[range.clone()].to_vec(),
         histograms: inside.map(|(i, h)| (i - range.start as u32, h.clone())).collect(),
         start_timestamps: samples.start_timestamps.get(range).unwrap_or_default().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::storage::options::{Maintenance, Options};
+    use crate::storage::{Batch, Storage, Timestamp};
+    use larum_storage_format::{Histogram, Labels, Span};
+    use std::sync::Arc;
+    use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+    /// Counts that nothing can pack.
+    fn histogram(number: u64, is_integer: bool) -> Histogram {
+        let bits = |bucket: u64| xxh3_64_with_seed(&bucket.to_le_bytes(), number);
+        let count = |bucket| match is_integer {
+            true => (bits(bucket) >> 20) as f64,
+            false => f64::from_bits(bits(bucket) >> 2),
+        };
+        let buckets: Vec<f64> = (0..160).map(count).collect();
+        let spans = vec![Span { offset: 1, length: 1 }; 80];
+        Histogram {
+            is_integer,
+            schema: 3,
+            count: buckets.iter().sum(),
+            sum: f64::from_bits(bits(200) >> 2),
+            positive_spans: spans.clone(),
+            negative_spans: spans,
+            positive_buckets: buckets[..80].to_vec(),
+            negative_buckets: buckets[80..].to_vec(),
+            ..Histogram::default()
+        }
+    }
+
+    #[test]
+    fn a_cut_expects_at_least_as_many_bytes_as_its_chunks_take() {
+        for (histograms, is_integer) in [(0, false), (1_000, false), (1_000, true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let clock = Arc::new(|| Timestamp::from_millis(1_000_000));
+            let options = Options { clock, maintenance: Maintenance::Stepped, ..Options::default() };
+            let storage = Storage::open(&dir.path().join("data"), options).unwrap();
+            let mut batch = Batch::new();
+            for t in 0..1_000 {
+                let labels = |name| Labels::from_pairs([("__name__", name)]).unwrap();
+                let at = Timestamp::from_millis(t as i64 * 1_000);
+                batch.push(&labels("float"), at, f64::from_bits(xxh3_64_with_seed(&[], t) >> 2));
+                if t < histograms {
+                    batch.push_histogram(&labels("histogram"), at, Arc::new(histogram(t, is_integer)));
+                }
+            }
+            assert!(storage.append(&batch).unwrap().refused.is_empty());
+            let expected_bytes = storage.inner().head.active().expected_bytes();
+            storage.flush().unwrap();
+            let live = storage.inner().catalog().live().to_vec();
+            let [(_, data_bytes), ..] = live[0].partition.header().section_bytes();
+            assert!(expected_bytes >= data_bytes, "{histograms} {is_integer}: {expected_bytes} {data_bytes}");
+            assert!(
+                expected_bytes <= data_bytes * 4,
+                "{histograms} {is_integer}: {expected_bytes} {data_bytes}"
+            );
+        }
     }
 }

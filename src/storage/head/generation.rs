@@ -28,7 +28,12 @@ pub(crate) struct Generation {
     min_ms: AtomicI64,
     max_ms: AtomicI64,
     appended: AtomicU64,
+    /// What few samples have beside a float, as [`Generation::expected_bytes`] counts it.
+    sparse_bytes: AtomicU64,
 }
+
+/// The longest that a timestamp of a regular rhythm and a float become, or a start timestamp.
+const SAMPLE_BYTES: u64 = 9;
 
 /// What grows with the index.
 #[derive(Default)]
@@ -120,6 +125,7 @@ impl Generation {
             min_ms: AtomicI64::new(i64::MAX),
             max_ms: AtomicI64::new(i64::MIN),
             appended: AtomicU64::new(0),
+            sparse_bytes: AtomicU64::new(0),
         }
     }
 
@@ -137,6 +143,11 @@ impl Generation {
     pub fn sample_bytes(&self) -> u64 {
         let tables = self.tables();
         tables.bytes.load(Relaxed) + (tables.groups.len() * size_of::<Mutex<Group>>()) as u64
+    }
+
+    /// About how many bytes the chunks of a fresh partition with all of it will take, on the safe side.
+    pub fn expected_bytes(&self) -> u64 {
+        self.appended().saturating_mul(SAMPLE_BYTES).saturating_add(self.sparse_bytes.load(Relaxed))
     }
 
     /// The series with samples in this generation, ascending by id.
@@ -222,6 +233,7 @@ impl Generation {
             put_floats(&tables, rows.homes, rows.timestamps, rows.values);
         } else {
             put_all(&tables, rows);
+            self.sparse_bytes.fetch_add(sparse_bytes(rows), Relaxed);
         }
         self.appended.fetch_add(rows.refs.len() as u64, Relaxed);
     }
@@ -289,6 +301,17 @@ fn put_floats(tables: &Tables, homes: &[Home], timestamps: &[i64], values: &[f64
         tables.count(group.take_grown());
         at = end;
     }
+}
+
+/// What histograms that nothing can pack, no two of one layout, take in a chunk; and start timestamps.
+fn sparse_bytes(rows: &Rows<'_>) -> u64 {
+    let of_histogram = |h: &Histogram| {
+        let buckets = h.positive_buckets.len() + h.negative_buckets.len();
+        let spans = h.positive_spans.len() + h.negative_spans.len();
+        64 + 9 * buckets + 10 * spans + 8 * h.custom_values.len()
+    };
+    let histograms: usize = rows.histograms.iter().map(|(_, histogram)| of_histogram(histogram)).sum();
+    histograms as u64 + rows.start_timestamps.len() as u64 * SAMPLE_BYTES
 }
 
 fn put_all(tables: &Tables, rows: &Rows<'_>) {
