@@ -1,5 +1,6 @@
 //! A frozen generation of the head becomes partitions, one for each window of time.
 
+use super::compaction::parts;
 use super::cut::window_of;
 use super::folder::Folder;
 use super::fs::Fs;
@@ -33,16 +34,24 @@ pub(crate) struct Cut<'a> {
     pub generation: &'a Generation,
     /// The windows depend on the present.
     pub now_ms: i64,
+    /// Into how many equal parts each is split, a power of two: what is too large for one file.
+    pub split: u32,
     /// The sequence of all files.
     pub sequence: u64,
 }
 
 impl Cut<'_> {
+    /// The window, or its part, of a sample.
+    fn window_at(&self, t_ms: i64) -> Range<i64> {
+        let window = window_of(t_ms, self.now_ms);
+        parts(&window, self.split).find(|part| part.contains(&t_ms)).unwrap_or(window)
+    }
+
     /// The windows with samples, as starts and ends, ascending.
     pub fn windows(&self, series: &[(SeriesId, u32)]) -> Vec<Range<i64>> {
         let Some(range) = self.generation.time_range() else { return Vec::new() };
-        let first = window_of(range.min_ms, self.now_ms);
-        let last = window_of(range.max_ms, self.now_ms);
+        let first = self.window_at(range.min_ms);
+        let last = self.window_at(range.max_ms);
         if first == last {
             return vec![first];
         }
@@ -55,7 +64,7 @@ impl Cut<'_> {
             let samples = self.generation.samples(series, &mut columns);
             let mut from = 0;
             while let Some(&t) = samples.timestamps.get(from) {
-                let window = window_of(t, self.now_ms);
+                let window = self.window_at(t);
                 starts.insert((window.start, window.end));
                 from += samples.timestamps[from..].partition_point(|&t| t < window.end).max(1);
             }
@@ -66,6 +75,9 @@ impl Cut<'_> {
 
     /// Writes a partition per window, numbered from `first_number` on, and gives the numbers of those
     /// written. Nothing is committed; the folder is synced.
+    ///
+    /// # Errors
+    /// Those of the file system; [`io::ErrorKind::FileTooLarge`] if the windows must be split further.
     pub fn write(
         &self,
         series: &[(SeriesId, u32)],

@@ -575,6 +575,25 @@ fn a_cut_that_fails_anywhere_is_tried_again() {
 }
 
 #[test]
+fn a_cut_that_is_too_large_for_one_file_is_split_by_time() {
+    let mut fixture = Fixture::new();
+    // The first half of its window is empty.
+    fixture.append("a", &[-HOUR, -HOUR * 2 / 3, -HOUR / 2]);
+    fixture.append("b", &[-HOUR / 2 - 1]);
+    let synced: fn(Op, &str) -> bool = |op, name| op == Op::Sync && name.contains(".part");
+    fixture.fs.set(Fault { times: 2, ..once(synced, ErrorKind::FileTooLarge) });
+    fixture.storage.flush().unwrap();
+    assert!(fixture.fs.heal());
+    fixture.check("after the cut");
+    let stats = fixture.storage.stats();
+    assert_eq!((stats.partitions, stats.cuts, stats.cut_failures), (2, 1, 0));
+    assert_eq!(fixture.files().len(), 2, "{:?}", fixture.files());
+    // That it is whole is known without the MANIFEST, too.
+    RealFs.remove(&fixture.dir.path().join("data/MANIFEST")).unwrap();
+    assert_eq!(fixture.after_a_crash(), fixture.expected);
+}
+
+#[test]
 fn a_merge_that_fails_anywhere_is_tried_again() {
     fail_everywhere(
         |fixture| {

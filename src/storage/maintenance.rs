@@ -17,6 +17,7 @@ use super::time::Timestamp;
 use super::usage::{self, Measured};
 use crate::budget::machine;
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
+use larum_storage_format::SeriesId;
 use larum_storage_format::manifest::{LivePartition, Manifest};
 use std::collections::BTreeSet;
 use std::io;
@@ -43,7 +44,7 @@ const GIVE_BACK_MS: i64 = 5 * 60 * 1000;
 /// No time: nothing was freed.
 pub(crate) const NOTHING_FREED: i64 = i64::MAX;
 
-/// A merge is split into at most so many outputs.
+/// A merge is split into at most so many outputs, and a window of a cut.
 const OUTPUTS_MAX: u32 = 1 << 12;
 
 /// What a thread does again and again.
@@ -115,6 +116,10 @@ fn guarded(job: Job, inner: &Inner) -> io::Result<()> {
 
 fn is_interrupted(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::Interrupted
+}
+
+fn is_too_large(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::FileTooLarge
 }
 
 impl Drop for Workers {
@@ -212,31 +217,42 @@ impl Inner {
             let catalog = self.catalog();
             (catalog.manifest().seed, catalog.next_sequence())
         };
-        let cut =
-            Cut { fs: &*self.fs, folder: &self.folder, seed, generation: &generation, now_ms, sequence };
-        let windows = cut.windows(&series);
-        let first_number = self.catalog().take_numbers(windows.len() as u64);
-        let written = cut.write(&series, &windows, first_number).and_then(|numbers| {
-            let open = |number| Live::open(&*self.fs, &self.folder, number);
-            let add = numbers.into_iter().map(open).collect::<io::Result<Vec<Live>>>()?;
-            let first_generation = Some(generation.number() + 1);
-            self.commit(Change { first_generation, add, ..Change::default() })
-        });
-        if let Err(error) = written {
-            self.abandon(first_number..first_number + windows.len() as u64);
-            return Err(error);
+        let (fs, folder) = (&*self.fs, &self.folder);
+        let mut cut = Cut { fs, folder, seed, generation: &generation, now_ms, split: 1, sequence };
+        let mut written = self.write_cut(&cut, &series);
+        // Otherwise it could never be cut.
+        while written.as_ref().is_err_and(is_too_large) && cut.split < OUTPUTS_MAX {
+            cut.split *= 2;
+            written = self.write_cut(&cut, &series);
         }
+        let partitions = written?;
         self.disk.cut_is_done();
         self.abandon(0..0);
         tracing::info!(
             generation = generation.number(),
             series = series.len(),
-            partitions = windows.len(),
+            partitions,
             "the head was cut"
         );
         drop(generation);
         self.freed(now_ms);
         self.head.release(Timestamp::from_millis(now_ms))
+    }
+
+    /// Writes the partitions of a cut and commits it. Tells how many there are.
+    fn write_cut(&self, cut: &Cut<'_>, series: &[(SeriesId, u32)]) -> io::Result<usize> {
+        let windows = cut.windows(series);
+        let first_number = self.catalog().take_numbers(windows.len() as u64);
+        let written = cut.write(series, &windows, first_number).and_then(|numbers| {
+            let open = |number| Live::open(&*self.fs, &self.folder, number);
+            let add = numbers.into_iter().map(open).collect::<io::Result<Vec<Live>>>()?;
+            let first_generation = Some(cut.generation.number() + 1);
+            self.commit(Change { first_generation, add, ..Change::default() })
+        });
+        if written.is_err() {
+            self.abandon(first_number..first_number + windows.len() as u64);
+        }
+        written.map(|()| windows.len())
     }
 
     /// Merges what is due, frees what was deleted, and writes anew what is damaged. None of them keeps
@@ -313,9 +329,7 @@ impl Inner {
         let started = Instant::now();
         let mut outcome = self.merge(&merge, stop);
         // The times are filled too unevenly.
-        while outcome.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::FileTooLarge)
-            && merge.outputs < OUTPUTS_MAX
-        {
+        while outcome.as_ref().is_err_and(is_too_large) && merge.outputs < OUTPUTS_MAX {
             merge.outputs *= 2;
             outcome = self.merge(&merge, stop);
         }
