@@ -85,8 +85,8 @@ pub enum MinFree {
 pub enum WalFsync {
     /// Synced before the append returns, many appends by one sync: survives a power cut.
     Always,
-    /// Written before the append returns, synced at this interval: survives the end of the
-    /// process; a power cut may take one interval.
+    /// Written before the append returns, synced at this interval, or sooner where much is written:
+    /// survives the end of the process; a power cut may take one interval.
     Interval(Duration),
     /// Written before the append returns; the operating system syncs when it likes.
     Never,

@@ -20,6 +20,13 @@ use std::time::{Duration, Instant};
 /// The longest wait for a sync: a device that takes longer is as good as gone.
 const SYNC_DEADLINE: Duration = Duration::from_secs(60);
 
+/// So many files are written before the interval is over; they are kept open, even removed ones, until
+/// they are synced.
+const DIRTY_MAX: usize = 8;
+
+/// A longer interval is as good as none.
+const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 type Callback = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 /// What was written, what was synced, and who waits.
@@ -174,22 +181,23 @@ impl Commit {
 }
 
 fn sync_until_closed(shared: &Shared, policy: WalFsync) {
+    let interval = match policy {
+        WalFsync::Interval(interval) => interval.min(INTERVAL_MAX),
+        _ => Duration::ZERO,
+    };
     loop {
         let mut state = shared.state();
-        let until = match policy {
-            WalFsync::Interval(interval) => Some(Instant::now() + interval),
-            _ => None,
-        };
+        let until = Instant::now() + interval;
         // The last round, after `closing` was set, syncs what is left.
         while !state.closing && state.failure.is_none() {
-            let dirty = !state.dirty.is_empty();
-            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                None if dirty => break,
-                Some(Duration::ZERO) if dirty => break,
-                None | Some(Duration::ZERO) => {
-                    shared.work.wait(state).unwrap_or_else(PoisonError::into_inner)
-                }
-                Some(left) => shared.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            let left = until.saturating_duration_since(Instant::now());
+            let is_due = left.is_zero() && !state.dirty.is_empty();
+            if is_due || state.dirty.len() >= DIRTY_MAX {
+                break;
+            }
+            state = match left {
+                Duration::ZERO => shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                left => shared.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
         let ends = state.closing || state.failure.is_some();
@@ -364,10 +372,63 @@ mod tests {
         }
     }
 
+    /// A file of which it is counted how often it is synced.
+    #[derive(Debug)]
+    struct Counted(Arc<Mutex<u64>>);
+
+    impl WriteFile for Counted {
+        fn append(&self, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            *self.0.lock().unwrap() += 1;
+            Ok(())
+        }
+        fn truncate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn preallocate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn start(policy: WalFsync, maintenance: Maintenance) -> Commit {
+        Commit::start(Arc::new(crate::storage::fs::RealFs), Path::new("."), policy, maintenance).unwrap()
+    }
+
+    #[test]
+    fn many_segments_are_synced_before_a_long_interval_is_over() {
+        let commit = start(WalFsync::Interval(Duration::from_secs(3600)), Maintenance::Thread);
+        let synced = Arc::new(Mutex::new(0));
+        for _ in 0..20 {
+            let file: Arc<dyn WriteFile> = Arc::new(Counted(synced.clone()));
+            commit.written(&file);
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while *synced.lock().unwrap() < 8 {
+            assert!(Instant::now() < deadline, "{} files are open", commit.shared.state().dirty.len());
+            std::thread::yield_now();
+        }
+        commit.close().unwrap();
+        assert_eq!(*synced.lock().unwrap(), 20);
+    }
+
+    #[test]
+    fn what_is_written_is_synced_at_the_end_of_an_interval_without_end() {
+        let commit = start(WalFsync::Interval(Duration::MAX), Maintenance::Thread);
+        let synced = Arc::new(Mutex::new(0));
+        let file: Arc<dyn WriteFile> = Arc::new(Counted(synced.clone()));
+        commit.written(&file);
+        commit.close().unwrap();
+        assert_eq!(*synced.lock().unwrap(), 1);
+    }
+
     #[test]
     fn a_callback_that_panics_does_not_end_the_syncs() {
-        let fs = Arc::new(crate::storage::fs::RealFs);
-        let commit = Commit::start(fs, Path::new("."), WalFsync::Always, Maintenance::Thread).unwrap();
+        let commit = start(WalFsync::Always, Maintenance::Thread);
         let (sync, told) = channel();
         let file: Arc<dyn WriteFile> = Arc::new(Slow(Mutex::new(told)));
         let append = || {
