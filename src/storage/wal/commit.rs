@@ -53,6 +53,8 @@ struct Shared {
     dir: PathBuf,
     /// Nobody syncs unasked.
     stepped: bool,
+    /// Held by who syncs; taken before `state`.
+    syncing: Mutex<()>,
     state: Mutex<State>,
     /// Something was written, or it is time to end.
     work: Condvar,
@@ -100,6 +102,7 @@ impl Commit {
             fs,
             dir: dir.to_owned(),
             stepped,
+            syncing: Mutex::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -201,7 +204,8 @@ fn sync_until_closed(shared: &Shared, policy: WalFsync) {
             };
         }
         let ends = state.closing || state.failure.is_some();
-        shared.sync(state);
+        drop(state);
+        shared.sync();
         if ends || shared.state().failure.is_some() {
             return;
         }
@@ -211,14 +215,16 @@ fn sync_until_closed(shared: &Shared, policy: WalFsync) {
 impl Shared {
     /// Syncs what is dirty, if no thread does and no sync failed.
     fn sync_stepped(&self) {
-        let state = self.state();
-        if self.stepped && state.failure.is_none() {
-            self.sync(state);
+        if self.stepped && self.state().failure.is_none() {
+            self.sync();
         }
     }
 
     /// Syncs what is dirty, and tells all who wait for it.
-    fn sync(&self, mut state: MutexGuard<'_, State>) {
+    fn sync(&self) {
+        // What another thread is syncing is not dirty any more, but not yet synced either.
+        let turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let spare = std::mem::take(&mut state.spare);
         let mut files = std::mem::replace(&mut state.dirty, spare);
         let folder = !files.is_empty() && std::mem::take(&mut state.dirty_folder);
@@ -247,6 +253,8 @@ impl Shared {
         let ready = state.callbacks.partition_point(|(frame, _)| *frame <= synced);
         let callbacks: Vec<(u64, Callback)> = state.callbacks.drain(..ready).collect();
         drop(state);
+        // A callback may append and wait.
+        drop(turn);
         self.done.notify_all();
         for (_, callback) in callbacks {
             let outcome = failure.clone().map_or(Ok(()), Err);
@@ -348,11 +356,15 @@ fn finish(appended: Appended, outcome: Result<(), String>) -> Result<Appended, A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// A file that is synced when it is told.
     #[derive(Debug)]
-    struct Slow(Mutex<Receiver<()>>);
+    struct Slow {
+        told: Mutex<Receiver<()>>,
+        /// Tells that a sync begins.
+        begins: Option<Sender<()>>,
+    }
 
     impl WriteFile for Slow {
         fn append(&self, _: &[u8]) -> io::Result<()> {
@@ -362,7 +374,10 @@ mod tests {
             Ok(())
         }
         fn sync(&self) -> io::Result<()> {
-            self.0.lock().unwrap().recv().map_err(io::Error::other)
+            if let Some(begins) = &self.begins {
+                begins.send(()).map_err(io::Error::other)?;
+            }
+            self.told.lock().unwrap().recv().map_err(io::Error::other)
         }
         fn truncate(&self, _: u64) -> io::Result<()> {
             Ok(())
@@ -427,10 +442,29 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_while_another_thread_syncs_learns_that_the_sync_failed() {
+        let commit = start(WalFsync::Always, Maintenance::Stepped);
+        let (sync, told) = channel();
+        let (begins, begun) = channel();
+        let file: Arc<dyn WriteFile> = Arc::new(Slow { told: Mutex::new(told), begins: Some(begins) });
+        let (first, second) = (commit.written(&file), commit.written(&file));
+        let (outcome, second_outcome) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(first.wait().is_err()));
+            begun.recv().unwrap();
+            scope.spawn(move || outcome.send(second.wait()).unwrap());
+            let early = second_outcome.recv_timeout(Duration::from_millis(200));
+            drop(sync);
+            assert!(early.is_err(), "{early:?} before the sync is over");
+            assert!(second_outcome.recv().unwrap().is_err());
+        });
+    }
+
+    #[test]
     fn a_callback_that_panics_does_not_end_the_syncs() {
         let commit = start(WalFsync::Always, Maintenance::Thread);
         let (sync, told) = channel();
-        let file: Arc<dyn WriteFile> = Arc::new(Slow(Mutex::new(told)));
+        let file: Arc<dyn WriteFile> = Arc::new(Slow { told: Mutex::new(told), begins: None });
         let append = || {
             let appended = Appended { accepted: 1, refused: Vec::new() };
             Pending::new(appended, Some(commit.written(&file)))
