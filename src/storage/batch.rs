@@ -247,6 +247,12 @@ impl Batch {
     /// Sample index and start timestamp, ascending by index, of those samples that have one.
     pub fn start_timestamps(&self) -> &[(u32, i64)] {
         &self.start_timestamps
+    /// The histogram of the sample at `index`, if it is one.
+    pub(super) fn histogram_at(&self, index: usize) -> Option<&Histogram> {
+        let at = self.histograms.binary_search_by_key(&index, |(sample, _)| *sample as usize).ok()?;
+        Some(&self.histograms[at].1)
+    }
+
     }
 }
 

@@ -28,8 +28,8 @@ use std::time::Duration;
 
 /// Stands for a series whose samples were all refused.
 const REFUSED: u32 = u32::MAX;
-/// Stands for a series that is not known, and none of whose samples lies in the accepted range.
-const OUTSIDE: u32 = u32::MAX - 1;
+/// Stands for a series that is not known, and none of whose samples will be kept.
+const NONE_GOOD: u32 = u32::MAX - 1;
 /// So many scratches are kept, and none whose frames grew beyond so many bytes: known series take
 /// ten bytes a sample, and a burst of new ones is not worth remembering.
 const MAX_SCRATCHES: usize = 64;
@@ -137,13 +137,17 @@ impl Head {
         let mut parsed: Vec<(u32, RawHash, Labels, SeriesId, i64)> =
             Vec::with_capacity(scratch.unknown.len());
         for &(series, hash) in &scratch.unknown {
-            let times = &batch.timestamps()[batch.series_samples(series as usize)];
+            let mut samples = batch.series_samples(series as usize);
+            let is_good = |sample: usize| {
+                let t_ms = batch.timestamps()[sample];
+                check_sample(t_ms, batch.histogram_at(sample), accept).is_ok().then_some(t_ms)
+            };
             match parse(batch, series, &self.options) {
-                // A series without an acceptable sample is not worth memory.
-                Ok(_) if !times.iter().any(|&t| accept.contains(t)) => {
-                    scratch.series[series as usize] = OUTSIDE;
-                }
-                Ok((labels, id)) => parsed.push((series, hash, labels, id, times[0])),
+                Ok((labels, id)) => match samples.find_map(is_good) {
+                    Some(t_ms) => parsed.push((series, hash, labels, id, t_ms)),
+                    // It is not worth memory.
+                    None => scratch.series[series as usize] = NONE_GOOD,
+                },
                 Err(reason) => refuse(series, &reason),
             }
         }

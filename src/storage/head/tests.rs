@@ -122,12 +122,13 @@ fn what_was_appended_is_read_and_bad_samples_are_named() {
     batch.push(&nameless, Timestamp::from_millis(50), 3.0);
     batch.push(&series(1), Timestamp::from_millis(101), 4.0);
     batch.push(&long, Timestamp::from_millis(50), 5.0);
-    batch.push_histogram(&series(2), Timestamp::from_millis(50), Arc::new(bad));
+    batch.push_histogram(&series(2), Timestamp::from_millis(50), Arc::new(bad.clone()));
     batch.push(&series(2), Timestamp::from_millis(60), 6.0);
+    batch.push_histogram(&series(3), Timestamp::from_millis(60), Arc::new(bad));
     let appended = head.append_start(&batch, TimeRange::new(50, 100)).unwrap().wait().unwrap();
     assert_eq!(appended.accepted, 2);
     let refused: Vec<(u32, u32)> = appended.refused.iter().map(|r| (r.sample, r.series)).collect();
-    assert_eq!(refused, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]);
+    assert_eq!(refused, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4), (7, 5)]);
     assert_eq!(appended.refused[0].reason, Refusal::TooOld { border_ms: 50 });
     assert_eq!(appended.refused[1].reason, Refusal::NoMetricName);
     assert_eq!(appended.refused[2].reason, Refusal::TooFarAhead { border_ms: 100 });
@@ -249,7 +250,6 @@ fn silent_series_leave_later_if_somebody_reads_at_the_release() {
 }
 
 #[test]
-#[test]
 fn a_series_that_leaves_after_it_was_selected_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let head = open(dir.path());
@@ -263,6 +263,7 @@ fn a_series_that_leaves_after_it_was_selected_is_not_read() {
     assert_eq!(active.with_samples(selected), active.written());
 }
 
+#[test]
 fn a_restart_after_a_kill_finds_all_that_was_written_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let head = open(dir.path());
