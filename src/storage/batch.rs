@@ -180,10 +180,13 @@ impl Batch {
         self.sample(t_ms, 0.0);
     }
 
-    /// Tells when the sample added last began to count (its start timestamp).
+    /// Tells when the sample added last began to count (its start timestamp). What was told of it
+    /// before no longer holds.
     pub fn start_timestamp(&mut self, st_ms: i64) {
-        if let Some(last) = self.timestamps.len().checked_sub(1) {
-            self.start_timestamps.push((last as u32, st_ms));
+        let Some(last) = self.timestamps.len().checked_sub(1) else { return };
+        match self.start_timestamps.last_mut() {
+            Some((at, told)) if *at as usize == last => *told = st_ms,
+            _ => self.start_timestamps.push((last as u32, st_ms)),
         }
     }
 
@@ -244,15 +247,15 @@ impl Batch {
         &self.histograms
     }
 
-    /// Sample index and start timestamp, ascending by index, of those samples that have one.
-    pub fn start_timestamps(&self) -> &[(u32, i64)] {
-        &self.start_timestamps
     /// The histogram of the sample at `index`, if it is one.
     pub(super) fn histogram_at(&self, index: usize) -> Option<&Histogram> {
         let at = self.histograms.binary_search_by_key(&index, |(sample, _)| *sample as usize).ok()?;
         Some(&self.histograms[at].1)
     }
 
+    /// Sample index and start timestamp, ascending by index, of those samples that have one.
+    pub fn start_timestamps(&self) -> &[(u32, i64)] {
+        &self.start_timestamps
     }
 }
 
@@ -346,6 +349,18 @@ mod tests {
         assert_eq!(batch.parse_labels(1), Ok(down));
         assert_eq!(batch.start_timestamps(), [(2, 1)]);
         assert!(!batch.take_text().is_empty() && batch.is_empty());
+    }
+
+    #[test]
+    fn a_sample_has_the_start_timestamp_that_was_told_last() {
+        let up = Labels::from_pairs([("__name__", "up")]).unwrap();
+        let mut batch = Batch::new();
+        batch.push(&up, Timestamp::from_millis(1), 1.0);
+        batch.start_timestamp(5);
+        batch.start_timestamp(6);
+        batch.push(&up, Timestamp::from_millis(2), 2.0);
+        batch.start_timestamp(7);
+        assert_eq!(batch.start_timestamps(), [(0, 6), (1, 7)]);
     }
 
     #[test]
