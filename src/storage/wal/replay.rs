@@ -98,6 +98,8 @@ impl Segments {
             put_back.send(Contents::default()).expect("there is room for so many");
         }
         std::thread::scope(|scope| {
+            // Ends with the closure, so that the reader does not wait for ever if `put` panics.
+            let put_back = put_back;
             let losses = Losses::default();
             let reader = Reader { segments: self, fs, seed, decoded, spare, buffer: None, losses };
             let reader = std::thread::Builder::new()
@@ -405,6 +407,22 @@ mod tests {
             prop_assert_eq!(again.torn.len(), 0);
             prop_assert_eq!(again.damaged.len(), losses.damaged.len());
         }
+    }
+
+    #[test]
+    fn a_panic_of_who_takes_the_frames_ends_the_reading() {
+        let log = Log::new(&[(false, vec![1; 50])]);
+        let dir = tempfile::tempdir().unwrap();
+        log.write(dir.path());
+        let (ends, ended) = std::sync::mpsc::channel();
+        let path = dir.path().to_owned();
+        std::thread::spawn(move || {
+            let segments = Segments::find(&RealFs, &path, 0).unwrap();
+            let read = || segments.read(&RealFs, SEED, |_, _| panic!("on purpose"));
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).is_err();
+            ends.send(panicked).unwrap();
+        });
+        assert_eq!(ended.recv_timeout(std::time::Duration::from_secs(10)), Ok(true));
     }
 
     #[test]
