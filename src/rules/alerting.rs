@@ -239,7 +239,8 @@ impl ActiveAlert {
             return false;
         }
         match self.last_sent {
-            None => true,
+            // Nobody has to hear that it is resolved who has not heard of it.
+            None => self.resolved_at.is_none(),
             // Also when it was resolved since it was last sent, or the clock went back.
             Some(sent) => {
                 self.resolved_at.is_some_and(|resolved| resolved > sent)

@@ -215,7 +215,8 @@ fn files_that_cannot_be_read_are_named() {
 fn the_rules_that_come_along_load() {
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/rules")).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "yaml") {
+        let name = path.to_string_lossy();
+        if name.ends_with(".yaml") && !name.ends_with("_test.yaml") {
             let loaded = super::load(&path).unwrap_or_else(|e| panic!("{e}"));
             assert!(loaded.warnings.is_empty() && !loaded.groups.is_empty(), "{}", path.display());
         }

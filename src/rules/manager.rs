@@ -1,10 +1,12 @@
 //! The rule manager: all groups, evaluated when they are due, by the caller or by a thread.
 
 use super::alert::Alert;
+use super::catch_up::{Start, catch_up, restore_all, skip_gap};
 use super::group::Group;
-use super::running::{self, Context, RunningGroup, lock};
+use super::running::{self, Context, Round, RunningGroup, lock};
 use super::status::{AlertStatus, GroupStatus};
 use super::store::Store;
+use super::succession::match_rules;
 use crate::db::Db;
 use crate::promql::EvalOptions;
 use crate::state::{Changes, StateError, buckets};
@@ -33,6 +35,9 @@ pub struct RuleOptions {
     /// The least time until an alert fires that was taken up from its samples
     /// (`--rules.alert.for-grace-period`).
     pub grace_period: Duration,
+    /// The longest a start waits for fresh samples before it makes up for the slots that passed
+    /// (`--rules.start-grace`). Until then alerts stay as they are.
+    pub start_grace: Duration,
     /// The longest a rule's query may take (`--query.timeout`).
     pub query_timeout: Duration,
     /// How queries are evaluated; deadline and cancellation are set by the manager.
@@ -52,6 +57,7 @@ impl Default for RuleOptions {
             resend_delay: minutes(1),
             outage_tolerance: minutes(60),
             grace_period: minutes(10),
+            start_grace: minutes(5),
             query_timeout: minutes(2),
             eval: EvalOptions::default(),
             external_labels: Labels::empty(),
@@ -98,6 +104,8 @@ struct Inner {
     /// Held while groups are evaluated or replaced.
     evaluating: Mutex<()>,
     loaded: Mutex<Loaded>,
+    /// Until the slots are made up for that passed before the start.
+    start: Mutex<Option<Start>>,
     cancel: Arc<AtomicBool>,
 }
 
@@ -121,14 +129,13 @@ impl RuleManager {
         options: RuleOptions,
     ) -> Result<RuleManager, StateError> {
         let groups = running(groups, &options);
-        for group in &groups {
-            group.restore(db)?;
-        }
+        let start = restore_all(db, &groups)?;
         let groups = groups.into_iter().map(Arc::new).collect();
         let inner = Inner {
             db: db.clone(),
             evaluating: Mutex::new(()),
             loaded: Mutex::new(Loaded { options: Arc::new(options), groups }),
+            start: Mutex::new(start),
             cancel: Arc::default(),
         };
         Ok(RuleManager { inner: Arc::new(inner) })
@@ -138,24 +145,37 @@ impl RuleManager {
     /// those that began to fire, still fire a resend delay after they were last returned, or were
     /// resolved. What fails is told by [`RuleManager::groups`] and in the log.
     ///
-    /// A group is due once per interval; the first time is the first slot after the first call.
+    /// A group is due once per interval; the first time is the first slot after the first call. If
+    /// another process evaluated it before, the slots since then come first (at most an hour of
+    /// them), once samples arrive again; see [`RuleOptions::start_grace`].
     pub fn tick(&self, now: Timestamp) -> Vec<Alert> {
         let _one_at_a_time = lock(&self.inner.evaluating);
         let (options, groups) = self.loaded();
         let db = &self.inner.db;
         let context =
             Context { store: db, state: Some(db.state()), options: &options, cancel: &self.inner.cancel };
+        let mut alerts = Vec::new();
+        let mut start = lock(&self.inner.start);
+        if let Some(waiting) = &mut *start {
+            let newest_ms = db.stats().head_range_ms.map(|(_, newest_ms)| newest_ms);
+            if waiting.goes_on(now.as_millis(), newest_ms, options.start_grace) {
+                return groups.iter().flat_map(|group| group.send_again(&context, now)).collect();
+            }
+            alerts = catch_up(&context, &groups, now);
+            *start = None;
+        }
         let mut due: Vec<_> = groups
             .iter()
             .filter_map(|group| Some((lock(&group.schedule).due(now.as_millis())?, group)))
             .collect();
         due.sort_by_key(|(due, _)| due.slot_ms);
-        let mut alerts = Vec::new();
         for (due, group) in due {
             if self.inner.cancel.load(Ordering::Relaxed) {
                 break;
             }
-            alerts.extend(group.evaluate(&context, due.slot_ms, due.missed, now));
+            skip_gap(group, due.slot_ms, options.outage_tolerance);
+            let round = Round { slot_ms: due.slot_ms, missed: due.missed, now, is_heard: true };
+            alerts.extend(group.evaluate(&context, round));
         }
         alerts
     }
@@ -190,25 +210,39 @@ impl RuleManager {
         }
     }
 
-    /// Replaces groups and options. Rules that stay (same file, group, name and labels) keep their
-    /// alerts; series of rules that are gone are marked stale. Waits for an evaluation that is
-    /// under way.
+    /// Replaces groups and options. Rules that stay keep their alerts, also if their group was renamed
+    /// or they moved to another (kind, name and labels tell); series of rules that are gone are marked
+    /// stale. Waits for an evaluation that is under way.
     pub fn reload(&self, groups: Vec<Group>, options: RuleOptions) {
         let _one_at_a_time = lock(&self.inner.evaluating);
-        let mut old = self.loaded().1;
+        let old = self.loaded().1;
         let mut new = running(groups, &options);
-        let (mut stale, mut keys) = (HashSet::new(), Vec::new());
-        for group in &mut new {
-            if let Some(i) = old.iter().position(|o| o.is_same(group)) {
-                let (series, old_keys) = group.succeed(&old.swap_remove(i));
-                stale.extend(series);
-                keys.extend(old_keys);
+        let old_identities: Vec<_> = old.iter().map(|group| group.identities()).collect();
+        let new_identities: Vec<_> = new.iter().map(|group| group.identities()).collect();
+        let succession = match_rules(&old_identities, &new_identities);
+        let mut changes = Changes::default();
+        for group in &old {
+            changes.entries.push((group.slot_entry().0, None));
+        }
+        for (g, group) in new.iter_mut().enumerate() {
+            for (r, found) in succession.rules[g].iter().enumerate() {
+                if let Some((o, at)) = *found {
+                    changes.entries.extend(group.succeed_rule(r, &old[o], at).entries);
+                }
+            }
+            if let Some(o) = succession.groups[g] {
+                group.succeed(&old[o]);
+                changes.entries.push(group.slot_entry());
             }
         }
-        for group in old {
-            let (series, old_keys) = group.remains();
-            stale.extend(series);
-            keys.extend(old_keys);
+        let kept: HashSet<_> = succession.rules.iter().flatten().flatten().copied().collect();
+        let mut stale = HashSet::new();
+        for (o, group) in old.iter().enumerate() {
+            for at in (0..group.group.rules.len()).filter(|at| !kept.contains(&(o, *at))) {
+                let (series, keys) = group.remains(at);
+                stale.extend(series);
+                changes.entries.extend(keys.into_iter().map(|key| (key, None)));
+            }
         }
         for group in &new {
             for series in group.series() {
@@ -217,19 +251,19 @@ impl RuleManager {
         }
         let groups = new.into_iter().map(Arc::new).collect();
         *lock(&self.inner.loaded) = Loaded { options: Arc::new(options), groups };
-        self.clear(stale, keys);
+        self.clear(stale, &changes);
     }
 
     /// Marks series stale and forgets alerts of rules that are gone.
-    fn clear(&self, stale: HashSet<Labels>, keys: Vec<Vec<u8>>) {
+    fn clear(&self, stale: HashSet<Labels>, changes: &Changes) {
         let db = &self.inner.db;
         let markers: Vec<_> = stale.iter().map(running::stale).collect();
         if let Err(e) = Store::append(db, db.now(), &markers) {
             tracing::warn!("series of rules that are gone were not marked stale: {e}");
         }
-        let changes = Changes { entries: keys.into_iter().map(|key| (key, None)).collect() };
-        // What cannot be written now is written later.
-        let _ = db.state().commit(buckets::RULES, &changes);
+        if let Err(e) = db.state().commit(buckets::RULES, changes) {
+            tracing::warn!("which alerts went and which have another name now is not stored: {e}");
+        }
     }
 
     /// The groups, in order, with their rules, alerts and figures.

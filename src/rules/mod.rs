@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod alerting;
+mod catch_up;
 pub mod error;
 pub mod expand;
 pub mod file;
@@ -19,6 +20,7 @@ mod running;
 pub mod schedule;
 pub mod status;
 mod store;
+mod succession;
 pub mod template;
 mod twin;
 pub mod unit_test;

@@ -1,25 +1,31 @@
 //! What is kept of rules in [`crate::state`], and how it is written.
 //!
 //! Keys begin with a letter. `g` + file, name: the group's last committed slot. `a` + file, name,
-//! rule, number, labels: one alert. Texts are a varint length and bytes; rule is the texts
+//! rule, number, labels: one alert. Texts are a varint length and bytes; rule is a text of the texts
 //! of its identity, number tells apart rules that share one.
 
 use super::alert::AlertState;
 use super::alerting::{ActiveAlert, ActiveAlerts};
 use super::group::{Group, Rule};
+use crate::state::Entry;
 use crate::storage::Timestamp;
 use larum_storage_format::Labels;
 use larum_storage_format::varint::{get_uvarint, put_uvarint};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The first byte of an alert's value. Another one is not read: the alert then starts anew.
 const VERSION: u8 = 1;
 
 /// The key under which a group's last committed slot stands.
 pub fn group_key(group: &Group) -> Vec<u8> {
+    slot_key(&group.file, &group.name)
+}
+
+/// The same by file and name.
+pub fn slot_key(file: &str, name: &str) -> Vec<u8> {
     let mut key = vec![b'g'];
-    put_text(&mut key, group.file.as_bytes());
-    put_text(&mut key, group.name.as_bytes());
+    put_text(&mut key, file.as_bytes());
+    put_text(&mut key, name.as_bytes());
     key
 }
 
@@ -30,18 +36,79 @@ pub fn alerts_prefix(group: &Group) -> Vec<u8> {
     key
 }
 
-/// What the keys of all alerts of a rule begin with. `number` counts the rules before it in the
-/// group that have the same identity.
-pub fn rule_prefix(group: &Group, rule: &Rule, number: u32) -> Vec<u8> {
-    let mut identity = Vec::new();
-    for (name, value) in rule.identity() {
-        put_text(&mut identity, name.as_bytes());
-        put_text(&mut identity, value.as_bytes());
+/// What identifies each of the rules within their group.
+pub fn identities(rules: &[Rule]) -> Vec<Vec<u8>> {
+    let mut numbers: HashMap<Vec<(&str, &str)>, u64> = HashMap::new();
+    let mut identities = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let number = numbers.entry(rule.identity()).and_modify(|n| *n += 1).or_insert(0);
+        let mut texts = Vec::new();
+        for (name, value) in rule.identity() {
+            put_text(&mut texts, name.as_bytes());
+            put_text(&mut texts, value.as_bytes());
+        }
+        let mut identity = Vec::new();
+        put_text(&mut identity, &texts);
+        put_uvarint(&mut identity, *number);
+        identities.push(identity);
     }
-    let mut key = alerts_prefix(group);
-    put_text(&mut key, &identity);
-    put_uvarint(&mut key, number.into());
-    key
+    identities
+}
+
+/// What the keys of all alerts of a rule begin with.
+pub fn rule_prefix(group: &Group, identity: &[u8]) -> Vec<u8> {
+    [alerts_prefix(group).as_slice(), identity].concat()
+}
+
+/// What was stored of a group.
+#[derive(Debug, Default)]
+pub struct StoredGroup {
+    /// Its last committed slot.
+    pub slot_ms: Option<i64>,
+    /// The rules that had alerts, by their identity, and the entries of these: whole keys, the
+    /// labels in them, values.
+    pub rules: BTreeMap<Vec<u8>, Vec<StoredAlert>>,
+}
+
+/// What was stored of an alert.
+#[derive(Debug)]
+pub struct StoredAlert {
+    /// Where it stands.
+    pub key: Vec<u8>,
+    /// Its labels, as in the key.
+    pub labels: Vec<u8>,
+    /// See [`encode_alert`].
+    pub value: Vec<u8>,
+}
+
+/// All that was stored, by file and name of the groups. Keys that are none of ours are left out.
+pub fn stored_groups(entries: Vec<Entry>) -> BTreeMap<(String, String), StoredGroup> {
+    let mut groups: BTreeMap<_, StoredGroup> = BTreeMap::new();
+    for (key, value) in entries {
+        let Some((kind, mut rest)) = key.split_first() else { continue };
+        let Some(file) = take_text(&mut rest) else { continue };
+        let Some(name) = take_text(&mut rest) else { continue };
+        match kind {
+            b'g' if rest.is_empty() => groups.entry((file, name)).or_default().slot_ms = decode_slot(&value),
+            b'a' => {
+                let Some(labels) = after_identity(rest) else { continue };
+                let identity = rest[..rest.len() - labels.len()].to_vec();
+                let labels = labels.to_vec();
+                let alerts = groups.entry((file, name)).or_default().rules.entry(identity).or_default();
+                alerts.push(StoredAlert { key, labels, value });
+            }
+            _ => {}
+        }
+    }
+    groups
+}
+
+/// What follows a rule's identity.
+fn after_identity(bytes: &[u8]) -> Option<&[u8]> {
+    let (len, n) = get_uvarint(bytes)?;
+    let rest = bytes.get(n..)?.get(usize::try_from(len).ok()?..)?;
+    let (_, n) = get_uvarint(rest)?;
+    rest.get(n..)
 }
 
 /// The value of a group's key.
@@ -106,17 +173,15 @@ pub fn decode_alert(bytes: &[u8]) -> Option<ActiveAlert> {
     })
 }
 
-/// The alerts among `entries` whose keys begin with `prefix`, and how many could not be read.
-pub fn decode_alerts(entries: &[(Vec<u8>, Vec<u8>)], prefix: &[u8]) -> (ActiveAlerts, usize) {
+/// The alerts of a rule, and how many could not be read.
+pub fn decode_alerts(stored: &[StoredAlert]) -> (ActiveAlerts, usize) {
     let mut alerts = ActiveAlerts::new();
-    let mut unreadable = 0;
-    for (key, value) in entries {
-        let Some(labels) = key.strip_prefix(prefix) else { continue };
-        match (Labels::from_canonical_bytes(labels), decode_alert(value)) {
-            (Ok(labels), Some(alert)) => _ = alerts.insert(labels, alert),
-            _ => unreadable += 1,
+    for StoredAlert { labels, value, .. } in stored {
+        if let (Ok(labels), Some(alert)) = (Labels::from_canonical_bytes(labels), decode_alert(value)) {
+            alerts.insert(labels, alert);
         }
     }
+    let unreadable = stored.len() - alerts.len();
     (alerts, unreadable)
 }
 
@@ -173,6 +238,10 @@ mod tests {
             }
             let _ = decode_alert(&bytes);
             let _ = decode_slot(&bytes);
+            for kind in [b'g', b'a'] {
+                let key = [&[kind][..], &bytes].concat();
+                stored_groups(vec![(key, bytes.clone())]);
+            }
         }
     }
 }

@@ -6,12 +6,14 @@ use super::error::RuleError;
 use super::expand::{Surroundings, map};
 use super::group::{Group, Rule};
 use super::manager::RuleOptions;
+use super::persist::{self, StoredAlert};
+use super::restore;
 use super::schedule::Schedule;
 use super::status::{AlertStatus, AlertingStatus, GroupStats, GroupStatus, Health, RuleStatus};
 use super::store::Store;
+use super::succession::Identities;
 use super::template::QuerySample;
-use super::{persist, restore};
-use crate::db::{Db, QueryError};
+use crate::db::QueryError;
 use crate::promql::value::VectorElement;
 use crate::promql::{self, EvalOptions, Expr, Steps, Value as Answered};
 use crate::state::{Changes, State, StateError, buckets};
@@ -34,13 +36,25 @@ pub struct Context<'a> {
     pub cancel: &'a Arc<AtomicBool>,
 }
 
+/// One evaluation of a group.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    pub slot_ms: i64,
+    /// How many slots before this one were left out.
+    pub missed: u64,
+    /// The present time.
+    pub now: Timestamp,
+    /// Whether anybody is told of alerts: not of what was true on the way to the present.
+    pub is_heard: bool,
+}
+
 /// A group and how far it got.
 pub struct RunningGroup {
     pub group: Group,
     pub schedule: Mutex<Schedule>,
-    interval_ms: i64,
+    pub interval_ms: i64,
     rules: Vec<RunningRule>,
-    query_offset_ms: i64,
+    pub query_offset_ms: i64,
     /// The last slot that was evaluated, by this process or one before.
     last_slot_ms: Mutex<Option<i64>>,
     stats: Mutex<GroupStats>,
@@ -50,6 +64,8 @@ pub struct RunningGroup {
 /// successor when rules are loaded again.
 #[derive(Clone)]
 struct RunningRule {
+    /// What identifies it in its group.
+    identity: Vec<u8>,
     key_prefix: Vec<u8>,
     state: Arc<Mutex<RuleState>>,
 }
@@ -76,16 +92,12 @@ impl RunningGroup {
     pub fn new(group: Group, options: &RuleOptions) -> RunningGroup {
         let interval_ms = millis(group.interval.unwrap_or(options.evaluation_interval));
         let query_offset_ms = millis(group.query_offset.unwrap_or(options.query_offset));
-        let mut numbers: HashMap<Vec<(&str, &str)>, u32> = HashMap::new();
-        let rules = group
-            .rules
-            .iter()
-            .map(|rule| {
-                let number = numbers.entry(rule.identity()).and_modify(|n| *n += 1).or_insert(0);
-                let key_prefix = persist::rule_prefix(&group, rule, *number);
-                RunningRule { key_prefix, state: Arc::default() }
-            })
-            .collect();
+        let rules = persist::identities(&group.rules).into_iter().map(|identity| RunningRule {
+            key_prefix: persist::rule_prefix(&group, &identity),
+            identity,
+            state: Arc::default(),
+        });
+        let rules = rules.collect();
         RunningGroup {
             schedule: Mutex::new(Schedule::new(&group.file, &group.name, interval_ms)),
             interval_ms,
@@ -97,33 +109,37 @@ impl RunningGroup {
         }
     }
 
-    /// Whether this is the same group, perhaps edited.
-    pub fn is_same(&self, other: &RunningGroup) -> bool {
-        (&self.group.file, &self.group.name) == (&other.group.file, &other.group.name)
+    /// By what the group and its rules are found again.
+    pub fn identities(&self) -> Identities {
+        Identities {
+            group: (self.group.file.clone(), self.group.name.clone()),
+            rules: self.rules.iter().map(|rule| rule.identity.clone()).collect(),
+        }
     }
 
-    /// Takes up what a process before this one left in the state store.
-    pub fn restore(&self, db: &Db) -> Result<(), StateError> {
-        let started = Instant::now();
-        let slot = db.state().get(buckets::RULES, &persist::group_key(&self.group))?;
-        let slot_ms = slot.as_deref().and_then(persist::decode_slot);
-        let entries = match slot_ms {
-            Some(_) => db.state().scan(buckets::RULES, &persist::alerts_prefix(&self.group))?,
-            None => Vec::new(),
-        };
-        for (rule, running) in self.group.rules.iter().zip(&self.rules) {
+    /// Takes up what a process before this one left: the last slot, and the alerts of each rule.
+    /// Returns what has to change in the store, where the alerts were under other names.
+    pub fn restore(&self, slot_ms: Option<i64>, stored: &[Option<&Vec<StoredAlert>>]) -> Changes {
+        let mut changes = Changes::default();
+        for ((rule, running), stored) in self.group.rules.iter().zip(&self.rules).zip(stored) {
             let Rule::Alerting(rule) = rule else { continue };
             let mut state = lock(&running.state);
             if slot_ms.is_none() {
                 state.unrestored = Some(0);
                 continue;
             }
-            let (alerts, unreadable) = persist::decode_alerts(&entries, &running.key_prefix);
+            let Some(stored) = stored else { continue };
+            let (alerts, unreadable) = persist::decode_alerts(stored);
             if unreadable > 0 {
                 tracing::warn!(
                     "{}: the state of {unreadable} alerts cannot be read; they start anew",
                     rule.name
                 );
+            }
+            for alert in stored.iter().filter(|alert| !alert.key.starts_with(&running.key_prefix)) {
+                let key = [running.key_prefix.as_slice(), &alert.labels].concat();
+                changes.entries.push((key, Some(alert.value.clone())));
+                changes.entries.push((alert.key.clone(), None));
             }
             state.previous = rule.samples(&alerts).into_iter().map(|(labels, _)| labels).collect();
             state.alerts = alerts;
@@ -131,33 +147,75 @@ impl RunningGroup {
             state.stored = hashes.collect();
         }
         *lock(&self.last_slot_ms) = slot_ms;
-        lock(&self.stats).restore_seconds = started.elapsed().as_secs_f64();
-        Ok(())
+        if !changes.entries.is_empty() {
+            changes.entries.push(self.slot_entry());
+        }
+        changes
     }
 
-    /// Takes over how far the group `old` got, which this one replaces. Returns the series of the
-    /// rules that are no more, and their keys in the state store.
-    pub fn succeed(&mut self, old: &RunningGroup) -> (HashSet<Labels>, Vec<Vec<u8>>) {
-        let mut left: HashMap<&[u8], &RunningRule> =
-            old.rules.iter().map(|rule| (rule.key_prefix.as_slice(), rule)).collect();
-        for rule in &mut self.rules {
-            if let Some(same) = left.remove(rule.key_prefix.as_slice()) {
-                rule.state = same.state.clone();
+    /// Takes over how far rule `at` of `old` got, for its rule `rule`. Returns what has to change in the
+    /// store, where that has another name now.
+    pub fn succeed_rule(&mut self, rule: usize, old: &RunningGroup, at: usize) -> Changes {
+        let (new, old) = (&mut self.rules[rule], &old.rules[at]);
+        new.state = old.state.clone();
+        let mut changes = Changes::default();
+        if new.key_prefix != old.key_prefix {
+            let state = lock(&new.state);
+            for labels in state.stored.keys() {
+                changes.entries.push((old.key(labels), None));
+                if let Some(alert) = state.alerts.get(labels) {
+                    changes.entries.push((new.key(labels), Some(persist::encode_alert(alert))));
+                }
             }
         }
+        changes
+    }
+
+    /// Takes over how far the group `old` got.
+    pub fn succeed(&mut self, old: &RunningGroup) {
         if old.interval_ms == self.interval_ms {
-            self.schedule = Mutex::new(lock(&old.schedule).clone());
+            let old = lock(&old.schedule).clone();
+            lock(&self.schedule).go_on_after(&old);
         }
         self.last_slot_ms = Mutex::new(*lock(&old.last_slot_ms));
         self.stats = Mutex::new(*lock(&old.stats));
-        remains(left.into_values())
     }
 
-    /// The series of all rules, and the group's and their keys in the state store.
-    pub fn remains(&self) -> (HashSet<Labels>, Vec<Vec<u8>>) {
-        let (series, mut keys) = remains(self.rules.iter());
-        keys.push(persist::group_key(&self.group));
-        (series, keys)
+    /// How long it took to take up what was left before, for the figures.
+    pub fn restored_in(&self, took: Duration) {
+        lock(&self.stats).restore_seconds = took.as_secs_f64();
+    }
+
+    /// Lets all slots up to `slot_ms` pass without an evaluation: nobody knows what was true then, so
+    /// that this does not count as time that alerts were pending.
+    pub fn pass(&self, slot_ms: i64) {
+        let Some(gap_ms) = self.last_slot_ms().map(|last_ms| slot_ms.saturating_sub(last_ms)) else { return };
+        if gap_ms <= 0 {
+            return;
+        }
+        self.skip(gap_ms);
+        *lock(&self.last_slot_ms) = Some(slot_ms);
+        let missed = (gap_ms / self.interval_ms.max(1)).unsigned_abs();
+        let mut stats = lock(&self.stats);
+        stats.iterations += missed;
+        stats.missed += missed;
+    }
+
+    /// The last slot that was evaluated, in milliseconds since the epoch.
+    pub fn last_slot_ms(&self) -> Option<i64> {
+        *lock(&self.last_slot_ms)
+    }
+
+    /// How far the group got, as the store has it.
+    pub fn slot_entry(&self) -> (Vec<u8>, Option<Vec<u8>>) {
+        (persist::group_key(&self.group), self.last_slot_ms().map(persist::encode_slot))
+    }
+
+    /// The series that rule `at` yielded last, and where its alerts stand in the store.
+    pub fn remains(&self, at: usize) -> (HashSet<Labels>, Vec<Vec<u8>>) {
+        let rule = &self.rules[at];
+        let state = lock(&rule.state);
+        (state.previous.clone(), state.stored.keys().map(|labels| rule.key(labels)).collect())
     }
 
     /// The series that the rules yielded last.
@@ -165,29 +223,27 @@ impl RunningGroup {
         self.rules.iter().flat_map(|rule| lock(&rule.state).previous.clone()).collect()
     }
 
-    /// Evaluates all rules in order at the slot `slot_ms`, `missed` slots after the one before,
-    /// and commits how far they got. Returns the alerts somebody has to hear of.
-    pub fn evaluate(&self, context: &Context<'_>, slot_ms: i64, missed: u64, now: Timestamp) -> Vec<Alert> {
+    /// Evaluates all rules in order at the slot of `round` and commits how far they got. Returns the
+    /// alerts somebody has to hear of.
+    pub fn evaluate(&self, context: &Context<'_>, round: Round) -> Vec<Alert> {
+        let Round { slot_ms, missed, now, .. } = round;
         let started = Instant::now();
-        self.skip_gap(context.options, slot_ms);
         let mut due = Vec::new();
-        let mut round = GroupStats::default();
+        let mut figures = GroupStats::default();
         for (rule, running) in self.group.rules.iter().zip(&self.rules) {
-            if context.cancel.load(Ordering::Relaxed) {
-                break;
-            }
             let rule_started = Instant::now();
-            let outcome = self.evaluate_rule(context, rule, running, slot_ms, &mut due);
+            let outcome = self.evaluate_rule(context, rule, running, round, &mut due);
             let took = rule_started.elapsed();
-            if outcome.is_err() && context.cancel.load(Ordering::Relaxed) {
-                break;
+            if context.cancel.load(Ordering::Relaxed) {
+                // As after a crash: the slot was not evaluated, and will be.
+                return due;
             }
-            round.evaluations += 1;
-            round.last_rule_seconds += took.as_secs_f64();
+            figures.evaluations += 1;
+            figures.last_rule_seconds += took.as_secs_f64();
             let mut state = lock(&running.state);
             state.evaluation_time = took;
             state.last_evaluation = Some(now);
-            round.last_samples += outcome.as_ref().unwrap_or(&0);
+            figures.last_samples += outcome.as_ref().unwrap_or(&0);
             state.health = if outcome.is_ok() { Health::Good } else { Health::Bad };
             if outcome.is_err() {
                 // What cannot be evaluated has no alerts to take up; nobody shall wait for it.
@@ -195,41 +251,31 @@ impl RunningGroup {
             }
             state.last_error = outcome.err().map(|e| e.to_string());
             if let Some(error) = &state.last_error {
-                round.failures += 1;
+                figures.failures += 1;
                 let Group { file, name, .. } = &self.group;
                 tracing::warn!("rule {} of group {name} in {file}: {error}", rule.name());
             }
         }
         *lock(&self.last_slot_ms) = Some(slot_ms);
-        if let Some(state) = context.state
-            && self.commit(state, slot_ms).is_err()
-        {
-            // The log says once from when to when.
-            round.state_failures += 1;
+        if let Some(state) = context.state {
+            self.commit_counted(state, slot_ms);
         }
         let mut stats = lock(&self.stats);
-        stats.evaluations += round.evaluations;
-        stats.failures += round.failures;
-        stats.state_failures += round.state_failures;
-        stats.evaluation_seconds += round.last_rule_seconds;
+        stats.evaluations += figures.evaluations;
+        stats.failures += figures.failures;
+        stats.evaluation_seconds += figures.last_rule_seconds;
         stats.iterations += 1 + missed;
         stats.missed += missed;
         stats.last_evaluation = Some(now);
         stats.last_seconds = started.elapsed().as_secs_f64();
         stats.group_seconds += stats.last_seconds;
-        stats.last_rule_seconds = round.last_rule_seconds;
-        stats.last_samples = round.last_samples;
+        stats.last_rule_seconds = figures.last_rule_seconds;
+        stats.last_samples = figures.last_samples;
         due
     }
 
-    /// After a gap longer than the outage tolerance nobody knows whether conditions held; the gap
-    /// then does not count as time that alerts were pending.
-    fn skip_gap(&self, options: &RuleOptions, slot_ms: i64) {
-        let Some(last_ms) = *lock(&self.last_slot_ms) else { return };
-        let gap_ms = slot_ms.saturating_sub(last_ms);
-        if gap_ms <= millis(options.outage_tolerance) {
-            return;
-        }
+    /// Time that nobody knows anything of does not count as time that alerts were pending.
+    pub fn skip(&self, gap_ms: i64) {
         for running in &self.rules {
             for alert in lock(&running.state).alerts.values_mut() {
                 if alert.state == AlertState::Pending {
@@ -240,6 +286,30 @@ impl RunningGroup {
         }
     }
 
+    /// The alerts somebody has to hear of, again or since slots were evaluated that nobody heard of.
+    pub fn send_again(&self, context: &Context<'_>, now: Timestamp) -> Vec<Alert> {
+        let mut due = Vec::new();
+        for (rule, running) in self.group.rules.iter().zip(&self.rules) {
+            if let Rule::Alerting(rule) = rule {
+                due.extend(self.due(rule, &mut lock(&running.state), context.options, now));
+            }
+        }
+        if let (Some(state), Some(slot_ms), false) = (context.state, self.last_slot_ms(), due.is_empty()) {
+            self.commit_counted(state, slot_ms);
+        }
+        due
+    }
+
+    fn due(
+        &self,
+        rule: &AlertingRule,
+        state: &mut RuleState,
+        options: &RuleOptions,
+        at: Timestamp,
+    ) -> Vec<Alert> {
+        rule.due(&mut state.alerts, at, millis(options.resend_delay), self.interval_ms)
+    }
+
     /// One rule: query, step, append. Adds to `due` the alerts to be heard of, also if what the rule
     /// yields cannot be stored. Returns how many samples it yielded.
     fn evaluate_rule(
@@ -247,9 +317,10 @@ impl RunningGroup {
         context: &Context<'_>,
         rule: &Rule,
         running: &RunningRule,
-        slot_ms: i64,
+        round: Round,
         due: &mut Vec<Alert>,
     ) -> Result<u64, RuleError> {
+        let Round { slot_ms, is_heard, .. } = round;
         let at = Timestamp::from_millis(slot_ms.saturating_sub(self.query_offset_ms));
         let answer = query(context, rule.expr(), at)?;
         let samples = match rule {
@@ -266,8 +337,9 @@ impl RunningGroup {
                 let mut state = lock(&running.state);
                 rule.step(&mut state.alerts, found, slot, self.group.limit)?;
                 state.take_up(context, rule, slot);
-                let resend_ms = millis(context.options.resend_delay);
-                due.extend(rule.due(&mut state.alerts, slot, resend_ms, self.interval_ms));
+                if is_heard {
+                    due.extend(self.due(rule, &mut state, context.options, slot));
+                }
                 rule.samples(&state.alerts)
             }
         };
@@ -277,6 +349,13 @@ impl RunningGroup {
             store(context.store, running, samples, at)?;
         }
         Ok(count)
+    }
+
+    /// Commits; a failure is counted. The log says once from when to when.
+    fn commit_counted(&self, store: &State, slot_ms: i64) {
+        if self.commit(store, slot_ms).is_err() {
+            lock(&self.stats).state_failures += 1;
+        }
     }
 
     /// Commits what changed since the last commit, and the slot, together. Not while alerts are
@@ -290,17 +369,16 @@ impl RunningGroup {
         for running in &self.rules {
             let state = lock(&running.state);
             let mut hashes = HashMap::with_capacity(state.alerts.len());
-            let key = |labels: &Labels| [running.key_prefix.as_slice(), labels.as_bytes()].concat();
             for (labels, alert) in &state.alerts {
                 let value = persist::encode_alert(alert);
                 let hash = xxh3_64(&value);
                 if state.stored.get(labels) != Some(&hash) {
-                    changes.entries.push((key(labels), Some(value)));
+                    changes.entries.push((running.key(labels), Some(value)));
                 }
                 hashes.insert(labels.clone(), hash);
             }
             let gone = state.stored.keys().filter(|labels| !hashes.contains_key(*labels));
-            changes.entries.extend(gone.map(|labels| (key(labels), None)));
+            changes.entries.extend(gone.map(|labels| (running.key(labels), None)));
             written.push(hashes);
         }
         changes.entries.push((persist::group_key(&self.group), Some(persist::encode_slot(slot_ms))));
@@ -327,6 +405,13 @@ impl RunningGroup {
     /// The pending and firing alerts of all rules.
     pub fn alerts(&self) -> Vec<AlertStatus> {
         self.rules.iter().flat_map(|running| lock(&running.state).active()).collect()
+    }
+}
+
+impl RunningRule {
+    /// Where an alert stands in the state store.
+    fn key(&self, labels: &Labels) -> Vec<u8> {
+        [self.key_prefix.as_slice(), labels.as_bytes()].concat()
     }
 }
 
@@ -452,16 +537,6 @@ fn query_for_template(context: &Context<'_>, text: &str, at: Timestamp) -> Resul
         },
     };
     Ok(vector.into_iter().map(sample).collect())
-}
-
-fn remains<'a>(rules: impl Iterator<Item = &'a RunningRule>) -> (HashSet<Labels>, Vec<Vec<u8>>) {
-    let (mut series, mut keys) = (HashSet::new(), Vec::new());
-    for rule in rules {
-        let state = lock(&rule.state);
-        series.extend(state.previous.iter().cloned());
-        keys.extend(state.stored.keys().map(|labels| [&rule.key_prefix, labels.as_bytes()].concat()));
-    }
-    (series, keys)
 }
 
 fn hash(alert: &ActiveAlert) -> u64 {

@@ -33,8 +33,29 @@ impl Schedule {
         Schedule { interval_ms, offset_ms, next_ms: None }
     }
 
+    /// The slots after `after_ms`, up to `until_ms`.
+    pub fn slots(&self, after_ms: i64, until_ms: i64) -> impl Iterator<Item = i64> + use<> {
+        let interval_ms = self.interval_ms;
+        let first_ms = self.slot_before(after_ms).saturating_add(interval_ms);
+        std::iter::successors(Some(first_ms), move |slot_ms| slot_ms.checked_add(interval_ms))
+            .take_while(move |slot_ms| *slot_ms <= until_ms)
+    }
+
+    /// The slot `slot_ms` has been evaluated; the next one is the one after it.
+    pub fn go_on_from(&mut self, slot_ms: i64) {
+        self.next_ms = Some(self.slot_before(slot_ms).saturating_add(self.interval_ms));
+    }
+
+    /// Goes on where `old` got, a schedule of the same interval, perhaps with other slots.
+    pub fn go_on_after(&mut self, old: &Schedule) {
+        self.next_ms = old.next_ms.map(|next_ms| {
+            let last_ms = next_ms.saturating_sub(self.interval_ms);
+            self.slot_before(last_ms).saturating_add(self.interval_ms)
+        });
+    }
+
     /// The latest slot that is not after `now_ms`.
-    fn slot_before(&self, now_ms: i64) -> i64 {
+    pub fn slot_before(&self, now_ms: i64) -> i64 {
         let since_slot = now_ms.saturating_sub(self.offset_ms).rem_euclid(self.interval_ms);
         now_ms.saturating_sub(since_slot)
     }

@@ -170,6 +170,11 @@ pub struct Args {
     #[arg(long = "rules.alert.for-grace-period", env = "LARUM_RULES_ALERT_FOR_GRACE_PERIOD", value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub for_grace_period: Duration,
 
+    /// Longest wait at a start for fresh samples, before rules are evaluated for the time since the stop
+    /// (an hour at most) and go on. Until then alerts stay as they are.
+    #[arg(long = "rules.start-grace", env = "LARUM_RULES_START_GRACE", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub start_grace: Duration,
+
     /// How long to wait before a firing alert is sent again.
     #[arg(long = "rules.alert.resend-delay", env = "LARUM_RULES_ALERT_RESEND_DELAY", value_name = "DURATION", default_value = "1m", value_parser = duration)]
     pub resend_delay: Duration,

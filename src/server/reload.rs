@@ -75,6 +75,7 @@ pub fn rule_options(app: &App, config: &Config) -> RuleOptions {
         resend_delay: app.args.resend_delay,
         outage_tolerance: app.args.for_outage_tolerance,
         grace_period: app.args.for_grace_period,
+        start_grace: app.args.start_grace,
         query_timeout: app.args.query_timeout,
         eval: EvalOptions { default_subquery_step: config.evaluation_interval, ..app.eval_options() },
         external_labels: config.external_labels.clone(),

@@ -46,6 +46,11 @@ impl Matcher {
         Matcher { name: name.into(), op: MatchOp::Equal, value: value.into(), regex: None }
     }
 
+    /// `name!="value"`.
+    pub fn not_equal(name: impl Into<String>, value: impl Into<String>) -> Matcher {
+        Matcher { op: MatchOp::NotEqual, ..Matcher::equal(name, value) }
+    }
+
     /// The label it looks at.
     pub fn name(&self) -> &str {
         &self.name

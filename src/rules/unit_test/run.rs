@@ -11,7 +11,7 @@ use crate::rules::alert::AlertState;
 use crate::rules::error::RuleError;
 use crate::rules::expand::map;
 use crate::rules::manager::RuleOptions;
-use crate::rules::running::{Context, RunningGroup};
+use crate::rules::running::{Context, Round, RunningGroup};
 use crate::rules::store::Store;
 use crate::storage::{Matcher, ReadError, SeriesSet, Source, TimeRange, Timestamp};
 use larum_storage_format::{Labels, Sample, Value};
@@ -27,8 +27,6 @@ pub fn run(file: &TestFile, test: &Test) -> Vec<Failure> {
         evaluation_interval: interval,
         external_labels: test.external_labels.clone(),
         external_url: test.external_url.clone(),
-        // However far the slots lie apart, none was missed.
-        outage_tolerance: Duration::MAX,
         eval: eval.clone(),
         ..RuleOptions::default()
     };
@@ -51,7 +49,8 @@ pub fn run(file: &TestFile, test: &Test) -> Vec<Failure> {
         let now_ms = test.start_ms.saturating_add(at_ms);
         input.give(&samples, at_ms);
         for group in &groups {
-            group.evaluate(&context, now_ms, 0, Timestamp::from_millis(now_ms));
+            let now = Timestamp::from_millis(now_ms);
+            group.evaluate(&context, Round { slot_ms: now_ms, missed: 0, now, is_heard: false });
         }
         let broken = errors(&groups, test.line, at_ms);
         if !broken.is_empty() {
