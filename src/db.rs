@@ -4,12 +4,14 @@ use crate::budget::MemoryBudget;
 use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
 use crate::state::{State, StateError};
 use crate::storage::{
-    AppendError, Appended, Batch, Damage, Deleted, HeadStatus, JobStatus, Matcher, OpenError, Options,
-    Pending, RetentionStatus, ScrubStatus, SizeLimit, Storage, StorageStats, TimeRange, Timestamp, View,
+    AppendError, Appended, Batch, CleanupSchedule, Damage, Deleted, HeadStatus, JobStatus, Matcher,
+    OpenError, Options, Pending, RetentionPolicy, RetentionShares, RetentionStatus, ScrubStatus, SizeLimit,
+    Storage, StorageStats, TimeRange, Timestamp, View,
 };
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// An open database. Cloning is cheap and shares it; it closes when the last clone is dropped.
 ///
@@ -162,6 +164,17 @@ impl Db {
         self.inner.storage.snapshot(to, &[(crate::state::EXPORT_PATH, &state)])
     }
 
+    /// Changes how long samples are kept, for queries and appends at once: `retention` is for the series
+    /// that none of the `policies` matches.
+    pub fn set_retention(&self, retention: Option<Duration>, policies: Vec<RetentionPolicy>) {
+        self.inner.storage.set_retention(retention, policies);
+    }
+
+    /// Changes when what has expired is removed from the disk; `None` is at once.
+    pub fn set_cleanup_schedule(&self, schedule: Option<CleanupSchedule>) {
+        self.inner.storage.set_cleanup_schedule(schedule);
+    }
+
     /// Changes how much the data folder may take; at once, as far as that is done in the background.
     pub fn set_size_limit(&self, limit: SizeLimit) {
         self.inner.storage.set_size_limit(limit);
@@ -170,6 +183,12 @@ impl Db {
     /// What the data folder takes, what it may take, and what is dropped next.
     pub fn retention_status(&self) -> io::Result<RetentionStatus> {
         self.inner.storage.retention_status()
+    }
+
+    /// How the bytes of partitions are spread over policies, and over at most `limit` metrics; looks
+    /// into the files for it, but not beyond `until`.
+    pub fn retention_shares(&self, limit: usize, until: Instant) -> io::Result<RetentionShares> {
+        self.inner.storage.retention_shares(limit, until)
     }
 
     /// What is known to be damaged in the partitions.

@@ -16,7 +16,7 @@ use crate::ingest::remote_write::BodyLimits;
 use crate::notify::{Notifier, NotifierOptions};
 use crate::promql::EvalOptions;
 use crate::rules::RuleManager;
-use crate::storage::{SizeLimit, Timestamp};
+use crate::storage::{CleanupSchedule, SizeLimit, Timestamp};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -199,6 +199,12 @@ impl App {
     /// How much the data folder may take.
     pub fn size_limit(&self) -> SizeLimit {
         retention(&self.config().config, &self.args).1
+    }
+
+    /// When what has expired is removed; `None` is at once.
+    pub fn cleanup_schedule(&self) -> Option<CleanupSchedule> {
+        let by_config = self.config().config.cleanup_schedule.clone();
+        by_config.or_else(|| self.args.cleanup_schedule.clone())
     }
 
     /// How queries are evaluated, as the command line says.

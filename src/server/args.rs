@@ -6,6 +6,7 @@
 use super::rule_tests::RuleTests;
 use super::size::parse_bytes;
 use crate::promql::duration::parse_duration;
+use crate::storage::CleanupSchedule;
 use crate::storage::options::{MinFree, WalFsync};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::collections::HashSet;
@@ -47,6 +48,12 @@ pub struct Args {
     /// The same in percent of what the file system can hold; it prevails over the size. 0 is no limit.
     #[arg(long = "storage.tsdb.retention.percentage", env = "LARUM_STORAGE_TSDB_RETENTION_PERCENTAGE", value_name = "PERCENT", default_value = "0", value_parser = percentage)]
     pub retention_percentage: f64,
+
+    /// When what has expired is removed from the disk, in the five fields of cron, such as `0 2 * * *`;
+    /// in UTC, or after `CRON_TZ=Europe/Berlin`. By default as soon as it is worth it. Nobody reads what
+    /// has expired, whatever is said here, and limits on size do not wait.
+    #[arg(long = "storage.cleanup-schedule", env = "LARUM_STORAGE_CLEANUP_SCHEDULE", value_name = "CRON", value_parser = CleanupSchedule::new)]
+    pub cleanup_schedule: Option<CleanupSchedule>,
 
     /// How much of the disk shall stay free, such as 2GB or 5%; with less, space is low. By default 5%,
     /// but no more than 1GB. Samples are refused only when the WAL could no longer be cut.
@@ -651,6 +658,13 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_is_shown_as_it_was_written() {
+        let args = read(&["--storage.cleanup-schedule=CRON_TZ=Europe/Berlin 0 2 * * *"]).unwrap();
+        let shown = args.shown.iter().find(|(name, _)| name == "storage.cleanup-schedule");
+        assert_eq!(shown.map(|(_, value)| value.as_str()), Some("CRON_TZ=Europe/Berlin 0 2 * * *"));
+    }
+
+    #[test]
     fn every_flag_has_its_environment_variable() {
         for arg in Args::command().get_arguments() {
             let Some(long) = arg.get_long().filter(|l| !matches!(*l, "help" | "version")) else { continue };
@@ -681,6 +695,8 @@ mod tests {
             assert!(error.contains("--storage.disk.min-free"), "{error}");
         }
         assert!(read(&["--storage.disk.emergency-retention=0s"]).unwrap_err().contains("longer than 0"));
+        let error = read(&["--storage.cleanup-schedule=0 2 * *"]).unwrap_err();
+        assert!(error.contains("--storage.cleanup-schedule") && error.contains("five fields"), "{error}");
         assert!(read(&["--storage.wal.fsync=soon"]).unwrap_err().contains("neither `always`"));
         assert!(read(&["--query.timeout=0s"]).unwrap_err().contains("longer than 0"));
     }

@@ -1,6 +1,6 @@
 //! Loading configuration and rules, at start and again while running.
 
-use super::app::{App, retention};
+use super::app::App;
 use super::args::Args;
 use super::config::Config;
 use crate::notify::Target;
@@ -44,9 +44,6 @@ pub fn reload(app: &App) -> Result<(), FileError> {
         tracing::error!("the configuration was not loaded, the old one stays in force: {error}");
     })?;
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    if retention(&checked.config, &app.args).0 != app.retention() {
-        tracing::warn!("another storage.tsdb.retention.time takes effect at the next start");
-    }
     let options = rule_options(app, &checked.config);
     put_in_force(app, checked.config);
     if let Some(rules) = app.rules() {
@@ -63,6 +60,8 @@ pub fn put_in_force(app: &App, config: Config) {
     app.notifier.configure(config.alertmanagers.iter().map(target).collect(), config.external_labels.clone());
     app.set_config(config);
     if let Some(db) = app.db() {
+        db.set_retention(app.retention(), app.config().config.retention_policies.clone());
+        db.set_cleanup_schedule(app.cleanup_schedule());
         db.set_size_limit(app.size_limit());
     }
 }

@@ -156,6 +156,8 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
     let args = &app.args;
     let options = Options {
         retention: app.retention(),
+        retention_policies: checked.config.retention_policies.clone(),
+        cleanup_schedule: app.cleanup_schedule(),
         size_limit: app.size_limit(),
         disk: DiskOptions {
             min_free: args.disk_min_free,

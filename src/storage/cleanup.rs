@@ -78,7 +78,7 @@ impl Inner {
             return Ok(());
         }
         let job = self.jobs.begin(JobKind::FreeDeleted, self.timestamp());
-        self.rewrite_by(&job, due)
+        self.rewrite_deleted_by(&job, due)
     }
 
     /// Writes all partitions anew of which anything was deleted.
@@ -86,20 +86,25 @@ impl Inner {
         let job = self.jobs.begin(JobKind::CleanTombstones, self.timestamp());
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let all = self.deleted_from().iter().map(|p| p.meta.number).collect();
-        self.rewrite_by(&job, all)
+        self.rewrite_deleted_by(&job, all)
     }
 
-    /// Does a job, with the lock for merges.
-    fn rewrite_by(&self, job: &Job, mut numbers: Vec<u64>) -> io::Result<()> {
+    fn rewrite_deleted_by(&self, job: &Job, numbers: Vec<u64>) -> io::Result<()> {
+        let (outcome, left) = self.rewrite_by(job, numbers);
+        if job.is_canceled() {
+            let deleted_from = self.deleted_from();
+            self.looked().decline(&deleted_from, &left);
+        }
+        outcome
+    }
+
+    /// Does a job, with the lock for merges, and gives the numbers of the partitions that are not done.
+    pub fn rewrite_by(&self, job: &Job, mut numbers: Vec<u64>) -> (io::Result<()>, Vec<u64>) {
         let bytes_of = |p: &Live| if numbers.contains(&p.meta.number) { p.meta.byte_len } else { 0 };
         let bytes = self.catalog().live().iter().map(bytes_of).sum();
         job.run(numbers.len() as u64, bytes);
         let outcome = self.rewrite_each(job, &mut numbers);
         job.end(&outcome, self.timestamp());
-        if job.is_canceled() {
-            let deleted_from = self.deleted_from();
-            self.looked().decline(&deleted_from, &numbers);
-        }
         let status = job.snapshot();
         tracing::info!(
             job = status.id,
@@ -108,12 +113,13 @@ impl Inner {
             partitions = status.partitions_done,
             of = status.partitions,
             bytes_freed = status.bytes_freed,
-            "partitions were written without what was deleted"
+            "partitions were written without what was deleted or has expired"
         );
-        outcome
+        (outcome, numbers)
     }
 
-    /// Writes the partitions anew, and leaves in `numbers` those that are not done.
+    /// Writes the partitions anew, and leaves in `numbers` those that are not done. Merges that are due
+    /// come in between: appends may wait for them.
     fn rewrite_each(&self, job: &Job, numbers: &mut Vec<u64>) -> io::Result<()> {
         let stop = || self.closing.load(Acquire) || job.is_canceled();
         while let Some(&number) = numbers.first() {
@@ -127,7 +133,7 @@ impl Inner {
             let (before, merge) = {
                 let catalog = self.catalog();
                 let before = catalog.get(number).map_or(0, |p| p.meta.byte_len);
-                (before, self.levels.rewrite(&catalog.manifest().partitions, number))
+                (before, self.levels().rewrite(&catalog.manifest().partitions, number))
             };
             // One that expired meanwhile is freed, too.
             let merge = merge.filter(|_| before > 0);
@@ -143,7 +149,11 @@ impl Inner {
             let outputs = catalog.live().iter().filter(|p| p.partition.header().origin.sources == [number]);
             let freed = before.saturating_sub(outputs.map(|p| p.meta.byte_len).sum());
             drop(catalog);
-            self.counters.freed_bytes.fetch_add(freed, Relaxed);
+            let counter = match job.kind() {
+                JobKind::FreeExpired => &self.counters.expired_bytes,
+                JobKind::FreeDeleted | JobKind::CleanTombstones => &self.counters.freed_bytes,
+            };
+            counter.fetch_add(freed, Relaxed);
             job.did(before, freed);
             numbers.remove(0);
         }
@@ -158,7 +168,8 @@ impl Inner {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn timestamp(&self) -> Timestamp {
+    /// The present, as jobs note it.
+    pub fn timestamp(&self) -> Timestamp {
         Timestamp::from_millis(self.now().wall_ms)
     }
 }
@@ -293,7 +304,7 @@ mod tests {
         delete(&storage, TimeRange::ALL);
         let job = inner.jobs.begin(JobKind::FreeDeleted, Timestamp::from_millis(0));
         assert!(storage.cancel_job(job.id()));
-        let outcome = inner.rewrite_by(&job, before.clone());
+        let outcome = inner.rewrite_deleted_by(&job, before.clone());
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::Interrupted);
         assert_eq!(storage.jobs()[0].state, JobState::Canceled);
         inner.free_deleted().unwrap();

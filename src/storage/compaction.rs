@@ -1,6 +1,9 @@
 //! Which partitions are merged. Pure decisions over what the MANIFEST knows.
 //!
 //! 1. Windows have levels: two hours, a day, and up to a tenth of the retention (at most 31 days).
+//!    Where series are kept for different times, a window waits until those have expired that are kept
+//!    for less than ten times its length: the merge then drops them, and nothing is written again only
+//!    because they expire.
 //! 2. Within a window the four newest partitions of like size become one. Sizes grow by tiers, so
 //!    that a burst of cuts costs a logarithm of merges and leaves few partitions to read.
 //! 3. When a window of a higher level is over and its last part was cut, its partitions become one.
@@ -58,19 +61,36 @@ pub(crate) struct Merge {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Levels {
     lengths_ms: Vec<i64>,
+    /// Of each, how long after its end a window is merged.
+    waits_ms: Vec<i64>,
     /// Several windows are merged into a wider one up to so much.
     wide_bytes_max: u64,
 }
 
 impl Levels {
-    /// The levels for this retention; `None` keeps everything.
-    pub fn new(retention_ms: Option<i64>) -> Levels {
-        let widest_ms = retention_ms.map_or(WIDEST_MS, |ms| (ms / RETENTION_SHARE).min(WIDEST_MS));
-        let days = widest_ms / DAY_MS;
-        let mut levels = vec![WINDOW_MS];
-        levels.extend([24, 12, 8, 6, 4].map(|hours| hours * HOUR_MS).into_iter().find(|&ms| ms <= widest_ms));
-        levels.extend((days > 1).then_some(days * DAY_MS));
-        Levels { lengths_ms: levels, wide_bytes_max: u64::MAX }
+    /// The levels where series are kept so long; `None` is for ever.
+    pub fn new(keeps_ms: impl IntoIterator<Item = Option<i64>>) -> Levels {
+        let keeps_ms: Vec<i64> = keeps_ms.into_iter().map(|keep_ms| keep_ms.unwrap_or(i64::MAX)).collect();
+        let widest_ms =
+            |keep_ms: Option<i64>| keep_ms.map_or(WIDEST_MS, |ms| (ms / RETENTION_SHARE).min(WIDEST_MS));
+        let (shortest_ms, longest_ms) =
+            (widest_ms(keeps_ms.iter().copied().min()), widest_ms(keeps_ms.iter().copied().max()));
+        let hours = |most_ms: i64| {
+            [24, 12, 8, 6, 4].map(|hours| hours * HOUR_MS).into_iter().find(|&ms| ms <= most_ms)
+        };
+        let days = Some(longest_ms / DAY_MS).filter(|&days| days > 1).map(|days| days * DAY_MS);
+        let mut lengths_ms = vec![WINDOW_MS];
+        lengths_ms.extend(hours(shortest_ms));
+        // Shorter than a day, those of several times do not fit into each other.
+        lengths_ms.extend(hours(longest_ms).filter(|&ms| ms == DAY_MS || shortest_ms < 4 * HOUR_MS));
+        lengths_ms.extend(days);
+        lengths_ms.dedup();
+        let wait_ms = |&len_ms: &i64| {
+            let shorter = keeps_ms.iter().filter(|&&keep_ms| keep_ms / RETENTION_SHARE < len_ms);
+            shorter.max().map_or(GRACE_MS, |&keep_ms| keep_ms.max(GRACE_MS))
+        };
+        let waits_ms = lengths_ms.iter().map(wait_ms).collect();
+        Levels { lengths_ms, waits_ms, wide_bytes_max: u64::MAX }
     }
 
     /// The same in a folder that may take so much.
@@ -88,16 +108,19 @@ impl Levels {
     pub fn plan(&self, live: &[LivePartition], now_ms: i64) -> Option<Merge> {
         let fresh = self.by_own_window(live).into_iter();
         let fresh = fresh.map(|(window, group)| (window, fitting(newest_alike(group))));
-        let over = self.lengths_ms[1..].iter().flat_map(|&len_ms| by_window(live, len_ms)).filter_map(
-            |(window, group)| {
-                let over = window.end.saturating_add(GRACE_MS) <= now_ms;
+        let higher = self.lengths_ms.iter().zip(&self.waits_ms).skip(1);
+        let over = higher
+            .flat_map(|(&len_ms, &wait_ms)| {
+                by_window(live, len_ms).into_iter().map(move |group| (wait_ms, group))
+            })
+            .filter_map(|(wait_ms, (window, group))| {
+                let over = window.end.saturating_add(wait_ms) <= now_ms;
                 let total = bytes_of(&group);
                 let largest = group.iter().map(|p| p.byte_len).max().unwrap_or(0);
                 let whole = group.len() > 1 && largest <= total / 2 && total <= FILE_BYTES_MAX;
                 let group = if whole { group } else { newest_alike(group) };
                 (over && bytes_of(&group) <= self.wide_bytes_max).then_some((window, group))
-            },
-        );
+            });
         let worth = fresh.chain(over).filter(|(_, group)| group.len() > 1);
         worth.filter_map(|(window, group)| self.closed(live, group, window)).next()
     }
@@ -285,7 +308,7 @@ mod tests {
 
     #[test]
     fn four_of_like_size_in_one_window_merge_at_once() {
-        let levels = Levels::new(None);
+        let levels = Levels::new([None]);
         let now = DAY + 4 * HOUR_MS;
         let mut live = vec![part(1, 10, window(0)), part(2, 12, window(0)), part(3, 9, window(0))];
         assert_eq!(levels.plan(&live, now), None);
@@ -298,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_big_partition_is_not_written_again_for_three_small_ones() {
-        let levels = Levels::new(None);
+        let levels = Levels::new([None]);
         let now = DAY + HOUR_MS;
         let mut live = vec![part(1, 1000, window(0))];
         live.extend((2..5).map(|n| part(n, 10, window(0))));
@@ -309,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_day_is_merged_when_its_last_window_was_cut() {
-        let levels = Levels::new(None);
+        let levels = Levels::new([None]);
         let live: Vec<_> = (0..3).map(|k| part(k as u64 + 1, 10, window(k))).collect();
         let end = DAY + DAY_MS;
         assert_eq!(levels.plan(&live, end + HOUR_MS), None);
@@ -321,7 +344,7 @@ mod tests {
 
     #[test]
     fn what_stands_between_the_inputs_and_overlaps_them_is_merged_too() {
-        let levels = Levels::new(None);
+        let levels = Levels::new([None]);
         let mut live: Vec<_> = [1, 2, 4, 5].map(|n| part(n, 10, window(0))).into();
         live.insert(2, part(3, 10, DAY..DAY + DAY_MS));
         live.push(part(6, 10, window(1)));
@@ -331,7 +354,7 @@ mod tests {
 
     #[test]
     fn merging_all_ends_with_nothing_left_to_merge_and_no_tombstones() {
-        let levels = Levels::new(None);
+        let levels = Levels::new([None]);
         let mut live = vec![part(1, 10, window(0)), part(2, 10, window(0)), part(3, 10, window(1))];
         live[2].tombstones = Some(1);
         let all = levels.plan_all(&live, DAY).unwrap();
@@ -344,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_backlog_that_is_too_much_for_one_file_is_merged_piece_by_piece() {
-        let levels = Levels::new(None);
+        let levels = Levels::new([None]);
         let mut live: Vec<_> = (0..40)
             .map(|k| part(k as u64 + 1, 256 << 20, DAY + k * 180_000..DAY + (k + 1) * 180_000))
             .collect();
@@ -373,13 +396,40 @@ mod tests {
             (Some(1), vec![2]),
         ] {
             let levels: Vec<i64> = hours.iter().map(|hours| hours * HOUR_MS).collect();
-            assert_eq!(Levels::new(retention_ms).lengths_ms, levels, "{retention_ms:?}");
+            assert_eq!(Levels::new([retention_ms]).lengths_ms, levels, "{retention_ms:?}");
         }
     }
 
     #[test]
+    fn a_window_waits_for_the_end_of_what_is_kept_for_less_than_ten_of_it() {
+        let days = |n: i64| Some(n * DAY_MS);
+        for (keeps_ms, levels) in [
+            (vec![days(15)], vec![(2, 0), (24, 0)]),
+            (vec![days(3), days(365)], vec![(2, 0), (6, 0), (24, 72), (31 * 24, 72)]),
+            (vec![days(365), days(3), days(30)], vec![(2, 0), (6, 0), (24, 72), (31 * 24, 30 * 24)]),
+            (vec![None, days(15)], vec![(2, 0), (24, 0), (31 * 24, 15 * 24)]),
+            (vec![days(1), days(15)], vec![(2, 0), (24, 24)]),
+            (vec![days(3), days(5)], vec![(2, 0), (6, 0)]),
+        ] {
+            let found = Levels::new(keeps_ms.clone());
+            let waits = found.waits_ms.iter().map(|&ms| if ms == GRACE_MS { 0 } else { ms / HOUR_MS });
+            let hours = found.lengths_ms.iter().map(|ms| ms / HOUR_MS);
+            // A window of two hours is never waited for.
+            let found: Vec<(i64, i64)> =
+                hours.zip(waits).map(|(len, wait)| (len, if len == 2 { 0 } else { wait })).collect();
+            assert_eq!(found, levels, "{keeps_ms:?}");
+        }
+        let levels = Levels::new([days(3), None]);
+        let live: Vec<_> = (0..3).map(|k| part(k as u64 + 1, 10, window(4 * k))).collect();
+        let end = DAY + DAY_MS;
+        assert_eq!(levels.plan(&live, end + 3 * DAY_MS - 1), None);
+        let merge = Merge { inputs: vec![1, 2, 3], window_ms: DAY..end, outputs: 1 };
+        assert_eq!(levels.plan(&live, end + 3 * DAY_MS), Some(merge));
+    }
+
+    #[test]
     fn days_become_a_wide_partition_when_their_window_is_over() {
-        let levels = Levels::new(Some(40 * DAY_MS));
+        let levels = Levels::new([Some(40 * DAY_MS)]);
         let start = aligned(DAY, 4 * DAY_MS).start;
         let day = |k: i64| start + k * DAY_MS..start + (k + 1) * DAY_MS;
         let mut live: Vec<_> = (0..4).map(|k| part(k as u64 + 1, 100, day(k))).collect();
@@ -398,20 +448,20 @@ mod tests {
         let live: Vec<_> = (0..12).map(|k| part(k as u64 + 1, 10, window(k))).collect();
         let now = DAY + DAY_MS + GRACE_MS;
         for (limit_bytes, inputs) in [(None, 12), (Some(1200), 12), (Some(1199), 0)] {
-            let levels = Levels::new(None).within(limit_bytes);
+            let levels = Levels::new([None]).within(limit_bytes);
             let found = |merge: Option<Merge>| merge.map_or(0, |merge| merge.inputs.len());
             assert_eq!(found(levels.plan(&live, now)), inputs, "{limit_bytes:?}");
             assert_eq!(found(levels.plan_all(&live, now)), inputs, "{limit_bytes:?}");
         }
         // What lies in one narrow window is merged however little the folder may take.
         let together: Vec<_> = (1..5).map(|n| part(n, 10, window(0))).collect();
-        let merge = Levels::new(None).within(Some(20)).plan(&together, now);
+        let merge = Levels::new([None]).within(Some(20)).plan(&together, now);
         assert_eq!(merge.map(|merge| merge.inputs), Some(vec![1, 2, 3, 4]));
     }
 
     #[test]
     fn too_much_for_one_file_stays_apart_or_is_split_where_it_overlaps() {
-        let levels = Levels::new(None);
+        let levels = Levels::new([None]);
         let now = DAY + DAY_MS + GRACE_MS;
         let apart: Vec<_> = (0..12).map(|k| part(k as u64 + 1, 1 << 30, window(k))).collect();
         assert_eq!(levels.plan(&apart, now), None);
@@ -429,7 +479,7 @@ mod tests {
             hours in 0..100i64,
             all in any::<bool>(),
         ) {
-            let levels = Levels::new(None);
+            let levels = Levels::new([None]);
             let mut live: Vec<LivePartition> = Vec::new();
             let mut next = 1;
             for (sequence, (k, day, len)) in (1..).zip(cuts) {

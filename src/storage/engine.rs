@@ -17,21 +17,24 @@ use super::damage::Damage;
 use super::deletion;
 use super::disk::Disk;
 use super::error::{AppendError, OpenError, UnavailableCause};
+use super::expired::Expiring;
 use super::folder::{self, Folder, io_error};
 use super::fs::{Fs, Lock, RealFs};
-use super::head::{Head, HeadOptions};
+use super::head::{Accept, Head, HeadOptions};
 use super::jobs::{JobStatus, Jobs};
 use super::maintenance::{self, Workers};
 use super::matcher::Matcher;
 use super::options::{Maintenance, Options, SizeLimit};
 use super::part::Part;
+use super::policy::{Borders, Policies, RetentionPolicy};
 use super::querier::{Layer, View};
-use super::retention::{self, Now, Retention};
-use super::retention_status::RetentionStatus;
+use super::retention::{Now, Retention, trusted_until};
+use super::retention_status::{RetentionShares, RetentionStatus};
+use super::schedule::{CleanupSchedule, Cleanups};
 use super::scrub::{POSITION_FILE, Scrub, ScrubStatus};
 use super::snapshot;
 use super::stats::{Counters, HeadStatus, StorageStats};
-use super::time::TimeRange;
+use super::time::{TimeRange, as_millis};
 use super::usage::{self, FolderUse};
 use super::wal::Pending;
 use std::io;
@@ -65,7 +68,7 @@ pub(crate) struct Inner {
     /// One deletion at a time, and no commit of a merge meanwhile.
     pub deleting: Mutex<()>,
     /// The lengths of windows.
-    pub levels: Levels,
+    levels: Mutex<Levels>,
     /// Numbers of partitions that failed work left, still to be removed.
     pub abandoned: Mutex<Vec<u64>>,
     pub retention: Mutex<Retention>,
@@ -88,6 +91,9 @@ pub(crate) struct Inner {
     pub looked: Mutex<Looked>,
     /// Reads everything to find damage.
     pub scrub: Mutex<Scrub>,
+    /// How partitions expire, and when that may be acted upon.
+    pub expiring: Mutex<Expiring>,
+    pub cleanups: Mutex<Cleanups>,
     /// Work that can be watched and canceled.
     pub jobs: Jobs,
     /// Partitions in the fullest window.
@@ -145,10 +151,11 @@ impl Storage {
         let ranges = partitions.map(|p| (p.min_ms, p.max_ms));
         let ranges = ranges.chain(replayed.map(|range| (range.min_ms, range.max_ms)));
         let times = ranges.flat_map(|(min_ms, max_ms)| [min_ms, max_ms]);
-        let trusted_ms = retention::trusted_until(times, now.wall_ms, as_millis(options.max_ahead));
-        let retention_ms = options.retention.map(as_millis);
-        let retention = Retention::new(retention_ms, now, trusted_ms);
-        let levels = Levels::new(retention_ms);
+        let trusted_ms = trusted_until(times, now.wall_ms, as_millis(options.max_ahead));
+        let policies = Policies::new(options.retention, options.retention_policies.clone());
+        let levels = Levels::new(policies.keeps_ms());
+        let retention = Retention::new(policies, now, trusted_ms);
+        head.set_policies(retention.policies());
         if retention.is_paused() {
             tracing::warn!(
                 now_ms = now.wall_ms,
@@ -158,7 +165,8 @@ impl Storage {
             );
         }
         let floor = options.disk.emergency_retention;
-        let floor = floor.map(|length| Retention::new(Some(as_millis(length)), now, trusted_ms));
+        let floor =
+            floor.map(|length| Retention::new(Policies::new(Some(length), Vec::new()), now, trusted_ms));
         let replayed_bytes = match replayed {
             Some(_) => usage::measure(&*fs, &folder).map_err(io_error(path))?.usage.wal,
             None => 0,
@@ -178,7 +186,7 @@ impl Storage {
             cutting: Mutex::new(()),
             merging: Mutex::new(()),
             deleting: Mutex::new(()),
-            levels,
+            levels: Mutex::new(levels),
             abandoned: Mutex::default(),
             retention: Mutex::new(retention),
             disk: Disk::new(options.disk, options.wal_bytes, reserve, replayed_bytes, floor),
@@ -192,6 +200,8 @@ impl Storage {
             freed_ms: AtomicI64::new(maintenance::NOTHING_FREED),
             looked: Mutex::default(),
             scrub: Mutex::new(scrub),
+            expiring: Mutex::default(),
+            cleanups: Mutex::new(Cleanups::new(options.cleanup_schedule.clone())),
             jobs: Jobs::default(),
             counters,
             closing: AtomicBool::new(false),
@@ -243,8 +253,8 @@ impl Storage {
         let now = inner.now();
         // Windows end before the last millisecond of time, which is in none of them.
         let newest_ms = now.wall_ms.saturating_add(as_millis(inner.options.max_ahead)).min(i64::MAX - 1);
-        let accept = TimeRange::new(inner.border_ms(now), newest_ms);
-        inner.disk.heed(inner.head.append_start(batch, accept))
+        let accept = Accept::new(inner.borders(now), newest_ms);
+        inner.disk.heed(inner.head.append_start(batch, &accept))
     }
 
     /// What is stored now.
@@ -342,11 +352,24 @@ impl Storage {
         let synced = self.inner.head.sync();
         self.inner.watch_disk()?;
         self.inner.drop_and_cut()?;
-        self.inner.merge_in_background()?;
-        self.inner.free_deleted()?;
+        self.inner.merge_and_free()?;
         self.inner.scrub_if_due();
         self.inner.rescue_damaged()?;
         synced
+    }
+
+    /// Changes how long samples are kept, for reads and appends at once: `retention` is for the series
+    /// that none of the `policies` matches. What has expired may be gone when it is kept for longer again.
+    pub fn set_retention(&self, retention: Option<Duration>, policies: Vec<RetentionPolicy>) {
+        self.inner.set_retention(Policies::new(retention, policies));
+    }
+
+    /// Changes when what has expired is removed; `None` is at once.
+    pub fn set_cleanup_schedule(&self, schedule: Option<CleanupSchedule>) {
+        let mut cleanups = self.inner.cleanups.lock().unwrap_or_else(PoisonError::into_inner);
+        if cleanups.schedule() != schedule.as_ref() {
+            *cleanups = Cleanups::new(schedule);
+        }
     }
 
     /// Changes how much the folder may take, from the next round of background work on.
@@ -360,10 +383,18 @@ impl Storage {
     /// # Errors
     /// Those of the file system.
     pub fn retention_status(&self) -> io::Result<RetentionStatus> {
-        self.inner.resolve_limit()?;
-        let measured = self.inner.measure()?;
-        let catalog = self.inner.catalog();
-        Ok(self.inner.situation(&catalog, &measured).status())
+        self.inner.retention_status()
+    }
+
+    /// How the bytes of partitions are spread over the policies of retention, and over the metrics that
+    /// take most, at most `limit` of them. Reads the index of each partition once, and stops at `until`:
+    /// asking again goes on.
+    ///
+    /// # Errors
+    /// The database is being closed.
+    pub fn retention_shares(&self, limit: usize, until: Instant) -> io::Result<RetentionShares> {
+        self.inner.check_open()?;
+        self.inner.retention_shares(limit, until)
     }
 
     /// What is known to be damaged in the partitions, as far as it was met by a query, a merge or the
@@ -439,11 +470,12 @@ impl Inner {
         self.retention.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The oldest time that is kept.
-    pub fn border_ms(&self, now: Now) -> i64 {
+    /// The oldest times that are kept.
+    pub fn borders(&self, now: Now) -> Borders {
         let mut retention = self.retention();
         let was_paused = retention.is_paused();
-        let border_ms = retention.border_ms(now);
+        let borders = retention.borders(now);
+        let border_ms = borders.oldest_ms;
         match (was_paused, retention.is_paused()) {
             (false, true) => tracing::warn!(
                 now_ms = now.wall_ms,
@@ -453,12 +485,22 @@ impl Inner {
             (true, false) => tracing::info!(border_ms, "the clock is believed again, old samples expire"),
             _ => {}
         }
-        border_ms
+        borders
     }
 
-    /// How long samples are kept; `None` is for ever.
-    pub fn retention_ms(&self) -> Option<i64> {
-        self.options.retention.map(as_millis)
+    /// Keeps something else from now on.
+    fn set_retention(&self, policies: Policies) {
+        let mut retention = self.retention();
+        if retention.set(policies) {
+            let policies = retention.policies().clone();
+            *self.levels.lock().unwrap_or_else(PoisonError::into_inner) = Levels::new(policies.keeps_ms());
+            self.head.set_policies(&policies);
+        }
+    }
+
+    /// The lengths of windows.
+    pub fn levels(&self) -> Levels {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the folder may take, as it was asked last.
@@ -484,17 +526,17 @@ impl Inner {
 
     /// Shows readers what was committed.
     pub fn publish(&self, catalog: &Catalog) {
-        self.overlapping.store(overlapping(&self.levels, catalog), Ordering::Relaxed);
+        self.overlapping.store(overlapping(&self.levels(), catalog), Ordering::Relaxed);
         *self.layers.write().unwrap_or_else(PoisonError::into_inner) = catalog.layers();
     }
 
     pub fn view(&self) -> View {
-        let border_ms = self.border_ms(self.now());
+        let borders = self.borders(self.now());
         // The head is asked first: a generation that is committed in between is then seen twice,
         // which the merge hides; the other way round it would be missed.
         let generations = self.head.generations();
         let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        View::new(layers, generations.into_iter().map(|generation| generation as Arc<dyn Part>), border_ms)
+        View::new(layers, generations.into_iter().map(|generation| generation as Arc<dyn Part>), borders)
     }
 
     /// How long the WAL of a generation may get.
@@ -555,6 +597,7 @@ impl Inner {
         let ranges = self.head.generations().into_iter().filter_map(|g| g.time_range());
         let head = ranges.reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)));
         stats.head_range_ms = head.map(|range| (range.min_ms, range.max_ms));
+        stats.next_cleanup_ms = self.cleanups.lock().unwrap_or_else(PoisonError::into_inner).next_ms();
         stats.active_jobs = self.jobs.active();
         let catalog = self.catalog();
         let with_tombstones = catalog.live().iter().filter(|p| p.tombstones.is_some());
@@ -567,10 +610,6 @@ impl Inner {
         stats.oldest_ms = catalog.live().iter().map(|p| p.meta.min_ms).min();
         stats
     }
-}
-
-pub(crate) fn as_millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn overlapping(levels: &Levels, catalog: &Catalog) -> usize {

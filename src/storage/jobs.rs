@@ -15,6 +15,8 @@ const REMEMBERED: usize = 64;
 pub enum JobKind {
     /// Partitions of which much was deleted are written anew, in the background.
     FreeDeleted,
+    /// Partitions of which much has expired are, in the background.
+    FreeExpired,
     /// All partitions of which anything was deleted are, because somebody asked for it.
     CleanTombstones,
 }
@@ -24,6 +26,7 @@ impl JobKind {
     pub fn name(self) -> &'static str {
         match self {
             JobKind::FreeDeleted => "free_deleted",
+            JobKind::FreeExpired => "free_expired",
             JobKind::CleanTombstones => "clean_tombstones",
         }
     }
@@ -104,6 +107,11 @@ impl Job {
     /// The number of the job.
     pub fn id(&self) -> u64 {
         self.status().id
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> JobKind {
+        self.status().kind
     }
 
     /// Whether somebody canceled it.

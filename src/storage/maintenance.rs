@@ -255,12 +255,13 @@ impl Inner {
         written.map(|()| windows.len())
     }
 
-    /// Merges what is due, frees what was deleted, and writes anew what is damaged. None of them keeps
-    /// another from being done.
+    /// Merges what is due, frees what was deleted and what has expired, and writes anew what is damaged.
+    /// None of them keeps another from being done.
     pub fn merge_and_free(&self) -> io::Result<()> {
         let rescued = self.rescue_damaged();
         let merged = self.merge_in_background();
-        self.free_deleted().and(merged).and(rescued)
+        let freed = self.free_deleted().and(self.free_expired());
+        freed.and(merged).and(rescued)
     }
 
     /// Merges as long as `plan` finds something; what is urgent comes first.
@@ -289,7 +290,7 @@ impl Inner {
     }
 
     fn planned(&self, plan: impl Fn(&Levels, &[LivePartition], i64) -> Option<Merge>) -> Option<Merge> {
-        let levels = self.levels.within(self.limit_bytes()).up_to(self.disk.merge_bytes_max());
+        let levels = self.levels().within(self.limit_bytes()).up_to(self.disk.merge_bytes_max());
         plan(&levels, &self.catalog().manifest().partitions, self.now().wall_ms)
     }
 
@@ -318,7 +319,7 @@ impl Inner {
     pub fn rewrite(&self, number: u64) -> io::Result<()> {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_held()?;
-        let merge = self.levels.rewrite(&self.catalog().manifest().partitions, number);
+        let merge = self.levels().rewrite(&self.catalog().manifest().partitions, number);
         merge.map_or(Ok(()), |merge| self.merge_and_count(merge, &|| self.closing.load(Acquire)))
     }
 
@@ -365,6 +366,7 @@ impl Inner {
             inputs: &inputs,
             merge,
             first_number,
+            borders: self.expired_borders(),
             memory_bytes: memory.bytes,
         };
         let merged = job.run(stop).and_then(|written| {
@@ -450,25 +452,6 @@ impl Inner {
         });
     }
 
-    /// Drops the partitions that lie before the border of retention as a whole.
-    pub fn drop_expired(&self) -> io::Result<()> {
-        let now = self.now();
-        let (border_ms, paused) = {
-            let border_ms = self.border_ms(now);
-            (border_ms, self.retention().is_paused())
-        };
-        if paused || border_ms == i64::MIN {
-            return Ok(());
-        }
-        let catalog = self.catalog();
-        self.check_held()?;
-        let all = catalog.live().iter().map(|p| &p.meta).chain(catalog.missing());
-        let expired: Vec<u64> = all.filter(|p| p.max_ms < border_ms).map(|p| p.number).collect();
-        let dropped = self.drop_partitions(catalog, expired)?;
-        self.counters.expired.fetch_add(dropped.len() as u64, Relaxed);
-        Ok(())
-    }
-
     /// Drops partitions, with their files, and gives those that were live.
     pub fn drop_partitions(
         &self,
@@ -538,8 +521,6 @@ impl Inner {
 
     /// What retention decides by.
     pub fn situation<'a>(&self, catalog: &'a Catalog, measured: &'a Measured) -> Situation<'a> {
-        let now = self.now();
-        let border_ms = self.border_ms(now);
         // Their files go with the next commit or start. Nothing else may be dropped for them.
         let retired = catalog.manifest().retired.iter();
         Situation {
@@ -547,10 +528,7 @@ impl Inner {
             measured,
             retired_bytes: retired.filter_map(|number| measured.freed.get(number)).sum(),
             limit_bytes: self.limit_bytes(),
-            retention_ms: self.retention_ms(),
-            now_ms: now.wall_ms,
-            border_ms,
-            paused: self.retention().is_paused(),
+            now_ms: self.now().wall_ms,
         }
     }
 
@@ -640,6 +618,7 @@ mod tests {
             inputs: &inputs,
             merge: &merge,
             first_number,
+            borders: None,
             memory_bytes: 1 << 20,
         };
         let written = job.run(&|| false)?;

@@ -11,6 +11,7 @@ use super::fs::Fs;
 use super::merge::merge;
 use super::part::Load;
 use super::partition::{FileWriter, Partition, Sealed};
+use super::policy::{Borders, Kept, from};
 use super::querier::Layer;
 use super::series_set::Columns;
 use super::time::TimeRange;
@@ -41,8 +42,17 @@ pub(crate) struct Job<'a> {
     pub merge: &'a Merge,
     /// The number of the first output; those of the others follow.
     pub first_number: u64,
+    /// What has expired is left out.
+    pub borders: Option<Borders>,
     /// About how much memory to take.
     pub memory_bytes: usize,
+}
+
+/// An input as it is read.
+struct Input {
+    layer: Layer,
+    /// Where its series begin, if some begin within.
+    kept: Option<Kept>,
 }
 
 /// The next series of an input.
@@ -53,9 +63,9 @@ struct Cursor {
 }
 
 impl Job<'_> {
-    /// Writes the outputs, leaving out what was deleted and what cannot be read; the inputs' damages know
-    /// of the latter. Gives the numbers of the outputs, but of those from which everything was deleted.
-    /// Nothing is committed; the folder is synced.
+    /// Writes the outputs, leaving out what was deleted, what has expired and what cannot be read; the
+    /// inputs' damages know of the latter. Gives the numbers of the outputs, but of those of which nothing
+    /// is left. Nothing is committed; the folder is synced.
     ///
     /// # Errors
     /// Those of the file system; [`io::ErrorKind::Interrupted`] once `stop` says true;
@@ -84,7 +94,7 @@ impl Job<'_> {
         window_ms: Range<i64>,
         stop: &dyn Fn() -> bool,
     ) -> io::Result<Option<Sealed<'_>>> {
-        let layers: Vec<Layer> = self.inputs.iter().map(Live::layer).collect();
+        let inputs: Vec<Input> = self.inputs.iter().map(|input| self.input(input)).collect();
         let options = self.options(number, window_ms.clone());
         let path = self.folder.partition(number);
         let mut writer = FileWriter::create_bounded(self.fs, &path, options, self.memory_bytes)?;
@@ -101,7 +111,7 @@ impl Job<'_> {
                 if stop() {
                     return Err(io::Error::new(io::ErrorKind::Interrupted, "the merge was stopped"));
                 }
-                let samples = self.load(&layers, &places, &slice, &mut columns);
+                let samples = self.load(&inputs, &places, &slice, &mut columns);
                 if samples.is_empty() {
                     continue;
                 }
@@ -138,16 +148,21 @@ impl Job<'_> {
     /// The samples of a series in a slice of the window.
     fn load(
         &self,
-        layers: &[Layer],
+        inputs: &[Input],
         places: &[&Cursor],
         slice: &Range<i64>,
         columns: &mut Columns,
     ) -> Samples {
-        let mut load = Load::new(self.range_of(slice), columns);
+        let range = self.range_of(slice);
+        let range = self.borders.as_ref().map_or(range, |borders| borders.shown(range));
+        let mut load = Load::new(range, columns);
         for cursor in places {
+            let Input { layer, kept } = &inputs[cursor.input];
+            let border_ms = kept.as_ref().map_or(i64::MIN, |kept| kept.border_ms(cursor.ordinal));
             load.part = cursor.input as u32;
+            load.range = from(range, border_ms);
             // What is damaged is noted with the partition.
-            layers[cursor.input].load(cursor.id, cursor.ordinal, &mut load);
+            layer.load(cursor.id, cursor.ordinal, &mut load);
         }
         merge(load.runs, columns)
     }
@@ -169,6 +184,14 @@ impl Job<'_> {
         let samples: usize = places.iter().map(of).sum();
         let count = samples.div_ceil(SLICE_SAMPLES).next_power_of_two().min(SLICES_MAX);
         parts(window_ms, count as u32)
+    }
+
+    fn input(&self, input: &Live) -> Input {
+        let layer = input.layer();
+        // Where the index cannot tell, nothing is left out but what is older than all is kept.
+        let kept = |borders| layer.kept(TimeRange::ALL, borders).ok().flatten();
+        let kept = self.borders.as_ref().and_then(kept);
+        Input { layer, kept }
     }
 
     /// The first series of an input at an ordinal or behind it whose identity can be read.

@@ -1,5 +1,7 @@
 //! How a database is opened: plain values with documented defaults.
 
+use super::policy::RetentionPolicy;
+use super::schedule::CleanupSchedule;
 use super::time::Timestamp;
 use crate::budget::MemoryBudget;
 use std::io;
@@ -9,8 +11,14 @@ use std::time::Duration;
 /// Options of [`crate::Db::open`]. `Options::default()` suits an embedder: everything is kept.
 #[derive(Clone)]
 pub struct Options {
-    /// Samples older than this are refused, not shown, and dropped by partition. `None`: keep everything.
+    /// Samples older than this are refused, not shown, and dropped by partition; a partition of which
+    /// enough has expired is written anew. `None`: keep everything.
     pub retention: Option<Duration>,
+    /// The same for the series of selectors, for longer or shorter: the first that matches counts.
+    pub retention_policies: Vec<RetentionPolicy>,
+    /// When what has expired is removed from the disk; by default, as soon as it is worth it. Reads never
+    /// show it, whatever the schedule, and limits on size do not wait for it.
+    pub cleanup_schedule: Option<CleanupSchedule>,
     /// How much the data folder may take; beyond, its oldest partitions are dropped.
     pub size_limit: SizeLimit,
     /// What to do while the disk fills.
@@ -125,6 +133,8 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             retention: None,
+            retention_policies: Vec::new(),
+            cleanup_schedule: None,
             size_limit: SizeLimit::default(),
             disk: DiskOptions::default(),
             wal_fsync: WalFsync::Interval(Duration::from_secs(1)),

@@ -3,6 +3,7 @@
 use super::error::ReadError;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
+use super::policy::{Policies, PolicySets};
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
 use larum_storage_format::tombstones::Interval;
@@ -24,6 +25,12 @@ pub(crate) trait Part: Send + Sync {
     /// # Errors
     /// The index is damaged where it would have to be read.
     fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, u32)>, ReadError>;
+
+    /// Which policy keeps which series. Worked out once as long as the policies stay the same.
+    ///
+    /// # Errors
+    /// As [`Part::select`].
+    fn policy_sets(&self, policies: &Arc<Policies>) -> Result<Arc<PolicySets>, ReadError>;
 
     /// Adds the labels of selected series, which ascend, to `out`.
     fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets);

@@ -17,6 +17,7 @@ use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::merge::{merge, push_without};
 use super::part::{Load, Part, PartLabels};
+use super::policy::{Borders, Kept, from};
 use super::series_set::{Columns, SeriesSet, Source};
 use super::time::TimeRange;
 use larum_storage_format::tombstones::Tombstones;
@@ -41,28 +42,26 @@ pub struct View {
     partitions: Arc<[Layer]>,
     generations: Vec<Layer>,
     /// Nothing older is shown.
-    border_ms: i64,
+    borders: Borders,
 }
 
 impl View {
     /// A view of `partitions`, by rising sequence, and `generations`, oldest first, that shows
-    /// nothing older than `border_ms`.
+    /// nothing older than the `borders`.
     pub(crate) fn new(
         partitions: Arc<[Layer]>,
         generations: impl IntoIterator<Item = Arc<dyn Part>>,
-        border_ms: i64,
+        borders: Borders,
     ) -> View {
         let generations = generations.into_iter();
         let generations = generations.map(|part| Layer { part, tombstones: None }).collect();
-        View { partitions, generations, border_ms }
+        View { partitions, generations, borders }
     }
 
     /// The times between which samples are stored; `None` if nothing is.
     pub fn time_range(&self) -> Option<TimeRange> {
-        let shown = TimeRange::new(self.border_ms, i64::MAX);
         self.layers()
-            .filter_map(|layer| layer.part.time_range())
-            .map(|range| range.intersect(&shown))
+            .filter_map(|layer| layer.shown(&self.borders))
             .filter(|range| !range.is_empty())
             .reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)))
     }
@@ -70,12 +69,12 @@ impl View {
     /// The names of the labels of the series that match any of the `sets` (all series, if there is
     /// no set), sorted.
     pub fn label_names(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<Vec<String>> {
-        self.collect(sets, range, |layer, matchers, shown| layer.label_names(matchers, shown))
+        self.collect(sets, range, |layer, matchers, asked| layer.label_names(matchers, asked))
     }
 
     /// The values of the label `name` among the series that match any of the `sets`, sorted.
     pub fn label_values(&self, name: &str, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<Vec<String>> {
-        self.collect(sets, range, |layer, matchers, shown| layer.label_values(name, matchers, shown))
+        self.collect(sets, range, |layer, matchers, asked| layer.label_values(name, matchers, asked))
     }
 
     /// The series that match any of the `sets` (all series, if there is no set) and may hold samples
@@ -85,8 +84,9 @@ impl View {
         let layers: Vec<&Layer> = self.layers_in(range).map(|(_, layer)| layer).collect();
         let mut found: Vec<Found> = Vec::new();
         for (place, layer) in (0..).zip(&layers) {
+            let asked = Asked { range, borders: &self.borders };
             for matchers in or_everything(sets) {
-                match layer.select_shown(matchers, self.shown(range)) {
+                match layer.select_shown(matchers, asked) {
                     Ok(selected) => {
                         found.extend(selected.into_iter().map(|(id, series)| Found {
                             id,
@@ -115,12 +115,13 @@ impl View {
         &self,
         sets: &[Vec<Matcher>],
         range: TimeRange,
-        ask: impl Fn(&Layer, &[Matcher], TimeRange) -> Result<Vec<String>, ReadError>,
+        ask: impl Fn(&Layer, &[Matcher], Asked<'_>) -> Result<Vec<String>, ReadError>,
     ) -> Listing<Vec<String>> {
         let mut list = Listing { items: Vec::new(), warnings: Vec::new() };
+        let asked = Asked { range, borders: &self.borders };
         for (_, layer) in self.layers_in(range) {
             for matchers in or_everything(sets) {
-                match ask(layer, matchers, self.shown(range)) {
+                match ask(layer, matchers, asked) {
                     Ok(mut items) => list.items.append(&mut items),
                     Err(error) => list.left_out(&error),
                 }
@@ -144,7 +145,7 @@ impl View {
     }
 
     fn shown(&self, range: TimeRange) -> TimeRange {
-        TimeRange { min_ms: range.min_ms.max(self.border_ms), ..range }
+        self.borders.shown(range)
     }
 
     /// Selects without boxing.
@@ -152,13 +153,24 @@ impl View {
         let mut layers: Vec<SelectedLayer<'_>> = Vec::new();
         let mut found: Vec<Found> = Vec::new();
         let mut warnings = Warnings::default();
+        let shown = self.shown(range);
         for (number, layer) in self.layers_in(range) {
             let place = layers.len() as u32;
-            match layer.part.select(matchers) {
-                Ok(selected) => {
-                    found.extend(selected.into_iter().map(|(id, series)| Found { id, layer: place, series }));
+            let selected = layer.part.select(matchers);
+            match selected.and_then(|selected| Ok((selected, layer.kept(range, &self.borders)?))) {
+                Ok((selected, kept)) => {
+                    let found_here =
+                        selected.into_iter().map(|(id, series)| Found { id, layer: place, series });
+                    match &kept {
+                        Some(kept) => {
+                            let end_ms =
+                                layer.part.time_range().map_or(i64::MAX, |own| own.max_ms.min(range.max_ms));
+                            found.extend(found_here.filter(|found| kept.border_ms(found.series) <= end_ms));
+                        }
+                        None => found.extend(found_here),
+                    }
                     let reader = Mutex::new(layer.part.label_reader());
-                    layers.push(SelectedLayer { number, layer, reader });
+                    layers.push(SelectedLayer { number, layer, kept, reader });
                 }
                 Err(error) => warnings.add(|| left_out(&error)),
             }
@@ -169,7 +181,7 @@ impl View {
         }
         let starts = (0..found.len()).filter(|&i| i == 0 || found[i - 1].id != found[i].id);
         let starts = starts.chain([found.len()]).map(|i| i as u32).collect();
-        Selection { layers, found, starts, range: self.shown(range), warnings: Mutex::new(warnings) }
+        Selection { layers, found, starts, range: shown, warnings: Mutex::new(warnings) }
     }
 }
 
@@ -223,6 +235,8 @@ struct SelectedLayer<'a> {
     /// Its number in the view.
     number: u32,
     layer: &'a Layer,
+    /// Where its series begin, if some begin within.
+    kept: Option<Kept>,
     /// Whoever comes while another reads labels does without it.
     reader: Mutex<Box<dyn PartLabels + 'a>>,
 }
@@ -264,8 +278,10 @@ impl Selection<'_> {
     fn load_as(&self, index: usize, columns: &mut Columns, newest_only: bool) -> Samples {
         let mut load = Load { newest_only, ..Load::new(self.range, columns) };
         for place in self.places(index) {
-            let SelectedLayer { number, layer, .. } = &self.layers[place.layer as usize];
+            let SelectedLayer { number, layer, kept, .. } = &self.layers[place.layer as usize];
             load.part = *number;
+            let border_ms = kept.as_ref().map_or(i64::MIN, |kept| kept.border_ms(place.series));
+            load.range = from(self.range, border_ms);
             layer.load(place.id, place.series, &mut load);
         }
         let Load { runs, damaged, .. } = load;
@@ -324,37 +340,76 @@ impl SeriesSet for Selection<'_> {
     }
 }
 
+/// What is asked of a layer.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// The range, as it was asked for.
+    range: TimeRange,
+    /// Nothing older is shown.
+    borders: &'a Borders,
+}
+
 impl Layer {
-    /// The series that match, but for those of which deletions leave nothing in the range.
+    /// Where its series begin, if there are policies and some begin within the `range`.
+    pub fn kept(&self, range: TimeRange, borders: &Borders) -> Result<Option<Kept>, ReadError> {
+        let Some(own) = self.part.time_range() else { return Ok(None) };
+        let range = own.intersect(&range);
+        let Some(within) = borders.within(range) else { return Ok(None) };
+        Ok(Kept::new(self.part.policy_sets(&within.policies)?, within, range))
+    }
+
+    /// Between which times it may hold samples that are shown. One that cannot tell is left out, as it
+    /// is by selections.
+    fn shown(&self, borders: &Borders) -> Option<TimeRange> {
+        let own = self.part.time_range()?;
+        let first_ms = self.kept(own, borders).ok()?.and_then(|kept| kept.present().min());
+        Some(from(borders.shown(own), first_ms.unwrap_or(i64::MIN)))
+    }
+
+    /// The series that match, but for those of which deletions and policies leave nothing in the range.
     fn select_shown(
         &self,
         matchers: &[Matcher],
-        range: TimeRange,
+        asked: Asked<'_>,
     ) -> Result<Vec<(SeriesId, u32)>, ReadError> {
         let mut selected = self.part.select(matchers)?;
-        if let Some(tombstones) = &self.tombstones {
-            self.hide_deleted(&mut selected, tombstones, range);
-        }
+        self.hide(&mut selected, asked)?;
         Ok(selected)
     }
 
-    /// Takes those out of which the tombstones leave nothing in the range.
-    fn hide_deleted(&self, selected: &mut Vec<(SeriesId, u32)>, tombstones: &Tombstones, range: TimeRange) {
-        let mut columns = Columns::default();
-        selected.retain(|&(id, series)| {
-            let deleted = tombstones.of(id);
-            columns.forget_beyond(TIMESTAMPS_KEPT);
-            deleted.is_empty() || self.part.is_left(series, deleted, range, &mut columns)
-        });
+    /// Whether deletions or policies may hide series.
+    fn may_hide(&self, asked: Asked<'_>) -> Result<bool, ReadError> {
+        Ok(self.tombstones.is_some() || self.kept(asked.range, asked.borders)?.is_some())
     }
 
-    /// The labels of those series, sorted; `None` if deletions hide nothing, and the index of the part
-    /// can tell the labels.
-    fn labels_shown(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<LabelSets>, ReadError> {
-        let Some(tombstones) = &self.tombstones else { return Ok(None) };
+    /// Takes those out of which the deletions and policies leave nothing in the range.
+    fn hide(&self, selected: &mut Vec<(SeriesId, u32)>, asked: Asked<'_>) -> Result<(), ReadError> {
+        let kept = self.kept(asked.range, asked.borders)?;
+        if self.tombstones.is_none() && kept.is_none() {
+            return Ok(());
+        }
+        let own = self.part.time_range().unwrap_or(TimeRange::ALL).intersect(&asked.range);
+        let mut columns = Columns::default();
+        selected.retain(|&(id, series)| {
+            let deleted = self.tombstones.as_ref().map_or(&[][..], |tombstones| tombstones.of(id));
+            let border_ms = kept.as_ref().map_or(i64::MIN, |kept| kept.border_ms(series));
+            let left = asked.borders.shown(from(own, border_ms));
+            columns.forget_beyond(TIMESTAMPS_KEPT);
+            let is_whole = deleted.is_empty() && border_ms <= own.min_ms;
+            is_whole || !left.is_empty() && self.part.is_left(series, deleted, left, &mut columns)
+        });
+        Ok(())
+    }
+
+    /// The labels of those series, sorted; `None` if nothing is hidden, and the index of the part can
+    /// tell the labels.
+    fn labels_shown(&self, matchers: &[Matcher], asked: Asked<'_>) -> Result<Option<LabelSets>, ReadError> {
+        if !self.may_hide(asked)? {
+            return Ok(None);
+        }
         let mut selected = self.part.select(matchers)?;
         let before = selected.len();
-        self.hide_deleted(&mut selected, tombstones, range);
+        self.hide(&mut selected, asked)?;
         if selected.len() == before {
             return Ok(None);
         }
@@ -366,8 +421,8 @@ impl Layer {
         Ok(Some(sets))
     }
 
-    fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>, ReadError> {
-        let Some(sets) = self.labels_shown(matchers, range)? else { return self.part.label_names(matchers) };
+    fn label_names(&self, matchers: &[Matcher], asked: Asked<'_>) -> Result<Vec<String>, ReadError> {
+        let Some(sets) = self.labels_shown(matchers, asked)? else { return self.part.label_names(matchers) };
         let mut names: Vec<String> = Vec::new();
         for (name, _) in sets.labels() {
             if names.last().is_none_or(|last| last != name) {
@@ -381,9 +436,9 @@ impl Layer {
         &self,
         name: &str,
         matchers: &[Matcher],
-        range: TimeRange,
+        asked: Asked<'_>,
     ) -> Result<Vec<String>, ReadError> {
-        let Some(sets) = self.labels_shown(matchers, range)? else {
+        let Some(sets) = self.labels_shown(matchers, asked)? else {
             return self.part.label_values(name, matchers);
         };
         Ok(sets.labels().filter(|(of, _)| *of == name).map(|(_, value)| value.to_owned()).collect())
@@ -410,9 +465,11 @@ impl Layer {
 mod tests {
     use super::*;
     use crate::storage::part::{Run, is_deleted};
+    use crate::storage::policy::{Policies, PolicySets, RetentionPolicy};
     use crate::storage::series_set::ColumnPiece;
     use larum_storage_format::IdentitySeed;
     use larum_storage_format::tombstones::Interval;
+    use std::time::Duration;
 
     /// The value of a layer whose index is damaged.
     const UNREADABLE: f64 = -2.0;
@@ -445,6 +502,12 @@ mod tests {
             }
             let passes = |labels: &Labels| matchers.iter().all(|m| m.matches_series(labels));
             Ok((0..).zip(&self.series).filter(|(_, s)| passes(&s.1)).map(|(i, s)| (s.0, i)).collect())
+        }
+
+        fn policy_sets(&self, policies: &Arc<Policies>) -> Result<Arc<PolicySets>, ReadError> {
+            let select =
+                |matchers: &[Matcher]| Ok(self.select(matchers)?.into_iter().map(|(_, s)| s).collect());
+            policies.sets(self.series.len() as u64, select).map(Arc::new)
         }
 
         fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets) {
@@ -488,7 +551,9 @@ mod tests {
         }
 
         fn label_names(&self, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
-            self.select(matchers).map(|_| vec!["job".into(), "__name__".into()])
+            let names =
+                |is_any: bool| if is_any { vec!["job".into(), "__name__".into()] } else { Vec::new() };
+            self.select(matchers).map(|selected| names(!selected.is_empty()))
         }
 
         fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
@@ -513,7 +578,7 @@ mod tests {
 
     fn view(border_ms: i64) -> View {
         let partitions = [Fake::layer(&["a", "b"], &[10, 20], 1.0), Fake::layer(&["b", "c"], &[20, 30], 2.0)];
-        View::new(partitions.into(), [Fake::layer(&["c", "b"], &[30, 40], 3.0).part], border_ms)
+        View::new(partitions.into(), [Fake::layer(&["c", "b"], &[30, 40], 3.0).part], Borders::at(border_ms))
     }
 
     fn load(view: &View, job: &str, range: TimeRange) -> Vec<(i64, f64)> {
@@ -548,6 +613,69 @@ mod tests {
         assert_eq!(view.label_values("job", &[], TimeRange::ALL).items, ["b", "c"]);
     }
 
+    /// Three layers as [`view`] has them, where a, b and c are kept from these times on.
+    fn view_by_policy(borders: [i64; 3]) -> View {
+        let now = 1000;
+        let keep = |border: i64| Some(Duration::from_millis((now - border).unsigned_abs()));
+        let policy = |(job, border)| RetentionPolicy {
+            matchers: vec![Matcher::equal("job", job)],
+            keep: keep(border),
+        };
+        let policies = ["a", "b"].into_iter().zip(borders).map(policy).collect();
+        let policies = Arc::new(Policies::new(keep(borders[2]), policies));
+        View { borders: Borders::new(&policies, now), ..view(i64::MIN) }
+    }
+
+    #[test]
+    fn a_series_is_shown_from_the_border_of_its_policy_on() {
+        for borders in
+            [[0, 0, 0], [20, 0, 0], [0, 30, 31], [21, 31, 0], [20, 35, 30], [41, 41, 41], [0, 41, 45]]
+        {
+            let [a, b, c] = borders;
+            let view = view_by_policy(borders);
+            let all = [
+                ("a", a, &[(10, 1.0), (20, 1.0)][..]),
+                ("b", b, &[(10, 1.0), (20, 2.0), (30, 3.0), (40, 3.0)]),
+                ("c", c, &[(20, 2.0), (30, 3.0), (40, 3.0)]),
+            ];
+            for range in
+                [TimeRange::ALL, TimeRange::new(15, 30), TimeRange::new(35, 90), TimeRange::new(0, 20)]
+            {
+                let mut listed = Vec::new();
+                for (job, border, samples) in all {
+                    let is_shown = |t: i64| t >= border && range.contains(t);
+                    let expected: Vec<_> = samples.iter().copied().filter(|s| is_shown(s.0)).collect();
+                    assert_eq!(load(&view, job, range), expected, "{job} of {borders:?} in {range:?}");
+                    // Without policies, a layer that overlaps the range has its series there.
+                    let only = [vec![Matcher::equal("job", job)]];
+                    let names = view.label_names(&only, TimeRange::ALL).items.len();
+                    assert_eq!(
+                        names,
+                        if samples.iter().any(|s| s.0 >= border) { 2 } else { 0 },
+                        "{borders:?}"
+                    );
+                    listed.extend((!expected.is_empty()).then_some(job));
+                    let set = view.select(&only[0], range).unwrap();
+                    for i in 0..set.len() {
+                        let newest = set.load_newest(i, &mut Columns::default()).unwrap();
+                        assert_eq!(newest.timestamps.last(), expected.last().map(|(t, _)| t));
+                    }
+                }
+                if range == TimeRange::ALL {
+                    assert_eq!(view.label_values("job", &[], range).items, listed, "{borders:?}");
+                    assert_eq!(view.series(&[], range).items.len(), listed.len());
+                    let first = all
+                        .iter()
+                        .flat_map(|(_, border, s)| s.iter().map(|s| s.0).find(|t| t >= border))
+                        .min();
+                    let shown = view.time_range();
+                    assert!(shown.is_none_or(|shown| first.is_none_or(|first| shown.min_ms <= first)));
+                    assert_eq!(shown.is_none(), first.is_none(), "{borders:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_deletion_hides_what_its_layer_holds_and_nothing_else() {
         let mut layers = [Fake::layer(&["a", "b"], &[10, 20], 1.0), Fake::layer(&["b", "c"], &[20, 30], 2.0)];
@@ -556,7 +684,7 @@ mod tests {
         let always = Interval { min_ms: i64::MIN, max_ms: i64::MAX };
         tombstones.add(SeriesId::of(&b, IdentitySeed(1)), always);
         layers[0].tombstones = Some(Arc::new(tombstones));
-        let view = View::new(layers.into(), [], i64::MIN);
+        let view = View::new(layers.into(), [], Borders::at(i64::MIN));
         assert_eq!(load(&view, "b", TimeRange::ALL), [(20, 2.0), (30, 2.0)]);
         assert_eq!(load(&view, "a", TimeRange::ALL), [(10, 1.0), (20, 1.0)]);
     }
@@ -578,7 +706,7 @@ mod tests {
                 tombstones.add(SeriesId::of(&a, IdentitySeed(1)), Interval { min_ms, max_ms });
             }
             layer.tombstones = Some(Arc::new(tombstones));
-            let view = View::new([layer].into(), [], i64::MIN);
+            let view = View::new([layer].into(), [], Borders::at(i64::MIN));
             let jobs: &[&str] = if is_listed { &["a", "b"] } else { &["b"] };
             assert_eq!(view.label_values("job", &[], range).items, jobs, "{deleted:?}");
             assert_eq!(view.series(&[], range).items.len(), jobs.len(), "{deleted:?}");
@@ -601,7 +729,7 @@ mod tests {
 
     #[test]
     fn damage_becomes_a_warning_that_names_the_series() {
-        let view = View::new([Fake::layer(&["a"], &[10], -1.0)].into(), [], i64::MIN);
+        let view = View::new([Fake::layer(&["a"], &[10], -1.0)].into(), [], Borders::at(i64::MIN));
         let set = view.select(&[], TimeRange::ALL).unwrap();
         assert!(set.warnings().is_empty());
         set.load(0, &mut Columns::default()).unwrap();
@@ -611,7 +739,7 @@ mod tests {
     #[test]
     fn a_layer_with_a_damaged_index_is_left_out_and_told_of() {
         let layers = [Fake::layer(&["a", "b"], &[10], UNREADABLE), Fake::layer(&["b"], &[10], 1.0)];
-        let view = View::new(layers.into(), [], i64::MIN);
+        let view = View::new(layers.into(), [], Borders::at(i64::MIN));
         let set = view.select(&[], TimeRange::ALL).unwrap();
         assert_eq!((set.len(), set.labels(0).get("job")), (1, Some("b")));
         assert!(set.warnings()[0].contains("left out"), "{:?}", set.warnings());

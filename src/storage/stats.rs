@@ -54,6 +54,10 @@ pub struct StorageStats {
     pub oldest_ms: Option<i64>,
     /// Partitions dropped because retention has passed.
     pub partitions_expired: u64,
+    /// Bytes by which partitions became shorter as they were written without what had expired.
+    pub expired_bytes: u64,
+    /// When what has expired is removed next, in milliseconds since the epoch, where there is a schedule.
+    pub next_cleanup_ms: Option<i64>,
     /// Partitions dropped because the folder took more than it may.
     pub partitions_surplus: u64,
     /// Partitions dropped because the disk was nearly full.
@@ -133,6 +137,7 @@ pub(crate) struct Counters {
     pub merge_failures: AtomicU64,
     pub work_micros: AtomicU64,
     pub expired: AtomicU64,
+    pub expired_bytes: AtomicU64,
     pub surplus: AtomicU64,
     pub emergency: AtomicU64,
     pub excess_bytes: AtomicU64,
@@ -160,6 +165,7 @@ impl Counters {
             compaction_failures: self.merge_failures.load(Relaxed),
             compaction_seconds: self.work_micros.load(Relaxed) as f64 / 1e6,
             partitions_expired: self.expired.load(Relaxed),
+            expired_bytes: self.expired_bytes.load(Relaxed),
             partitions_surplus: self.surplus.load(Relaxed),
             partitions_emergency: self.emergency.load(Relaxed),
             excess_bytes: self.excess_bytes.load(Relaxed),

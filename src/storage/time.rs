@@ -1,6 +1,7 @@
 //! Points and ranges of time.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -28,6 +29,11 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0)
     }
+}
+
+/// A length in milliseconds; one that is too long for them is as good as endless.
+pub(crate) fn as_millis(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// From `min_ms` to `max_ms`, both included, in milliseconds since the epoch. Empty if `min_ms > max_ms`.

@@ -9,7 +9,7 @@ use super::super::json;
 use super::super::size::format_bytes;
 use crate::budget::{MemoryStatus, Part};
 use crate::promql::duration::format_duration;
-use crate::storage::{Damage, DiskStatus, RetentionStatus, SizeLimit};
+use crate::storage::{CleanupSchedule, Damage, DiskStatus, RetentionShares, RetentionStatus, SizeLimit};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -222,22 +222,39 @@ fn damage_json(damage: &Damage) -> Value {
     })
 }
 
-/// `GET /api/v1/status/tsdb/retention`: what the data folder takes and may take, and what goes next.
-pub async fn retention(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let deadline = std::time::Instant::now() + app.args.query_timeout;
-    let status = super::on_query_thread(&app, deadline, |_, db, _| {
+/// `GET /api/v1/status/tsdb/retention`: what the data folder takes and may take, by policies and by the
+/// `limit` metrics that take most, and what goes next.
+pub async fn retention(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let params = Params::read(request, app.args.read_timeout).await?;
+    let limit = params.limit()?.unwrap_or(10).min(10_000);
+    let now = std::time::Instant::now();
+    let deadline = now + app.args.query_timeout;
+    // The first time, the index of every partition is read.
+    let look_until = now + app.args.query_timeout / 2;
+    let schedule = app.cleanup_schedule();
+    let data = super::on_query_thread(&app, deadline, move |_, db, _| {
+        let shares =
+            db.retention_shares(limit, look_until).map_err(|error| ApiError::internal(error.to_string()))?;
         let status = db.retention_status().map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok((status, db.stats().disk))
+        let mut data = retention_json(&status, &shares, schedule.as_ref());
+        data["disk"] = disk_json(&db.stats().disk);
+        Ok(data)
     });
-    let (status, disk) = status.await?;
-    let mut data = retention_json(&status);
-    data["disk"] = disk_json(&disk);
+    let data = data.await?;
     Ok(json::success(|out| json::serialized(out, &data)))
 }
 
-fn retention_json(status: &RetentionStatus) -> Value {
+fn retention_json(
+    status: &RetentionStatus,
+    shares: &RetentionShares,
+    schedule: Option<&CleanupSchedule>,
+) -> Value {
     let parts: BTreeMap<&str, u64> = status.usage.parts().into_iter().collect();
-    let next = [("time", status.next_by_time), ("size", status.next_by_size)];
+    let next = [
+        ("time", status.next_by_time),
+        ("rewriting", status.next_by_rewriting),
+        ("size", status.next_by_size),
+    ];
     let next = next.into_iter().filter_map(|(by, next)| {
         let next = next?;
         Some(json!({
@@ -249,7 +266,23 @@ fn retention_json(status: &RetentionStatus) -> Value {
             "maxTime": next.range_ms.1,
         }))
     });
+    let policies = shares.policies.iter().map(|policy| {
+        json!({
+            "match": policy.selector,
+            "keepSeconds": policy.keep.map(|keep| keep.as_secs_f64()),
+            "bytesNow": policy.bytes,
+            "bytesAfter": policy.bytes_after,
+        })
+    });
+    let metrics = shares.metrics.iter().map(
+        |metric| json!({ "name": metric.name, "bytesNow": metric.bytes, "bytesAfter": metric.bytes_after }),
+    );
     json!({
+        "policies": policies.collect::<Vec<Value>>(),
+        "metrics": metrics.collect::<Vec<Value>>(),
+        "uncountedPartitions": shares.uncounted_partitions,
+        "cleanupSchedule": schedule.map(ToString::to_string),
+        "nextCleanup": status.next_cleanup_ms.map(rfc3339),
         "bytesNow": status.usage.total(),
         "bytesAfter": status.bytes_after,
         "bytesByKind": parts,

@@ -217,7 +217,20 @@ pub(super) struct Authorization {
 pub(super) struct StorageSection {
     #[serde(deserialize_with = "null_as_default")]
     pub tsdb: TsdbSection,
+    /// Not Prometheus': how long the series of selectors are kept.
+    #[serde(deserialize_with = "null_as_default")]
+    pub retention: Vec<PolicySection>,
+    /// Not Prometheus': when what has expired is removed.
+    pub cleanup_schedule: Option<Spanned<String>>,
     pub exemplars: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicySection {
+    #[serde(rename = "match")]
+    pub selector: Spanned<String>,
+    pub keep: PromDuration,
 }
 
 #[derive(Default, Deserialize)]

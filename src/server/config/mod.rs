@@ -3,7 +3,9 @@
 mod file;
 mod mask;
 
+use super::api::selectors::selector;
 use super::args::check_percentage;
+use crate::storage::{CleanupSchedule, RetentionPolicy};
 use crate::yaml::{self, FileError, PromDuration, Spanned};
 use larum_storage_format::Labels;
 use std::collections::HashSet;
@@ -26,6 +28,10 @@ pub struct Config {
     pub alertmanagers: Vec<AlertmanagerConfig>,
     /// `storage.tsdb.retention`.
     pub retention: RetentionConfig,
+    /// `storage.retention`: how long the series of selectors are kept.
+    pub retention_policies: Vec<RetentionPolicy>,
+    /// `storage.cleanup_schedule`. It wins over its flag.
+    pub cleanup_schedule: Option<CleanupSchedule>,
     /// The jobs that would be scraped.
     pub scrape_jobs: Vec<String>,
     /// What is in the file and has no effect yet, one sentence each.
@@ -73,6 +79,8 @@ impl Default for Config {
             rule_files: Vec::new(),
             alertmanagers: Vec::new(),
             retention: RetentionConfig::default(),
+            retention_policies: Vec::new(),
+            cleanup_schedule: None,
             scrape_jobs: Vec::new(),
             notes: Vec::new(),
             shown: String::new(),
@@ -148,6 +156,14 @@ impl Config {
             percentage: retention.percentage.as_ref().map(|p| p.value),
         };
 
+        let policies = file.storage.retention.iter().map(|policy| checks.retention_policy(policy));
+        let retention_policies = policies.collect::<Result<_, FileError>>()?;
+        let schedule = file.storage.cleanup_schedule.as_ref().map(|text| {
+            CleanupSchedule::new(&text.value)
+                .map_err(|e| FileError::at(path, text, format!("cleanup_schedule: {e}")))
+        });
+        let cleanup_schedule = schedule.transpose()?;
+
         let mut alertmanagers = Vec::new();
         if let Some(first) = file.alerting.alert_relabel_configs.first() {
             return Err(FileError::at(path, first, "alert_relabel_configs are not supported yet"));
@@ -163,6 +179,8 @@ impl Config {
             rule_files,
             alertmanagers,
             retention,
+            retention_policies,
+            cleanup_schedule,
             scrape_jobs,
             notes,
             shown: mask::masked(text),
@@ -176,6 +194,13 @@ struct Checks<'a> {
 }
 
 impl Checks<'_> {
+    fn retention_policy(&self, policy: &file::PolicySection) -> Result<RetentionPolicy, FileError> {
+        let matchers = selector(&policy.selector.value)
+            .map_err(|e| FileError::at(self.path, &policy.selector, format!("match: {e}")))?;
+        // As everywhere, 0 is for ever.
+        Ok(RetentionPolicy { matchers, keep: Some(policy.keep.0).filter(|keep| !keep.is_zero()) })
+    }
+
     fn timeout(&self, timeout: &Option<Spanned<PromDuration>>, interval: Duration) -> Result<(), FileError> {
         match timeout {
             Some(timeout) if timeout.value.0 > interval => {

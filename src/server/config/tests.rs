@@ -14,7 +14,8 @@ fn the_sections_that_matter_are_read() {
          cost: $$5}\nrule_files: [a.yml]\nscrape_configs:\n- job_name: node\n  static_configs:\n  - targets: \
          ['host:9100']\nalerting:\n  alertmanagers:\n  - path_prefix: /am/\n    timeout: 3s\n    basic_auth: \
          {username: Aladdin, password: open sesame}\n    static_configs:\n    - targets: ['am:9093', bare]\n\
-         storage: {tsdb: {retention: {time: 30d, size: 10GB, percentage: 12.5}}}\nremote_write: [{url: 'http://x/'}]\n",
+         storage:\n  retention: [{match: '{job=\"ci\"}', keep: 3d}, {match: billing, keep: 0s}]\n  cleanup_schedule: \
+         CRON_TZ=Europe/Berlin 0 2 * * *\n  tsdb: {retention: {time: 30d, size: 10GB, percentage: 12.5}}\nremote_write: [{url: 'http://x/'}]\n",
     )
     .unwrap();
     assert_eq!(config.evaluation_interval, Duration::from_secs(30));
@@ -23,6 +24,12 @@ fn the_sections_that_matter_are_read() {
     let time = Some(Duration::from_secs(30 * 86_400));
     let retention = RetentionConfig { time, size: Some(10 << 30), percentage: Some(12.5) };
     assert_eq!(config.retention, retention);
+    let policies = config.retention_policies.iter().map(|p| (p.to_string(), p.keep));
+    let three_days = Some(Duration::from_secs(3 * 86_400));
+    let expected = [("{job=\"ci\"}".to_owned(), three_days), ("{__name__=\"billing\"}".to_owned(), None)];
+    assert_eq!(policies.collect::<Vec<_>>(), expected);
+    let schedule = config.cleanup_schedule.map(|schedule| schedule.to_string());
+    assert_eq!(schedule.as_deref(), Some("CRON_TZ=Europe/Berlin 0 2 * * *"));
     assert_eq!(config.scrape_jobs, ["node"]);
     assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
     let alertmanager = &config.alertmanagers[0];
@@ -52,6 +59,27 @@ fn faults_are_named_with_their_place() {
         (
             "storage: {tsdb: {retention: {percentage: 101}}}\n",
             "dir/p.yml:1:42: a percentage is from 0 to 100, not 101",
+        ),
+        (
+            "storage: {cleanup_schedule: '0 25 * * *'}\n",
+            "dir/p.yml:1:29: cleanup_schedule: \"0 25 * * *\" is no schedule: value must be in range 0..=23",
+        ),
+        (
+            "storage:\n  cleanup_schedule: CRON_TZ=Mars 0 2 * * *\n",
+            "dir/p.yml:2:21: cleanup_schedule: \"CRON_TZ=Mars 0 2 * * *\" is no schedule: the time zone \"Mars\" is",
+        ),
+        (
+            "storage:\n  retention:\n  - {match: 'up', keep: 3d}\n  - {match: '{}', keep: 3d}\n",
+            "dir/p.yml:4:13: match: 1:1: parse error: vector selector must contain at least one non-empty matcher",
+        ),
+        (
+            "storage: {retention: [{match: 'up[5m]', keep: 3d}]}\n",
+            "dir/p.yml:1:31: match: \"up[5m]\" is no series",
+        ),
+        ("storage: {retention: [{match: up}]}\n", "dir/p.yml:1:24: missing field `keep`"),
+        (
+            "storage: {retention: [{match: up, keep: 3}]}\n",
+            "dir/p.yml:1:41: not a valid duration string: \"3\"",
         ),
         ("global: {scrape_interval: 10}\n", "dir/p.yml:1:27: not a valid duration string: \"10\""),
         ("global:\n  scrape_timeout: 2m\n", "dir/p.yml:2:19: scrape_timeout is longer than scrape_interval"),

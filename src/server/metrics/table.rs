@@ -383,6 +383,24 @@ pub(super) const METRICS: &[Metric] = &[
         "Whether nothing is dropped for a while, because the clock jumped.",
         |s| { yes(s.retention_paused) }
     ),
+    storage!(
+        "larum_retention_freed_bytes_total",
+        Counter,
+        "Bytes by which partitions became shorter without what had expired.",
+        |s| s.expired_bytes as f64
+    ),
+    storage!(
+        "larum_retention_next_cleanup_timestamp_seconds",
+        Gauge,
+        "When what has expired is removed next; 0: as soon as it is worth it.",
+        |s| s.next_cleanup_ms.unwrap_or(0) as f64 / 1000.0
+    ),
+    metric(
+        "larum_retention_policies",
+        Gauge,
+        "Policies of retention, that of all series included.",
+        |s, out| out.value(s.app.config().config.retention_policies.len() as f64 + 1.0),
+    ),
     storage!("larum_deletions_total", Counter, "Deletions that found something.", |s| s.deletions as f64),
     storage!("larum_deleted_samples_total", Counter, "Samples that were deleted.", |s| s.deleted_samples
         as f64),

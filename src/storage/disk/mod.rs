@@ -9,13 +9,14 @@ mod ladder;
 
 pub use ladder::DiskState;
 
-use super::engine::{Inner, as_millis};
+use super::engine::Inner;
 use super::error::{AppendError, UnavailableCause};
 use super::folder::Folder;
 use super::fs::{Fs, Space};
 use super::options::DiskOptions;
 use super::part::Part;
 use super::retention::{Now, Retention};
+use super::time::as_millis;
 use super::{surplus, wal};
 use forecast::Forecast;
 use ladder::{RESERVE_BYTES, Situation, Step};
@@ -322,7 +323,7 @@ impl Inner {
         let newest_ms = catalog.live().iter().map(|p| p.meta.max_ms).chain(in_head.map(|r| r.max_ms)).max();
         let floor_ms = {
             let mut seen = self.disk.seen();
-            let by_clock = seen.floor.as_mut().map_or(i64::MIN, |floor| floor.border_ms(now));
+            let by_clock = seen.floor.as_mut().map_or(i64::MIN, |floor| floor.borders(now).oldest_ms);
             let length_ms = self.options.disk.emergency_retention.map_or(i64::MAX, as_millis);
             // If nothing came for long, the last that came is kept.
             newest_ms.map_or(i64::MIN, |newest_ms| by_clock.min(newest_ms.saturating_sub(length_ms)))

@@ -18,6 +18,7 @@ use super::scrape_groups::{Home, Together};
 use super::{Head, HeadOptions};
 use crate::storage::batch::{Appended, Batch, Refusal, Refused};
 use crate::storage::error::{AppendError, UnavailableCause};
+use crate::storage::policy::{Borders, PolicyBorders, from};
 use crate::storage::time::TimeRange;
 use crate::storage::wal::Pending;
 use larum_storage_format::wal::{FrameEncoder, SeriesDeclaration};
@@ -47,6 +48,8 @@ pub(super) struct Scratch {
     unknown: Vec<(u32, RawHash)>,
     /// The labels of those that were created.
     created: Vec<(u32, Labels)>,
+    /// Where each series of the batch begins, if any sample is older than the newest border.
+    borders_ms: Vec<i64>,
     /// The samples that are kept.
     kept: RowBuffer,
     undeclared: Vec<u32>,
@@ -63,13 +66,35 @@ struct Sorted {
     values: Vec<f64>,
 }
 
+/// Which samples are not refused for their time.
+#[derive(Debug, Clone)]
+pub(crate) struct Accept {
+    /// Those in this range,
+    range: TimeRange,
+    /// and no older than the border of their series.
+    by_policy: Option<PolicyBorders>,
+}
+
+impl Accept {
+    /// Those that are kept, up to `newest_ms`.
+    pub fn new(borders: Borders, newest_ms: i64) -> Accept {
+        Accept { range: TimeRange::new(borders.oldest_ms, newest_ms), by_policy: borders.by_policy }
+    }
+
+    /// Which of a series that this policy keeps.
+    fn of_policy(&self, policy: impl FnOnce(&PolicyBorders) -> usize) -> TimeRange {
+        let border_ms = self.by_policy.as_ref().map(|borders| borders.borders_ms[policy(borders)]);
+        from(self.range, border_ms.unwrap_or(i64::MIN))
+    }
+}
+
 impl Head {
-    /// Writes one WAL frame with the samples of `batch` that lie in `accept` and are otherwise in
+    /// Writes one WAL frame with the samples of `batch` that are in `accept` and are otherwise in
     /// order, and puts them into the active generation, where readers see them at once.
     ///
     /// # Errors
     /// If the WAL cannot be written; then no sample was kept.
-    pub fn append_start(&self, batch: &Batch, accept: TimeRange) -> Result<Pending, AppendError> {
+    pub fn append_start(&self, batch: &Batch, accept: &Accept) -> Result<Pending, AppendError> {
         let mut scratches = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = scratches.pop().unwrap_or_default();
         drop(scratches);
@@ -85,7 +110,7 @@ impl Head {
         &self,
         scratch: &mut Scratch,
         batch: &Batch,
-        accept: TimeRange,
+        accept: &Accept,
     ) -> Result<Pending, AppendError> {
         if batch.is_too_long() {
             return Err(AppendError::too_long(&"it has 4 GiB of labels or samples; append it in parts"));
@@ -97,7 +122,8 @@ impl Head {
         if !scratch.unknown.is_empty() {
             self.create_unknown(scratch, batch, accept, &mut refused)?;
         }
-        scratch.gather(batch, accept, &mut refused);
+        self.find_borders(scratch, batch, accept);
+        scratch.gather(batch, accept.range, &mut refused);
         refused.sort_by_key(|refused| refused.sample);
         self.counters.refused_samples.fetch_add(refused.len() as u64, Relaxed);
         let appended = Appended { accepted: scratch.kept.refs.len(), refused };
@@ -122,7 +148,7 @@ impl Head {
         &self,
         scratch: &mut Scratch,
         batch: &Batch,
-        accept: TimeRange,
+        accept: &Accept,
         refused: &mut Vec<Refused>,
     ) -> Result<(), AppendError> {
         let mut refuse = |series: u32, reason: &Refusal| {
@@ -137,17 +163,19 @@ impl Head {
         let mut parsed: Vec<(u32, RawHash, Labels, SeriesId, i64)> =
             Vec::with_capacity(scratch.unknown.len());
         for &(series, hash) in &scratch.unknown {
-            let mut samples = batch.series_samples(series as usize);
-            let is_good = |sample: usize| {
-                let t_ms = batch.timestamps()[sample];
-                check_sample(t_ms, batch.histogram_at(sample), accept).is_ok().then_some(t_ms)
-            };
             match parse(batch, series, &self.options) {
-                Ok((labels, id)) => match samples.find_map(is_good) {
-                    Some(t_ms) => parsed.push((series, hash, labels, id, t_ms)),
-                    // It is not worth memory.
-                    None => scratch.series[series as usize] = NONE_GOOD,
-                },
+                Ok((labels, id)) => {
+                    let own = accept.of_policy(|borders| borders.policies.policy_of(&labels));
+                    let is_good = |sample: usize| {
+                        let t_ms = batch.timestamps()[sample];
+                        check_sample(t_ms, batch.histogram_at(sample), own).is_ok().then_some(t_ms)
+                    };
+                    match batch.series_samples(series as usize).find_map(is_good) {
+                        Some(t_ms) => parsed.push((series, hash, labels, id, t_ms)),
+                        // It is not worth memory.
+                        None => scratch.series[series as usize] = NONE_GOOD,
+                    }
+                }
                 Err(reason) => refuse(series, &reason),
             }
         }
@@ -179,6 +207,25 @@ impl Head {
         }
         scratch.bounds = lookup.bounds();
         Ok(())
+    }
+
+    /// Finds out where the series of the batch begin, if any sample is so old that it matters.
+    fn find_borders(&self, scratch: &mut Scratch, batch: &Batch, accept: &Accept) {
+        scratch.borders_ms.clear();
+        let Some(PolicyBorders { policies, borders_ms, newest_ms }) = &accept.by_policy else { return };
+        if !batch.timestamps().iter().any(|t| t < newest_ms) {
+            return;
+        }
+        let index = self.index();
+        let border_ms = |(series, &found): (usize, &u32)| match found {
+            REFUSED => i64::MIN,
+            NONE_GOOD => {
+                let labels = batch.parse_labels(series).unwrap_or_default();
+                borders_ms[policies.policy_of(&labels)]
+            }
+            known => borders_ms[index.policy_of(known, policies)],
+        };
+        scratch.borders_ms.extend(scratch.series.iter().enumerate().map(border_ms));
     }
 
     fn encode(&self, scratch: &mut Scratch, generation: &Generation) {
@@ -267,6 +314,7 @@ impl Scratch {
         let mut histograms = batch.histograms().iter().peekable();
         let mut start_timestamps = batch.start_timestamps().iter().peekable();
         for (series, (&found, &home)) in self.series.iter().zip(&self.series_homes).enumerate() {
+            let accept = self.borders_ms.get(series).map_or(accept, |&border_ms| from(accept, border_ms));
             for sample in batch.series_samples(series) {
                 let histogram = histograms.next_if(|(at, _)| *at as usize == sample);
                 let start = start_timestamps.next_if(|(at, _)| *at as usize == sample);

@@ -11,12 +11,14 @@ use crate::storage::error::ReadError;
 use crate::storage::label_sets::LabelSets;
 use crate::storage::matcher::Matcher;
 use crate::storage::part::{Load, Part, PartLabels, Run, is_deleted};
+use crate::storage::policy::{Policies, PolicySets};
 use crate::storage::series_set::{ColumnPiece, Columns};
 use crate::storage::time::TimeRange;
 use larum_storage_format::partition::PairKey;
 use larum_storage_format::tombstones::Interval;
 use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
 use roaring::RoaringBitmap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -341,6 +343,21 @@ impl Part for Generation {
         let matching = self.matching(matchers);
         let index = self.index();
         Ok(matching.iter().map(|series| (index.id(series), series)).collect())
+    }
+
+    /// Series without samples here may be among them.
+    fn policy_sets(&self, policies: &Arc<Policies>) -> Result<Arc<PolicySets>, ReadError> {
+        let all = {
+            let index = self.index();
+            if let Some(known) = index.policy_sets(policies) {
+                return Ok(known.clone());
+            }
+            index.len()
+        };
+        // Who began to read before the policies changed, or while they do.
+        let shared = Shared(&self.index);
+        let Ok(sets) = policies.sets::<Infallible>(all, |matchers| Ok(shared.select(matchers)));
+        Ok(Arc::new(sets))
     }
 
     fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets) {

@@ -20,6 +20,7 @@ use super::lookup::{grow_by_an_eighth, truncate};
 use super::pair_lists::PairLists;
 use super::ref_table::{MAX_REFS, RefTable};
 use super::scrape_groups::{Home, ScrapeGroups, Together};
+use crate::storage::policy::{Policies, PolicySets};
 use larum_storage_format::{Labels, SeriesId};
 use roaring::RoaringBitmap;
 use std::collections::HashMap;
@@ -65,6 +66,9 @@ pub(super) struct Index {
     pairs: Vec<Pair>,
     all: RoaringBitmap,
     groups: ScrapeGroups,
+    /// The policies in force, and which of them keeps which series.
+    policies: Arc<Policies>,
+    kept_by: Arc<PolicySets>,
     free_pairs: Vec<u32>,
     free_names: Vec<u32>,
     free_refs: Vec<u32>,
@@ -141,9 +145,10 @@ impl Index {
         }
         pairs.truncate(count);
         let created = self.create(id, &pairs, together);
-        if created.is_err() {
+        match created {
+            Ok(series) => self.keep(series, labels),
             // Who cannot be kept must not leave names and values behind.
-            pairs.drain(..).for_each(|pair| self.forget_if_unused(pair));
+            Err(_) => pairs.drain(..).for_each(|pair| self.forget_if_unused(pair)),
         }
         self.previous = pairs;
         Ok((created?, true))
@@ -199,6 +204,35 @@ impl Index {
             self.pairs[pair as usize].postings.insert(series);
         }
         Ok(series)
+    }
+
+    /// Notes which policy keeps a new series.
+    fn keep(&mut self, series: u32, labels: &Labels) {
+        if !self.policies.list().is_empty() {
+            Arc::make_mut(&mut self.kept_by).insert(self.policies.policy_of(labels), series);
+        }
+    }
+
+    /// Other policies are in force. Matches them against all series.
+    pub fn set_policies(&mut self, policies: &Arc<Policies>) {
+        self.policies = policies.clone();
+        self.kept_by = Arc::new(PolicySets::of(policies));
+        for series in self.all.clone() {
+            self.keep(series, &self.labels(series));
+        }
+    }
+
+    /// Which policy keeps which series; `None` if other policies are in force.
+    pub fn policy_sets(&self, policies: &Arc<Policies>) -> Option<&Arc<PolicySets>> {
+        Arc::ptr_eq(&self.policies, policies).then_some(&self.kept_by)
+    }
+
+    /// The policy that keeps a series.
+    pub fn policy_of(&self, series: u32, policies: &Arc<Policies>) -> usize {
+        match self.policy_sets(policies) {
+            Some(sets) => sets.policy_of(series),
+            None => policies.policy_of(&self.labels(series)),
+        }
     }
 
     /// How often a pair was forgotten: while this stays, a number stands for the same pair.
@@ -279,6 +313,9 @@ impl Index {
             let ids = &self.ids;
             self.by_id.remove(table_hash(ids[at]), series, |series| table_hash(ids[series as usize]));
             self.all.remove(series);
+            if !self.policies.list().is_empty() {
+                Arc::make_mut(&mut self.kept_by).remove(series);
+            }
             let pairs: Vec<u32> = self.pairs_of.get(series).collect();
             for pair in pairs {
                 self.pairs[pair as usize].postings.remove(series);

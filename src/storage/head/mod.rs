@@ -23,11 +23,13 @@ mod scrape_groups;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use append::Accept;
 pub(crate) use generation::Generation;
 
 use super::error::OpenError;
 use super::fs::Fs;
 use super::options::{Limits, Maintenance, WalFsync};
+use super::policy::Policies;
 use super::stats::HeadStatus;
 use super::time::Timestamp;
 use super::wal::{Wal, WalStats, replay};
@@ -269,6 +271,12 @@ impl Head {
             self.counters.series_removed.fetch_add(silent.len() as u64, Relaxed);
             from = last + 1;
         }
+    }
+
+    /// Other retention policies are in force. Appends wait while they are matched, about a second for a
+    /// million series.
+    pub fn set_policies(&self, policies: &Arc<Policies>) {
+        self.index_mut().set_policies(policies);
     }
 
     /// How many samples are in the active generation.

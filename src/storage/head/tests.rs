@@ -5,6 +5,7 @@ use crate::storage::batch::{Batch, Refusal};
 use crate::storage::fs::RealFs;
 use crate::storage::matcher::{MatchOp, Matcher};
 use crate::storage::part::Part;
+use crate::storage::policy::{Borders, Policies, RetentionPolicy};
 use crate::storage::series_set::Columns;
 use crate::storage::time::TimeRange;
 use index::Shared;
@@ -39,8 +40,12 @@ fn series(n: usize) -> Labels {
     Labels::from_pairs(pairs.into_iter().filter(|(name, _)| *name != skipped)).unwrap()
 }
 
+fn accept(range: TimeRange) -> Accept {
+    Accept::new(Borders::at(range.min_ms), range.max_ms)
+}
+
 fn append(head: &Head, batch: &Batch) -> crate::storage::Appended {
-    head.append_start(batch, TimeRange::ALL).unwrap().wait().unwrap()
+    head.append_start(batch, &accept(TimeRange::ALL)).unwrap().wait().unwrap()
 }
 
 fn append_floats(head: &Head, samples: &[(usize, i64, f64)]) {
@@ -125,7 +130,7 @@ fn what_was_appended_is_read_and_bad_samples_are_named() {
     batch.push_histogram(&series(2), Timestamp::from_millis(50), Arc::new(bad.clone()));
     batch.push(&series(2), Timestamp::from_millis(60), 6.0);
     batch.push_histogram(&series(3), Timestamp::from_millis(60), Arc::new(bad));
-    let appended = head.append_start(&batch, TimeRange::new(50, 100)).unwrap().wait().unwrap();
+    let appended = head.append_start(&batch, &accept(TimeRange::new(50, 100))).unwrap().wait().unwrap();
     assert_eq!(appended.accepted, 2);
     let refused: Vec<(u32, u32)> = appended.refused.iter().map(|r| (r.sample, r.series)).collect();
     assert_eq!(refused, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4), (7, 5)]);
@@ -137,6 +142,60 @@ fn what_was_appended_is_read_and_bad_samples_are_named() {
     assert_eq!((one(&head, 0).floats, one(&head, 2).floats), (vec![1.0], vec![6.0]));
     assert_eq!(head.series_count(), 2, "a series without a good sample takes no memory");
     assert_eq!(head.active().time_range(), Some(TimeRange::new(50, 60)));
+}
+
+#[test]
+fn a_sample_is_too_old_by_the_policy_of_its_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = open(dir.path());
+    let keep = |ms| Some(std::time::Duration::from_millis(ms));
+    let policy = |job: &str, keep| RetentionPolicy { matchers: vec![Matcher::equal("job", job)], keep };
+    let policies = |rest, jobs: &[(&str, u64)]| {
+        let list = jobs.iter().map(|&(job, ms)| policy(job, keep(ms))).collect();
+        Arc::new(Policies::new(keep(rest), list))
+    };
+    // Series 0 has job0, 1 has job1, 5 has none. What is known is asked for by its policy, too.
+    for (rest, jobs, borders) in [
+        (10, &[][..], [90, 90, 90]),
+        (10, &[("job0", 3)], [97, 90, 90]),
+        (10, &[("job1", 30)], [90, 70, 90]),
+        (10, &[("job1", 3), ("job0", 30), ("job1", 60)], [70, 97, 90]),
+        (1, &[("job0", 3)], [97, 99, 99]),
+    ] {
+        let policies = policies(rest, jobs);
+        let borders_now = Borders::new(&policies, 100);
+        let accept = Accept::new(borders_now.clone(), 200);
+        // The head may learn of the policies after who appends.
+        for is_known in [false, true] {
+            if is_known {
+                head.set_policies(&policies);
+            }
+            for (n, border) in [0, 1, 5].into_iter().zip(borders) {
+                let mut batch = Batch::new();
+                // A new series that has but an old sample, and one that has others.
+                let new = [rest.to_string(), format!("{}{is_known}{n}", jobs.len())].concat();
+                let with =
+                    |extra: &str| Labels::from_pairs(series(n).iter().chain([("new", extra)])).unwrap();
+                for labels in [series(n), with(&format!("a{new}")), with(&format!("b{new}"))] {
+                    batch.push(&labels, Timestamp::from_millis(border - 1), 1.0);
+                    if labels.get("new") != Some(&format!("a{new}")) {
+                        batch.push(&labels, Timestamp::from_millis(border), 1.0);
+                    }
+                }
+                let appended = head.append_start(&batch, &accept).unwrap().wait().unwrap();
+                assert_eq!(appended.accepted, 2, "{n} with {policies:?}");
+                let is_too_old =
+                    |r: &crate::storage::batch::Refused| r.reason == Refusal::TooOld { border_ms: border };
+                assert!(appended.refused.iter().all(is_too_old), "{:?}", appended.refused);
+            }
+            let generation = head.active();
+            let sets = generation.policy_sets(&policies).unwrap();
+            for (_, found) in generation.series() {
+                let labels = generation.label_reader().labels(found);
+                assert_eq!(sets.policy_of(found), policies.policy_of(&labels), "{labels}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -394,7 +453,7 @@ fn threads_append_to_the_same_groups_while_generations_change() {
     head.close().unwrap();
     let mut batch = Batch::new();
     batch.push(&series(0), Timestamp::from_millis(1), 1.0);
-    assert!(head.append_start(&batch, TimeRange::ALL).is_err());
+    assert!(head.append_start(&batch, &accept(TimeRange::ALL)).is_err());
 }
 
 #[test]
@@ -406,7 +465,7 @@ fn a_completion_is_called_once_the_batch_is_synced() {
         let mut batch = Batch::new();
         batch.push(&series(0), Timestamp::from_millis(t), 1.0);
         let done = done.clone();
-        let pending = head.append_start(&batch, TimeRange::ALL).unwrap();
+        let pending = head.append_start(&batch, &accept(TimeRange::ALL)).unwrap();
         pending.on_durable(move |outcome| done.send(outcome.unwrap().accepted).unwrap());
     }
     for _ in 0..20 {

@@ -24,6 +24,7 @@ use super::options::{Maintenance, Options, WalFsync};
 use super::part::Part;
 use super::partition::pieces::{Pieces, Trouble};
 use super::partition::{Partition, PartitionError};
+use super::policy::Borders;
 use super::querier::{Layer, View};
 use super::wal::replay::Segments;
 use larum_storage_format::manifest::{LivePartition, Manifest};
@@ -162,7 +163,7 @@ impl Inspection {
             let head = Head::open(self.fs.clone(), &self.folder.wal(), first, head_options)?;
             generations.extend(head.generations().into_iter().map(|g| g as Arc<dyn Part>));
         }
-        Ok((View::new(layers, generations, i64::MIN), left_out))
+        Ok((View::new(layers, generations, Borders::at(i64::MIN)), left_out))
     }
 
     /// The live partitions, open.

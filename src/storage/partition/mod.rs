@@ -17,6 +17,7 @@ use super::fs::Fs;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::part::{LabelsAmong, Load, Part, PartLabels, Run, is_deleted};
+use super::policy::{Policies, PolicySets};
 use super::postings;
 use super::series_set::{ColumnPiece, Columns};
 use super::time::TimeRange;
@@ -28,13 +29,15 @@ use larum_storage_format::{DecodeError, Labels, SeriesId};
 use roaring::RoaringBitmap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// An open partition. The file may be unlinked while it is open; the map keeps it alive.
 #[derive(Debug)]
 pub(crate) struct Partition {
     path: PathBuf,
     file: File<Bytes>,
+    /// Which policy keeps which series, by the policies that were asked for last.
+    kept_by: Mutex<Option<(Arc<Policies>, Arc<PolicySets>)>>,
     /// What is known to be damaged in it.
     damages: Damages,
 }
@@ -61,7 +64,12 @@ impl Partition {
     pub fn open(fs: &dyn Fs, path: &Path) -> Result<Partition, PartitionError> {
         let bytes = fs.map(path)?;
         match File::open(bytes) {
-            Ok(file) => Ok(Partition { path: path.to_owned(), file, damages: Damages::default() }),
+            Ok(file) => Ok(Partition {
+                path: path.to_owned(),
+                file,
+                kept_by: Mutex::default(),
+                damages: Damages::default(),
+            }),
             Err(error) => Err(PartitionError::Damaged { path: path.to_owned(), error }),
         }
     }
@@ -143,6 +151,12 @@ impl Partition {
         deleted.filter_map(of_series).sum()
     }
 
+    /// The times of the first and the last sample of a chunk.
+    pub fn times_of(&self, chunk: &Chunk, columns: &mut Columns) -> Result<Option<(i64, i64)>, DecodeError> {
+        let (_, times) = self.timestamps(chunk, 0, columns)?;
+        Ok(times.first().copied().zip(times.last().copied()))
+    }
+
     /// The timestamps of a chunk; `None` if one of the intervals takes all of them that lie in the
     /// range.
     fn times_in(
@@ -209,6 +223,13 @@ impl Partition {
         }
         let bounds = self.file.column_bounds(chunk.timestamps.column)?;
         Ok(range.overlaps(&TimeRange::new(*bounds.start(), *bounds.end())))
+    }
+
+    /// Whether all samples of a chunk lie in the range, as far as that can be told without decoding
+    /// its timestamps.
+    fn lies_in(&self, chunk: &Chunk, range: TimeRange) -> bool {
+        let bounds = self.file.column_bounds(chunk.timestamps.column);
+        bounds.is_ok_and(|bounds| range.min_ms <= *bounds.start() && *bounds.end() <= range.max_ms)
     }
 
     /// One chunk as a run, cut to the range; `None` if it lies outside.
@@ -360,6 +381,19 @@ impl Part for Partition {
         self.select_here(matchers).map_err(|error| self.unreadable(&error))
     }
 
+    fn policy_sets(&self, policies: &Arc<Policies>) -> Result<Arc<PolicySets>, ReadError> {
+        let mut kept_by = self.kept_by.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, known)) = &*kept_by
+            && Arc::ptr_eq(of, policies)
+        {
+            return Ok(known.clone());
+        }
+        let sets = policies.sets(self.file.series_count().into(), |matchers| self.selected(matchers));
+        let sets = Arc::new(sets.map_err(|error| self.unreadable(&error))?);
+        *kept_by = Some((policies.clone(), sets.clone()));
+        Ok(sets)
+    }
+
     fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets) {
         // Damage is dealt with as by the reader below.
         if let Ok(mut reader) = self.file.label_reader() {
@@ -435,7 +469,12 @@ impl Part for Partition {
     fn is_left(&self, series: u32, deleted: &[Interval], range: TimeRange, columns: &mut Columns) -> bool {
         let Ok(mut chunks) = self.file.chunks(series) else { return true };
         chunks.any(|chunk| {
-            let times = chunk.and_then(|chunk| self.times_in(&chunk, range, deleted, columns));
+            let Ok(chunk) = chunk else { return true };
+            // A series that goes on mostly has a chunk that lies in the range as a whole.
+            if deleted.is_empty() && self.lies_in(&chunk, range) {
+                return true;
+            }
+            let times = self.times_in(&chunk, range, deleted, columns);
             let Ok(times) = times else { return true };
             times.iter().flat_map(|times| times.iter()).any(|&t| range.contains(t) && !is_deleted(deleted, t))
         })
