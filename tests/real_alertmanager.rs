@@ -4,13 +4,12 @@
 mod support;
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
-use support::{Larum, Process, free_port, get, now_ms, real_server, remote_write, wait_until};
+use support::{
+    Larum, Process, free_port, get, listen_for_posts, now_ms, real_server, remote_write, wait_until,
+};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -32,7 +31,7 @@ fn a_firing_alert_survives_kill_9_without_a_resolve_and_resolves_when_its_condit
     let dir = tempfile::tempdir().expect("a temporary folder");
     let dir = dir.path();
 
-    let (hook_port, notifications) = listen_for_webhooks();
+    let (hook_port, notifications) = listen_for_posts();
     let (_alertmanager, alertmanager_url) = start_alertmanager(&alertmanager, dir, hook_port);
     let config = dir.join("larum.yml");
     std::fs::write(dir.join("rules.yml"), RULES).expect("the rules are written");
@@ -146,35 +145,4 @@ fn start_alertmanager(program: &Path, dir: &Path, hook_port: u16) -> (Process, S
         get(&format!("{url}/-/ready")).is_some_and(|r| r.status == 200)
     });
     (process, url)
-}
-
-/// The receiver at the end of the chain: hands out every notification that Alertmanager posts.
-fn listen_for_webhooks() -> (u16, Receiver<Value>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("its address").port();
-    let (send, receive) = channel();
-    std::thread::spawn(move || {
-        for connection in listener.incoming().flatten() {
-            let mut reader = BufReader::new(connection);
-            let mut length = 0;
-            let mut line = String::new();
-            while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            let read = reader.read_exact(&mut body);
-            let _ = reader
-                .get_mut()
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            if let (Ok(()), Ok(notification)) = (read, serde_json::from_slice(&body))
-                && send.send(notification).is_err()
-            {
-                return;
-            }
-        }
-    });
-    (port, receive)
 }

@@ -249,12 +249,15 @@ impl RunningGroup {
                 // What cannot be evaluated has no alerts to take up; nobody shall wait for it.
                 state.unrestored = state.unrestored.filter(|evaluations| *evaluations == 0).map(|_| 1);
             }
-            state.last_error = outcome.err().map(|e| e.to_string());
-            if let Some(error) = &state.last_error {
+            if let Err(error) = &outcome {
                 figures.failures += 1;
                 let Group { file, name, .. } = &self.group;
-                tracing::warn!("rule {} of group {name} in {file}: {error}", rule.name());
+                // A full disk is told of once, not by every rule.
+                if !matches!(error, RuleError::Append(e) if e.is_disk_full()) {
+                    tracing::warn!("rule {} of group {name} in {file}: {error}", rule.name());
+                }
             }
+            state.last_error = outcome.err().map(|e| e.to_string());
         }
         *lock(&self.last_slot_ms) = Some(slot_ms);
         if let Some(state) = context.state {
@@ -346,7 +349,11 @@ impl RunningGroup {
         let count = samples.len() as u64;
         // While the old alerts are not taken up, the new ones are not shown.
         if lock(&running.state).unrestored.is_none() {
-            store(context.store, running, samples, at)?;
+            match (store(context.store, running, samples, at), rule) {
+                // The alerts are found and sent all the same; only the samples about them are missing.
+                (Err(RuleError::Append(e)), Rule::Alerting(_)) if e.is_disk_full() => {}
+                (outcome, _) => outcome?,
+            }
         }
         Ok(count)
     }

@@ -103,17 +103,15 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 impl State {
     /// Opens or creates the store in the folder `path`. A damaged store is set aside and replaced
     /// by its last export, with a warning in the log. If the disk is so full that sled does not open,
-    /// the last export is read, and all is kept in memory until there is space. Opening fails only for
+    /// all is read from a copy, and kept in memory until there is space. Opening fails only for
     /// causes like missing permissions or another process that has the store.
     pub fn open(path: &Path) -> Result<State, StateError> {
         let store = match open::open(path) {
             Ok(db) => Store::Sled(db),
             Err(NotOpened::Refused(error)) => return Err(error),
             Err(NotOpened::Full(error)) => {
-                let image = open::read_export(path).map_or_else(Image::default, |e| Image::of_export(&e));
-                tracing::error!(
-                    "{error}; what its last export holds is kept in memory, and written when there is space"
-                );
+                tracing::error!("{error}; what it holds is kept in memory, and written when there is space");
+                let image = open::read_elsewhere(path);
                 Store::Memory { image, retry_at: Instant::now() + RETRY_EVERY }
             }
         };

@@ -13,6 +13,7 @@ use super::image::Image;
 use super::{StateError, guarded, let_go};
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,48 @@ pub fn read_export(folder: &Path) -> Option<Export> {
         tracing::warn!("state store {}: its export cannot be used: {e}", folder.display());
         None
     })
+}
+
+/// What the store in `folder` holds, where the disk is too full for sled to open it: read from a copy
+/// in memory or on another disk. If that does not go, what its last export holds.
+pub fn read_elsewhere(folder: &Path) -> Image {
+    let export = read_export(folder);
+    let store = folder.join("store");
+    // The first is memory on Linux.
+    let places = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
+    let found = places.iter().find_map(|place| {
+        let copy = place.join(format!("larum-state-{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&copy).ok()?;
+        let copied =
+            copy_files(&store, &copy).and_then(|()| copy_files(&store.join("blobs"), &copy.join("blobs")));
+        let image = copied.ok().and_then(|()| {
+            let db = attempt(&copy, export.as_ref()).ok()?;
+            let image = guarded(|| Image::of_sled(&db));
+            let_go(db);
+            image.ok()
+        });
+        let _ = fs::remove_dir_all(&copy);
+        image
+    });
+    found.unwrap_or_else(|| {
+        tracing::warn!("state store {}: only its last export can be read", folder.display());
+        export.map_or_else(Image::default, |export| Image::of_export(&export))
+    })
+}
+
+/// Copies the files of a folder, if there is one, but not its folders.
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the store in `folder`, repairing it if need be.

@@ -136,6 +136,11 @@ fn child_on_a_small_disk() {
         full.expect("the disk is small")
     };
     let count = |state: &State, name: &str| keys(state).iter().filter(|key| key.starts_with(name)).count();
+    let progress_of_killed = || {
+        let progress = fs::read_to_string(&progress).unwrap();
+        let (before, second) = progress.split_once(' ').unwrap();
+        (before.parse::<usize>().unwrap(), second.parse::<usize>().unwrap())
+    };
     match phase.as_str() {
         "fill" => {
             let full = fill("first");
@@ -160,20 +165,20 @@ fn child_on_a_small_disk() {
         }
         "killed" => {
             let before = count(&state, "");
-            fs::write(progress, format!("{before} {}", fill("second"))).unwrap();
+            fs::write(&progress, format!("{before} {}", fill("second"))).unwrap();
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
         }
         "open-full" => {
+            let (_, second) = progress_of_killed();
             assert!(is_in_memory(), "sled wants space to open");
+            assert!(count(&state, "second") >= second, "sled's own files are read");
             try_put("in memory").unwrap_err();
             assert!(state.get(BUCKET, b"in memory").unwrap().is_some());
             // It ends as by kill -9, so nothing of this is written.
             std::process::exit(0);
         }
         _ => {
-            let progress = fs::read_to_string(progress).unwrap();
-            let (before, second) = progress.split_once(' ').unwrap();
-            let (before, second): (usize, usize) = (before.parse().unwrap(), second.parse().unwrap());
+            let (before, second) = progress_of_killed();
             assert!(!is_in_memory() && count(&state, "second") >= second);
             assert_eq!(count(&state, "") - count(&state, "second"), before);
             put(&state, "after", "1");

@@ -59,6 +59,11 @@ pub struct AppendError {
 }
 
 impl AppendError {
+    /// Whether it is for want of space on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.cause, UnavailableCause::DiskFull(_))
+    }
+
     pub(crate) fn too_long(why: &dyn std::fmt::Display) -> AppendError {
         AppendError { cause: UnavailableCause::TooLong(why.to_string()), retry_after: Duration::ZERO }
     }

@@ -178,11 +178,11 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
     fs.create_dir(root).map_err(io_error(root))?;
     refuse_prometheus(fs, folder)?;
     let lock = take_lock(fs, folder)?;
+    let reserve = disk::make_room(fs, folder).map_err(io_error(root))?;
     let partitions = folder.partitions();
     for dir in [&partitions, &folder.wal()] {
         fs.create_dir(dir).map_err(io_error(dir))?;
     }
-    let reserve = disk::make_room(fs, folder).map_err(io_error(root))?;
     // A power cut must not take a folder with files in it that were synced. A MANIFEST is written
     // after this was done once.
     fs.sync_dir(root).map_err(io_error(root))?;

@@ -4,9 +4,11 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// A server under test: killed by its own process id when dropped. Its output goes to a log file,
@@ -162,6 +164,7 @@ pub fn wait_until(what: &str, within: Duration, mut condition: impl FnMut() -> b
 }
 
 /// An HTTP answer.
+#[derive(Debug)]
 pub struct Response {
     /// The status code.
     pub status: u16,
@@ -269,6 +272,37 @@ pub fn remote_write(url: &str, series: &[WriteSeries]) -> Response {
         ("X-Prometheus-Remote-Write-Version", "0.1.0"),
     ];
     post(&format!("{url}/api/v1/write"), &headers, &body).expect("the server answers")
+}
+
+/// Listens on a free port, answers every POST with 200, and hands out its JSON.
+pub fn listen_for_posts() -> (u16, Receiver<serde_json::Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("its address").port();
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let mut reader = BufReader::new(connection);
+            let mut length = 0;
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            let read = reader.read_exact(&mut body);
+            let _ = reader
+                .get_mut()
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            if let (Ok(()), Ok(notification)) = (read, serde_json::from_slice(&body))
+                && send.send(notification).is_err()
+            {
+                return;
+            }
+        }
+    });
+    (port, receive)
 }
 
 /// The present time in milliseconds since the epoch.

@@ -299,7 +299,7 @@ fn disk_json(disk: &DiskStatus) -> Value {
         "state": disk.state.name(),
         "capacityBytes": disk.capacity_bytes,
         "freeBytes": disk.free_bytes,
-        "minFreeBytes": disk.min_free_bytes,
+        "lowBelowBytes": disk.low_below_bytes,
         "readOnlyBelowBytes": disk.read_only_below_bytes,
         // Never is no number in JSON.
         "fullSeconds": disk.full_seconds.is_finite().then_some(disk.full_seconds),

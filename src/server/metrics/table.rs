@@ -323,10 +323,10 @@ pub(super) const METRICS: &[Metric] = &[
         .capacity_bytes
         as f64),
     storage!(
-        "larum_storage_disk_min_free_bytes",
+        "larum_storage_disk_low_below_bytes",
         Gauge,
-        "With less, space is low.",
-        |s| s.disk.min_free_bytes as f64
+        "With less, space is low: --storage.disk.min-free, or what cuts and the WAL take, if that is more.",
+        |s| s.disk.low_below_bytes as f64
     ),
     storage!(
         "larum_storage_disk_read_only_below_bytes",

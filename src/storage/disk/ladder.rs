@@ -103,9 +103,14 @@ impl Situation {
         self.read_only_below_bytes().saturating_add(self.segment_bytes)
     }
 
+    /// With less than this, space is low.
+    pub fn low_below_bytes(&self) -> u64 {
+        self.min_free_bytes.max(self.resume_bytes())
+    }
+
     /// What is to be done, where `before` was the state until now.
     pub fn step(&self, before: DiskState) -> Step {
-        let low_below = self.min_free_bytes.max(self.resume_bytes());
+        let low_below = self.low_below_bytes();
         let enough = low_below.saturating_add(low_below / 16);
         let free = self.free_bytes;
         let is_read_only = self.refused

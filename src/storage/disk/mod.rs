@@ -45,8 +45,9 @@ pub struct DiskStatus {
     pub capacity_bytes: u64,
     /// What of it is free.
     pub free_bytes: u64,
-    /// With less, space is low.
-    pub min_free_bytes: u64,
+    /// With less, space is low: what shall stay free, or what a cut of the head and two segments of
+    /// the WAL take, if that is more.
+    pub low_below_bytes: u64,
     /// With less, samples are refused.
     pub read_only_below_bytes: u64,
     /// Seconds until samples are refused, by how the disk filled during the last day; infinite if it
@@ -66,7 +67,7 @@ impl Default for DiskStatus {
             state: DiskState::Enough,
             capacity_bytes: 0,
             free_bytes: 0,
-            min_free_bytes: 0,
+            low_below_bytes: 0,
             read_only_below_bytes: 0,
             full_seconds: f64::INFINITY,
             reserve_bytes: 0,
@@ -139,15 +140,14 @@ impl Disk {
     /// Why samples are refused, if they are.
     pub fn refusal(&self) -> Option<AppendError> {
         self.is_read_only().then(|| {
-            let Situation { free_bytes, .. } = self.seen().situation;
-            let why = format!("{free_bytes} bytes are free; samples are taken again when there is space");
+            let why = "samples are taken again when there is space".to_owned();
             AppendError { cause: UnavailableCause::DiskFull(why), retry_after: RETRY }
         })
     }
 
     /// Notes what came of an append: the system may say that the disk is full where a look does not.
     pub fn heed<T>(&self, outcome: Result<T, AppendError>) -> Result<T, AppendError> {
-        if let Err(AppendError { cause: UnavailableCause::DiskFull(_), .. }) = &outcome {
+        if outcome.as_ref().is_err_and(AppendError::is_disk_full) {
             self.refused.store(true, Relaxed);
         }
         outcome
@@ -207,7 +207,7 @@ impl Disk {
             state: if self.is_read_only() { DiskState::ReadOnly } else { seen.state },
             capacity_bytes: seen.space.capacity_bytes,
             free_bytes: seen.space.free_bytes,
-            min_free_bytes: seen.situation.min_free_bytes,
+            low_below_bytes: seen.situation.low_below_bytes(),
             read_only_below_bytes: seen.situation.read_only_below_bytes(),
             full_seconds: seen.forecast.seconds_until(full_bytes),
             reserve_bytes: if seen.situation.reserve { RESERVE_BYTES } else { 0 },
@@ -245,8 +245,9 @@ impl Disk {
 
 /// Puts a change into the log.
 fn tell(before: DiskState, now: DiskState, situation: &Situation) {
-    let (free_bytes, min_free_bytes) = (situation.free_bytes, situation.min_free_bytes);
-    let read_only_below_bytes = situation.read_only_below_bytes();
+    let free_bytes = situation.free_bytes;
+    let (low_below_bytes, read_only_below_bytes) =
+        (situation.low_below_bytes(), situation.read_only_below_bytes());
     match (before, now) {
         (before, now) if before == now => {}
         (_, DiskState::ReadOnly) => tracing::error!(
@@ -257,9 +258,9 @@ fn tell(before: DiskState, now: DiskState, situation: &Situation) {
         (DiskState::ReadOnly, _) => {
             tracing::warn!(free_bytes, read_only_below_bytes, "there is space again: samples are taken");
         }
-        (_, DiskState::Low) => tracing::warn!(free_bytes, min_free_bytes, "space on the disk is low"),
+        (_, DiskState::Low) => tracing::warn!(free_bytes, low_below_bytes, "space on the disk is low"),
         (_, DiskState::Enough) => {
-            tracing::info!(free_bytes, min_free_bytes, "there is enough space on the disk again");
+            tracing::info!(free_bytes, low_below_bytes, "there is enough space on the disk again");
         }
     }
 }

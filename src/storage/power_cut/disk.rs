@@ -41,8 +41,9 @@ pub(super) enum Op {
     Preallocate,
 }
 
-/// What a disk says that it holds.
+/// What a disk says that it holds, and what is free where it says that it is full.
 const CAPACITY_BYTES: u64 = 1 << 30;
+const FULL_BYTES: u64 = 1 << 20;
 
 /// A disk. Clones are the same disk.
 #[derive(Debug, Clone)]
@@ -67,6 +68,8 @@ struct State {
     end_at: Option<u64>,
     ended: bool,
     before: Before,
+    /// Whether it says that it is full.
+    full: bool,
     omitted: Option<Site>,
     sites: BTreeSet<Site>,
     violations: Vec<String>,
@@ -118,6 +121,7 @@ impl Disk {
             end_at: None,
             ended: false,
             before: Before { op: Op::CreateDir, path: PathBuf::new(), synced: false, opens: true },
+            full: false,
             omitted: None,
             sites: BTreeSet::new(),
             violations: Vec::new(),
@@ -133,6 +137,16 @@ impl Disk {
     /// From now on the syncs of this site do nothing.
     pub fn omit(&self, site: Site) {
         self.state().omitted = Some(site);
+    }
+
+    /// Says that it is full, or that it is not; nothing is refused for it.
+    pub fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// Whether it says that it is full.
+    pub fn is_full(&self) -> bool {
+        self.state().full
     }
 
     /// The process ends `after` so many operations more; `None`: it does not.
@@ -478,7 +492,11 @@ impl Fs for Disk {
 
     fn space(&self, dir: &Path) -> io::Result<Space> {
         let taken_bytes: u64 = self.usage(dir)?.iter().map(|file| file.bytes).sum();
-        Ok(Space { capacity_bytes: CAPACITY_BYTES, free_bytes: CAPACITY_BYTES.saturating_sub(taken_bytes) })
+        let free_bytes = match self.is_full() {
+            true => FULL_BYTES,
+            false => CAPACITY_BYTES.saturating_sub(taken_bytes),
+        };
+        Ok(Space { capacity_bytes: CAPACITY_BYTES, free_bytes })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

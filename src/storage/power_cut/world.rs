@@ -47,6 +47,14 @@ const OF_DAMAGE: [&str; 7] = [
     "a deletion failed",
 ];
 
+/// What may be warned of besides, where the disk fills.
+const OF_FULL_DISK: [&str; 4] = [
+    "the disk is full",
+    "there is space again",
+    "space on the disk is low",
+    "a merge of partitions waits for space",
+];
+
 const START_MS: i64 = 20_000 * DAY_MS + 5 * HOUR_MS;
 const MINUTE_MS: i64 = 60_000;
 /// What a snapshot holds beside the samples.
@@ -55,6 +63,9 @@ const SERIES: u8 = 6;
 
 /// Every so many seeds the disk flips bits.
 pub(super) const FLIPS_IN: u64 = 8;
+
+/// Every so many seeds it fills now and then.
+const FILLS_IN: u64 = 5;
 
 /// The process has ended in the middle of a step.
 struct Ended;
@@ -79,6 +90,8 @@ pub(super) struct World {
     expires: bool,
     /// Whether the disk flips bits of files.
     flips: bool,
+    /// Whether the disk fills now and then: samples are refused then, and merges wait.
+    fills: bool,
     /// How often: after one in so many lives.
     flips_in: u64,
     /// Whether it just did.
@@ -133,6 +146,7 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
         snapshots: Vec::new(),
         snapshots_begun: 0,
         flips: seed % FLIPS_IN == 1,
+        fills: seed % FILLS_IN == 2 && omitted.is_none(),
         flips_in: if omitted.is_some() { 1 } else { 2 },
         was_damaged: false,
         damaged: Vec::new(),
@@ -284,6 +298,7 @@ impl World {
 
     /// The last process: nothing ends it, and all is in order.
     fn end_well(&mut self) {
+        self.disk.set_full(false);
         self.all_is_well(|world| world.open());
         self.all_is_well(|world| world.maintain());
         self.all_is_well(|world| world.compact());
@@ -350,7 +365,8 @@ impl World {
                 _ => &EXPECTED,
             };
             let of_damage = if self.flips { &OF_DAMAGE[..] } else { &[] };
-            expected.iter().chain(of_damage).any(|expected| warning.starts_with(expected))
+            let of_full_disk = if self.fills { &OF_FULL_DISK[..] } else { &[] };
+            expected.iter().chain(of_damage).chain(of_full_disk).any(|expected| warning.starts_with(expected))
         };
         let warnings: Vec<String> = self.warnings.take().into_iter().filter(|w| !fine(w)).collect();
         assert_eq!(warnings, Vec::<String>::new(), "after {after:?}");
@@ -370,7 +386,10 @@ impl World {
     /// Does one thing.
     fn step(&mut self) -> Result<(), Ended> {
         let what = if self.expires && self.rng.one_in(3) { 33 } else { self.rng.below(40) };
-        self.tell(format_args!("step {what}"));
+        if self.fills && self.rng.one_in(12) {
+            self.disk.set_full(!self.disk.is_full());
+        }
+        self.tell(format_args!("step {what}, {}", if self.disk.is_full() { "full" } else { "not full" }));
         match what {
             0..12 => self.append_now(),
             12..20 => self.append_late(),
@@ -463,6 +482,7 @@ impl World {
                 Ok(())
             }
             Err(error) if matches!(error.cause, UnavailableCause::Backlog(_)) => self.compact(),
+            Err(error) if self.fills && error.is_disk_full() => Ok(()),
             Err(error) => panic!("append fails: {error}"),
         }
     }
@@ -473,6 +493,12 @@ impl World {
             return Err(Ended);
         }
         Ok(outcome.unwrap_or_else(|e| panic!("{what} fails: {e}")))
+    }
+
+    /// The same of what a full disk has no room for; tells whether it was done.
+    fn done_if_there_is_space(&self, what: &str, outcome: io::Result<()>) -> Result<bool, Ended> {
+        let waits = outcome.as_ref().is_err_and(|e| self.fills && e.kind() == io::ErrorKind::StorageFull);
+        self.alive(what, if waits { Ok(()) } else { outcome }).map(|()| !waits)
     }
 
     fn flush(&mut self) -> Result<(), Ended> {
@@ -488,12 +514,15 @@ impl World {
     }
 
     fn compact(&mut self) -> Result<(), Ended> {
-        self.alive("compact", self.storage().compact())
+        let compacted = self.storage().compact();
+        self.done_if_there_is_space("compact", compacted).map(drop)
     }
 
     fn clean(&mut self) -> Result<(), Ended> {
-        self.alive("clean", self.storage().clean_tombstones())?;
-        assert_eq!(self.storage().stats().partitions_with_tombstones, 0);
+        let cleaned = self.storage().clean_tombstones();
+        if self.done_if_there_is_space("clean", cleaned)? {
+            assert_eq!(self.storage().stats().partitions_with_tombstones, 0);
+        }
         Ok(())
     }
 
