@@ -189,7 +189,7 @@ impl Covered {
         for index in (0..stride).flat_map(|first| (first..set.len()).step_by(stride)) {
             let samples = set.load(index, &mut columns)?;
             times.extend(samples.timestamps.iter());
-            found += usize::from(samples.len() > 0);
+            found += usize::from(!samples.is_empty());
             if found == Covered::ENOUGH {
                 break;
             }
