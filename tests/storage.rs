@@ -416,6 +416,21 @@ fn a_clock_that_runs_far_ahead_deletes_nothing_at_any_start_of_that_day() {
 }
 
 #[test]
+fn samples_of_many_days_at_once_are_cut_into_few_partitions() {
+    let fixture = Fixture::new();
+    let storage = fixture.open();
+    let samples: Vec<(i64, f64)> = (-1100..-1).map(|day| (START + day * DAY, day as f64)).collect();
+    append(&storage, "a", &samples);
+    append(&storage, "a", &[(i64::MIN, 1.0), (START, 2.0)]);
+    storage.flush().unwrap();
+    assert!(storage.stats().partitions < 50, "{}", storage.stats().partitions);
+    let all = [&[(i64::MIN, 1.0)], &samples[..], &[(START, 2.0)]].concat();
+    assert_eq!(read(&storage, "a"), all);
+    storage.close().unwrap();
+    assert_eq!(read(&fixture.open(), "a"), all);
+}
+
+#[test]
 fn a_snapshot_opens_on_its_own() {
     let fixture = Fixture::new();
     let storage = fixture.open();

@@ -16,7 +16,7 @@
 //! 6. A merge that would write too long a file is left out where its inputs do not overlap: they
 //!    stay on their level. Where they do, it writes several files, split by time.
 
-use super::cut::{DAY_MS, HOUR_MS, WINDOW_MS, aligned};
+use super::cut::{DAY_MS, HOUR_MS, WIDEST_MS, WINDOW_MS, aligned};
 use larum_storage_format::manifest::LivePartition;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -26,9 +26,6 @@ const FAN_IN: usize = 4;
 
 /// A window of a higher level is merged so long after its end.
 const GRACE_MS: i64 = 2 * HOUR_MS + HOUR_MS / 2;
-
-/// The longest window.
-const WIDEST_MS: i64 = 31 * DAY_MS;
 
 /// Of the retention, so much may a window take: as long may a sample stay on disk after its time.
 const RETENTION_SHARE: i64 = 10;

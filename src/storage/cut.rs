@@ -8,6 +8,12 @@ pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
 /// The window of fresh partitions, aligned to the epoch.
 pub(crate) const WINDOW_MS: i64 = 2 * HOUR_MS;
 
+/// The longest window that partitions are merged into.
+pub(crate) const WIDEST_MS: i64 = 31 * DAY_MS;
+
+/// So many live partitions are safe.
+const LIVE_MAX: usize = 32 << 10;
+
 /// A cut by time comes so long after the border, when the last samples before it have come in.
 const GRACE_MS: i64 = 5 * 60 * 1000;
 
@@ -103,11 +109,35 @@ pub(crate) fn window_of(t_ms: i64, now_ms: i64) -> Range<i64> {
     if day.end <= now_ms.saturating_sub(DAY_MS) { day } else { aligned(t_ms, WINDOW_MS) }
 }
 
+/// How many windows of old samples a cut may have, where so many partitions are live. Each is a map of
+/// the process, of which Linux allows 65,530 unless told otherwise; beyond, no cut would ever end.
+pub(crate) fn old_windows_max(live: usize) -> usize {
+    (LIVE_MAX.saturating_sub(live) / 32).max(1)
+}
+
+/// Makes the windows of a cut wider where those older than a day are more than `most`, as happens where
+/// somebody sends a sample of each day since the epoch: the widest windows of partitions first, then
+/// 31 times as wide, and so on. They are given in order of time.
+pub(crate) fn coarsened(mut windows: Vec<Range<i64>>, most: usize) -> Vec<Range<i64>> {
+    let is_fresh = |window: &Range<i64>| window.end.saturating_sub(window.start) <= WINDOW_MS;
+    let fresh = windows.split_off(windows.partition_point(|window| !is_fresh(window)));
+    let (end_ms, mut len_ms) = (windows.last().map_or(0, |window| window.end), DAY_MS);
+    // The widest of all hold the whole of time in three.
+    while windows.len() > most && len_ms < i64::MAX {
+        len_ms = len_ms.saturating_mul(WIDEST_MS / DAY_MS);
+        windows = windows.iter().map(|window| aligned(window.start, len_ms)).collect();
+        windows.iter_mut().for_each(|window| window.end = window.end.min(end_ms));
+        windows.dedup();
+    }
+    windows.extend(fresh);
+    windows
+}
+
 /// The window of this length, aligned to the epoch, that holds `t_ms`. At the ends of time it may
 /// be shorter.
 pub(crate) fn aligned(t_ms: i64, len_ms: i64) -> Range<i64> {
-    let start = t_ms.saturating_sub(t_ms.rem_euclid(len_ms));
-    start..start.saturating_add(len_ms)
+    let since_start_ms = t_ms.rem_euclid(len_ms);
+    t_ms.saturating_sub(since_start_ms)..t_ms.saturating_add(len_ms - since_start_ms)
 }
 
 #[cfg(test)]
@@ -140,6 +170,28 @@ mod tests {
         assert_eq!(wal_bound_bytes(128 << 20, 1 << 20), 256 << 20);
         assert_eq!(wal_bound_samples(500_000), 32_000_000);
         assert_eq!(wal_bound_samples(1_000_000), 64_000_000);
+    }
+
+    #[test]
+    fn more_live_partitions_leave_fewer_windows_but_never_none() {
+        for (live, most) in [(0, 1024), (16 << 10, 512), (32 << 10, 1), (usize::MAX, 1)] {
+            assert_eq!(old_windows_max(live), most, "{live}");
+        }
+    }
+
+    #[test]
+    fn too_many_windows_become_wider_and_the_fresh_ones_stay() {
+        let days = |range: Range<i64>| range.start * DAY_MS..range.end * DAY_MS;
+        let fresh = 100 * DAY_MS..100 * DAY_MS + WINDOW_MS;
+        let mut windows: Vec<_> = [0, 1, 30, 31, 61, 62, 99].map(|day| days(day..day + 1)).into();
+        windows.push(fresh.clone());
+        assert_eq!(coarsened(windows.clone(), 7), windows);
+        let wide = [0..31, 31..62, 62..93, 93..100].map(days);
+        assert_eq!(coarsened(windows.clone(), 6), [&wide[..], std::slice::from_ref(&fresh)].concat());
+        assert_eq!(coarsened(windows.clone(), 3), [days(0..100), fresh.clone()]);
+        assert_eq!(coarsened(vec![fresh.clone(); 9], 1).len(), 9);
+        let ends = vec![aligned(i64::MIN, DAY_MS), days(-1..0), days(0..1)];
+        assert_eq!(coarsened(ends, 1), [i64::MIN..-i64::MAX, -i64::MAX..0, 0..DAY_MS]);
     }
 
     const MIB: u64 = 1 << 20;

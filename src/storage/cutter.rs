@@ -1,7 +1,7 @@
 //! A frozen generation of the head becomes partitions, one for each window of time.
 
 use super::compaction::parts;
-use super::cut::window_of;
+use super::cut::{coarsened, window_of};
 use super::folder::Folder;
 use super::fs::Fs;
 use super::head::Generation;
@@ -34,6 +34,8 @@ pub(crate) struct Cut<'a> {
     pub generation: &'a Generation,
     /// The windows depend on the present.
     pub now_ms: i64,
+    /// So many of those older than a day at most.
+    pub old_windows_max: usize,
     /// Into how many equal parts each is split, a power of two: what is too large for one file.
     pub split: u32,
     /// The sequence of all files.
@@ -41,17 +43,25 @@ pub(crate) struct Cut<'a> {
 }
 
 impl Cut<'_> {
-    /// The window, or its part, of a sample.
-    fn window_at(&self, t_ms: i64) -> Range<i64> {
-        let window = window_of(t_ms, self.now_ms);
-        parts(&window, self.split).find(|part| part.contains(&t_ms)).unwrap_or(window)
+    /// The windows with samples, or their parts, as starts and ends, ascending.
+    pub fn windows(&self, series: &[(SeriesId, u32)]) -> Vec<Range<i64>> {
+        let window_at = |t_ms| window_of(t_ms, self.now_ms);
+        let whole = coarsened(self.occupied(series, window_at), self.old_windows_max);
+        if self.split == 1 {
+            return whole;
+        }
+        self.occupied(series, |t_ms| {
+            let at = whole.partition_point(|window| window.end <= t_ms);
+            let window = whole.get(at).cloned().unwrap_or_else(|| window_at(t_ms));
+            parts(&window, self.split).find(|part| part.contains(&t_ms)).unwrap_or(window)
+        })
     }
 
-    /// The windows with samples, as starts and ends, ascending.
-    pub fn windows(&self, series: &[(SeriesId, u32)]) -> Vec<Range<i64>> {
+    /// The windows that samples lie in.
+    fn occupied(&self, series: &[(SeriesId, u32)], window_at: impl Fn(i64) -> Range<i64>) -> Vec<Range<i64>> {
         let Some(range) = self.generation.time_range() else { return Vec::new() };
-        let first = self.window_at(range.min_ms);
-        let last = self.window_at(range.max_ms);
+        let first = window_at(range.min_ms);
+        let last = window_at(range.max_ms);
         if first == last {
             return vec![first];
         }
@@ -64,7 +74,7 @@ impl Cut<'_> {
             let samples = self.generation.samples(series, &mut columns);
             let mut from = 0;
             while let Some(&t) = samples.timestamps.get(from) {
-                let window = self.window_at(t);
+                let window = window_at(t);
                 starts.insert((window.start, window.end));
                 from += samples.timestamps[from..].partition_point(|&t| t < window.end).max(1);
             }

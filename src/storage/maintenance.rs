@@ -213,12 +213,14 @@ impl Inner {
         }
         let generation = self.head.switch()?;
         let series = generation.series();
-        let (seed, sequence) = {
+        let (seed, sequence, live) = {
             let catalog = self.catalog();
-            (catalog.manifest().seed, catalog.next_sequence())
+            (catalog.manifest().seed, catalog.next_sequence(), catalog.live().len())
         };
         let (fs, folder) = (&*self.fs, &self.folder);
-        let mut cut = Cut { fs, folder, seed, generation: &generation, now_ms, split: 1, sequence };
+        let old_windows_max = cut::old_windows_max(live);
+        let mut cut =
+            Cut { fs, folder, seed, generation: &generation, now_ms, old_windows_max, split: 1, sequence };
         let mut written = self.write_cut(&cut, &series);
         // Otherwise it could never be cut.
         while written.as_ref().is_err_and(is_too_large) && cut.split < OUTPUTS_MAX {
