@@ -95,7 +95,8 @@ fn a_folder_that_cannot_be_used_is_refused_in_one_sentence() {
     let output = run(&["--storage.tsdb.path=data", &address, "--log.level=error"], dir.path());
     assert_eq!(output.status.code(), Some(1));
     let error = stderr(&output);
-    assert!(error.starts_with("larum: --storage.tsdb.path: data folder data is in use"), "{error}");
+    let holder = format!("data folder data is in use by another process (pid {})", larum.process.id());
+    assert!(error.starts_with(&format!("larum: --storage.tsdb.path: {holder}")), "{error}");
     let mode = std::fs::metadata(dir.path().join("data")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "nobody else may read the data");
 

@@ -224,11 +224,6 @@ fn a_flipped_bit_anywhere_in_a_partition_is_found_and_repaired() {
         let fixture = Fixture { dir: tempfile::tempdir().unwrap() };
         copy_folder(&whole.path(), &fixture.path());
         flip(&fixture.partition(), at);
-        // Of a version that is not known nobody can say whether it is damage.
-        if (8..12).contains(&at) {
-            assert!(error(&fixture.run(&["verify"])).contains("format version"));
-            continue;
-        }
         fixture.faults(&["verify"], 1);
         if i % 4 == 0 {
             fixture.repair();
@@ -254,9 +249,11 @@ fn a_damaged_manifest_is_found_and_put_together_again() {
 fn damaged_tombstones_are_set_aside_only_by_repair() {
     let fixture = Fixture::new();
     flip(&fixture.file("partitions", ".del"), 30);
-    assert!(Storage::open(&fixture.path(), options()).is_err());
+    let storage = Storage::open(&fixture.path(), options()).unwrap();
+    assert_eq!((storage.stats().partitions, storage.stats().missing_partitions), (0, 1));
+    storage.close().unwrap();
     let printed = fixture.faults(&["verify"], 1);
-    assert!(printed.contains("a server does not start"), "{printed}");
+    assert!(printed.contains("a server does not show it"), "{printed}");
     let printed = fixture.repair();
     assert!(printed.contains("delete it anew"), "{printed}");
     assert_eq!(fixture.samples()[&labels(7).to_string()], SAMPLES as usize);

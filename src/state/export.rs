@@ -13,6 +13,8 @@ use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 8] = b"LARUMST1";
+/// The last of the magic's bytes, as a digit.
+const VERSION: u8 = 1;
 /// The name of the file in the store's folder.
 pub const FILE: &str = "export";
 const TEMPORARY: &str = "export.tmp";
@@ -57,6 +59,11 @@ impl Export {
         };
         match decode(&bytes) {
             Some(_) => Ok(Some(Export { bytes })),
+            None if version(&bytes).is_some_and(|version| version != VERSION) => {
+                let found = version(&bytes).unwrap_or_default();
+                let why = format!("format version {found}, this build reads version {VERSION}");
+                Err(io::Error::new(io::ErrorKind::Unsupported, why))
+            }
             None => Err(io::Error::new(io::ErrorKind::InvalidData, "its checksum is wrong")),
         }
     }
@@ -162,6 +169,14 @@ fn decode(bytes: &[u8]) -> Option<Vec<Bucket<'_>>> {
         }
         buckets.push(Bucket { name, commits, entries });
     }
+}
+
+/// The version that an export of this or a newer program states, if its checksum is right.
+fn version(bytes: &[u8]) -> Option<u8> {
+    let (body, checksum) = bytes.split_last_chunk::<8>()?;
+    let digit = body.strip_prefix(&MAGIC[..7])?.first()?;
+    let is_right = xxh3_64(body) == u64::from_le_bytes(*checksum);
+    digit.is_ascii_digit().then(|| digit - b'0').filter(|_| is_right)
 }
 
 fn take_number(rest: &mut &[u8]) -> Option<u64> {

@@ -56,7 +56,11 @@ fn is_full(e: &io::Error) -> bool {
 
 /// The last export, if there is one that is sound.
 pub fn read_export(folder: &Path) -> Option<Export> {
-    Export::read(folder).unwrap_or_else(|e| {
+    sound(folder, Export::read(folder))
+}
+
+fn sound(folder: &Path, read: io::Result<Option<Export>>) -> Option<Export> {
+    read.unwrap_or_else(|e| {
         tracing::warn!("state store {}: its export cannot be used: {e}", folder.display());
         None
     })
@@ -116,12 +120,18 @@ pub fn open(folder: &Path) -> Result<sled::Db, NotOpened> {
         Failure::Refused(what) | Failure::Damaged(what) => NotOpened::Refused(error(what)),
     };
     fs::create_dir_all(folder).map_err(|e| io_error("creating the folder", e))?;
+    // Whoever has the store writes it now and then: it tells who that was.
+    let export = match Export::read(folder) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+            return Err(NotOpened::Refused(error(format!("its export has {e}"))));
+        }
+        read => sound(folder, read),
+    };
     let store = folder.join("store");
     let is_new = !store.exists();
     remove_files(&store, |name| name.ends_with(".generating"))
         .map_err(|e| io_error("removing unfinished snapshots", e))?;
 
-    let export = read_export(folder);
     if is_new {
         return start_new(&store, export.as_ref()).map_err(not_opened);
     }

@@ -103,8 +103,7 @@ impl Inner {
         let bytes_of = |p: &Live| if numbers.contains(&p.meta.number) { p.meta.byte_len } else { 0 };
         let bytes = self.catalog().live().iter().map(bytes_of).sum();
         job.run(numbers.len() as u64, bytes);
-        let outcome = self.rewrite_each(job, &mut numbers);
-        job.end(&outcome, self.timestamp());
+        let outcome = job.done_by(|| self.rewrite_each(job, &mut numbers), || self.timestamp());
         let status = job.snapshot();
         tracing::info!(
             job = status.id,
@@ -118,11 +117,12 @@ impl Inner {
         (outcome, numbers)
     }
 
-    /// Writes the partitions anew, and leaves in `numbers` those that are not done. Merges that are due
-    /// come in between: appends may wait for them.
+    /// Writes the partitions anew, and leaves in `numbers` those that are not done; one that fails holds
+    /// no other up. Merges that are due come in between: appends may wait for them.
     fn rewrite_each(&self, job: &Job, numbers: &mut Vec<u64>) -> io::Result<()> {
         let stop = || self.closing.load(Acquire) || job.is_canceled();
-        while let Some(&number) = numbers.first() {
+        let (mut failed, mut at) = (Ok(()), 0);
+        while let Some(&number) = numbers.get(at) {
             // If that fails, the background tries it again and tells of it.
             let _ = self.merge_urgent(&stop);
             if job.is_canceled() {
@@ -139,7 +139,10 @@ impl Inner {
             let merge = merge.filter(|_| before > 0);
             let outcome = merge.map_or(Ok(()), |merge| self.merge_and_count(merge, &stop));
             match outcome {
-                Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
+                    (failed, at) = (failed.and(Err(e)), at + 1);
+                    continue;
+                }
                 Err(e) if self.closing.load(Acquire) => return Err(e),
                 // It expired, or the job was canceled.
                 Err(_) => continue,
@@ -155,9 +158,9 @@ impl Inner {
             };
             counter.fetch_add(freed, Relaxed);
             job.did(before, freed);
-            numbers.remove(0);
+            numbers.remove(at);
         }
-        Ok(())
+        failed
     }
 
     fn deleted_from(&self) -> Vec<Live> {

@@ -664,6 +664,32 @@ fn a_snapshot_that_fails_leaves_no_links() {
 }
 
 #[test]
+fn a_partition_that_cannot_be_written_anew_holds_no_other_up() {
+    let mut fixture = Fixture::new();
+    for day in 1..4 {
+        fixture.append("a", &[-day * 24 * HOUR, -day * 24 * HOUR + 1]);
+    }
+    fixture.storage.flush().unwrap();
+    let deleted = |t: i64| t.rem_euclid(24 * HOUR) == 1;
+    for day in 1..4 {
+        let t = START - day * 24 * HOUR + 1;
+        fixture.storage.delete(&[vec![]], TimeRange::new(t, t)).unwrap();
+    }
+    fixture.expected.retain(|(_, t), _| !deleted(*t));
+    let hits = |op, name: &str| op == Op::Create && name.ends_with(".part.tmp");
+    fixture.fs.set(Fault { skip: 1, ..once(hits, ErrorKind::Other) });
+    assert!(fixture.storage.clean_tombstones().is_err());
+    assert!(fixture.fs.heal());
+    let job = fixture.storage.jobs().remove(0);
+    assert_eq!((job.state.name(), job.partitions, job.partitions_done), ("failed", 3, 2));
+    assert_eq!(fixture.storage.stats().partitions_with_tombstones, 1);
+    fixture.check("after one of three failed");
+    fixture.storage.clean_tombstones().unwrap();
+    assert_eq!(fixture.storage.stats().partitions_with_tombstones, 0);
+    fixture.check("when it was tried again");
+}
+
+#[test]
 fn what_the_device_cannot_read_costs_its_chunks_and_nothing_is_thrown_away() {
     let mut fixture = Fixture::new();
     fixture.append("a", &[0, 1, 2]);

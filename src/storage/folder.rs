@@ -5,7 +5,8 @@
 //! 2. Remove temporary files.
 //! 3. Read the MANIFEST, or put it together again from the partitions' headers.
 //! 4. Open the partitions; a damaged one is set aside with its tombstones, and told of once. A missing
-//!    one stays in the MANIFEST, with an error at each start, until its file is put back or it expires.
+//!    one, or one whose tombstones cannot be read, stays in the MANIFEST, with an error at each start,
+//!    until its file is put back or it expires.
 //! 5. Remove what a committed merge replaced and what was never committed. Anything else that
 //!    nobody knows is reported and left alone.
 
@@ -209,12 +210,13 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
     for meta in manifest.partitions.clone() {
         let number = meta.number;
         if files.partitions.contains(&number) {
-            match open_live(fs, folder, manifest.seed, meta)? {
-                Some(partition) => live.push(partition),
-                None => {
+            match open_live(fs, folder, manifest.seed, &meta)? {
+                Found::Live(partition) => live.push(partition),
+                Found::SetAside => {
                     aside.insert(number);
                     damaged += 1;
                 }
+                Found::Hidden => missing.push(meta),
             }
         } else if aside.contains(&number) {
             // The start that set it aside ended before MANIFEST was written.
@@ -346,13 +348,22 @@ pub(crate) fn take_lock(fs: &dyn Fs, folder: &Folder) -> Result<Lock, OpenError>
     }
 }
 
-/// Opens a partition that the MANIFEST names. `None`: it is damaged, and was set aside.
+/// What became of a partition that the MANIFEST names.
+enum Found {
+    Live(Live),
+    /// It is damaged.
+    SetAside,
+    /// What was deleted from it is not known, so nothing of it may be shown: it counts as missing.
+    Hidden,
+}
+
+/// Opens a partition that the MANIFEST names.
 fn open_live(
     fs: &dyn Fs,
     folder: &Folder,
     seed: IdentitySeed,
-    meta: LivePartition,
-) -> Result<Option<Live>, OpenError> {
+    meta: &LivePartition,
+) -> Result<Found, OpenError> {
     let path = folder.partition(meta.number);
     let partition = match Partition::open(fs, &path) {
         Ok(partition) => {
@@ -360,7 +371,7 @@ fn open_live(
             if (header.seed, header.number, header.byte_len) != (seed, meta.number, meta.byte_len) {
                 tracing::error!(file = %path.display(), "not the partition that MANIFEST names: moved to quarantine");
                 folder.set_aside(fs, &path).map_err(io_error(&path))?;
-                return Ok(None);
+                return Ok(Found::SetAside);
             }
             partition
         }
@@ -370,18 +381,38 @@ fn open_live(
             }
             tracing::error!(file = %path.display(), %error, "a damaged partition is moved to quarantine");
             folder.set_aside(fs, &path).map_err(io_error(&path))?;
-            return Ok(None);
+            return Ok(Found::SetAside);
         }
         Err(PartitionError::Io(source)) => return Err(OpenError::Io { path, source }),
     };
-    let tombstones = match meta.tombstones {
-        None => None,
-        Some(number) => Some(Arc::new(read_tombstones(fs, &folder.tombstones(meta.number, number))?)),
+    let read = meta.tombstones.map(|number| read_tombstones(fs, &folder.tombstones(meta.number, number)));
+    let is_lost = |error: &OpenError| match error {
+        OpenError::Damaged { .. } => true,
+        OpenError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        _ => false,
     };
-    Ok(Some(Live { meta, partition: Arc::new(partition), tombstones }))
+    match read.transpose() {
+        Ok(tombstones) => {
+            let tombstones = tombstones.map(Arc::new);
+            Ok(Found::Live(Live { meta: meta.clone(), partition: Arc::new(partition), tombstones }))
+        }
+        // Deleted samples must not come back unasked.
+        Err(error) if is_lost(&error) => {
+            tracing::error!(
+                file = %path.display(),
+                %error,
+                min_ms = meta.min_ms,
+                max_ms = meta.max_ms,
+                "nobody knows what was deleted from a partition: until its tombstones are put back, or \
+                 given up by `larum tsdb verify --repair`, its samples are not shown"
+            );
+            Ok(Found::Hidden)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// Deleted samples must not come back unasked, so a damaged file of tombstones is an error.
+/// Reads a file of tombstones.
 pub(crate) fn read_tombstones(fs: &dyn Fs, path: &Path) -> Result<Tombstones, OpenError> {
     let bytes = fs.read(path).map_err(io_error(path))?;
     Tombstones::decode(&bytes).map_err(|error| {
@@ -405,7 +436,9 @@ fn sort_out_strays(
     let replaced: BTreeSet<u64> =
         live.values().flat_map(|p| p.partition.header().origin.sources.iter().copied()).collect();
     let (mut gone, mut removed) = (BTreeSet::new(), !catalog.manifest().retired.is_empty());
-    for &number in files.partitions.iter().filter(|number| !live.contains_key(number)) {
+    let is_named =
+        |number: &u64| live.contains_key(number) || catalog.missing().iter().any(|p| p.number == *number);
+    for &number in files.partitions.iter().filter(|number| !is_named(number)) {
         let path = folder.partition(number);
         let exists = fs.exists(&path).map_err(io_error(&path))?;
         let is_needless =

@@ -3,6 +3,7 @@
 use super::time::Timestamp;
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -136,8 +137,20 @@ impl Job {
         status.bytes_freed += freed;
     }
 
+    /// Does the work of the job, which is over then, even if the work panics.
+    pub fn done_by(
+        &self,
+        work: impl FnOnce() -> io::Result<()>,
+        now: impl FnOnce() -> Timestamp,
+    ) -> io::Result<()> {
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        let outcome = outcome.unwrap_or_else(|_| Err(io::Error::other("the work panicked, see the log")));
+        self.end(&outcome, now());
+        outcome
+    }
+
     /// It is over.
-    pub fn end(&self, outcome: &io::Result<()>, now: Timestamp) {
+    fn end(&self, outcome: &io::Result<()>, now: Timestamp) {
         let mut status = self.status();
         status.ended = Some(now);
         status.state = match outcome {
@@ -241,6 +254,16 @@ mod tests {
             let progress = (status.partitions_done, status.partitions, status.bytes_done, status.bytes);
             assert_eq!((progress, status.bytes_freed), ((1, 2, 60, 100), 10));
         }
+    }
+
+    #[test]
+    fn a_job_whose_work_panics_has_failed() {
+        let jobs = Jobs::default();
+        let job = jobs.begin(JobKind::FreeDeleted, NOW);
+        job.run(1, 1);
+        assert!(job.done_by(|| panic!("on purpose"), || NOW).is_err());
+        assert!(matches!(&jobs.all()[0].state, JobState::Failed(why) if why.contains("panicked")));
+        assert_eq!((jobs.active(), jobs.all()[0].ended), (0, Some(NOW)));
     }
 
     #[test]

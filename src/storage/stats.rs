@@ -82,7 +82,7 @@ pub struct StorageStats {
     pub open_seconds: f64,
     /// Whether the process before closed the folder in good order.
     pub clean_start: bool,
-    /// Partitions whose files are not there: their samples cannot be read.
+    /// Partitions whose files are not there, or whose tombstones cannot be read: they are not shown.
     pub missing_partitions: u64,
     /// Files found damaged at the start, when they were merged, or by the scrub.
     pub damaged_files: u64,

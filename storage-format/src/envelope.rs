@@ -37,7 +37,7 @@ impl<'a> Unverified<'a> {
     /// that and not damaged.
     pub(crate) fn open(bytes: &'a [u8], magic: &[u8; 8], what: &'static str) -> Result<Self, DecodeError> {
         let mut cursor = Cursor::new(bytes);
-        check_magic_and_version(&mut cursor, magic, what)?;
+        check_magic_and_version(&mut cursor, magic, what, bytes)?;
         Ok(Unverified { bytes, what })
     }
 
@@ -55,11 +55,12 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// Reads `magic | u32 version` and refuses any other.
+/// Reads `magic | u32 version` at the start of `frame`, which a checksum ends, and refuses any other.
 pub(crate) fn check_magic_and_version(
     cursor: &mut Cursor<'_>,
     magic: &[u8; 8],
     what: &'static str,
+    frame: &[u8],
 ) -> Result<(), DecodeError> {
     let start = cursor.clone();
     if cursor.take(magic.len(), what)? != magic {
@@ -67,6 +68,17 @@ pub(crate) fn check_magic_and_version(
     }
     match cursor.u32(what)? {
         FORMAT_VERSION => Ok(()),
+        _ if is_changed(frame) => Err(start.corrupt(what, "the version is not the one that was written")),
         found => Err(start.error(what, DecodeErrorKind::Version { found, known: FORMAT_VERSION })),
     }
+}
+
+/// Whether the checksum of a frame is right if it is of this version: then it says another because of
+/// damage, and not because a newer program wrote it.
+fn is_changed(frame: &[u8]) -> bool {
+    let Some((content, stored)) = frame.split_last_chunk::<4>() else { return false };
+    let mut content = content.to_vec();
+    let Some(version) = content.get_mut(8..12) else { return false };
+    version.copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    crc32c(&content) == u32::from_le_bytes(*stored)
 }

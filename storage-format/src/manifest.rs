@@ -207,6 +207,9 @@ mod tests {
         let mut bytes = example().encode();
         bytes[8] = 2;
         let error = UnverifiedManifest::open(&bytes).unwrap_err();
+        assert!(matches!(error.kind, DecodeErrorKind::Corrupt(_)), "{error}: it was written as 1");
+        bytes.push(0);
+        let error = UnverifiedManifest::open(&bytes).unwrap_err();
         assert_eq!(error.kind, DecodeErrorKind::Version { found: 2, known: 1 });
         assert_eq!(UnverifiedManifest::open(&[0; 64]).unwrap_err().kind, DecodeErrorKind::Magic);
     }

@@ -418,9 +418,12 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     storage!("larum_jobs", Gauge, "Jobs that wait or run, see /api/v1/admin/tsdb/jobs.", |s| s.active_jobs
         as f64),
-    storage!("larum_missing_partitions", Gauge, "Partitions whose files are not there.", |s| s
-        .missing_partitions
-        as f64),
+    storage!(
+        "larum_missing_partitions",
+        Gauge,
+        "Partitions that are not shown, as their files or tombstones are not there.",
+        |s| s.missing_partitions as f64
+    ),
     storage!(
         "larum_damaged_files_total",
         Counter,

@@ -225,7 +225,7 @@ impl Inspection {
             Err(error) => error.to_string(),
         };
         let loss = Loss {
-            what: "nobody knows what was deleted from the partition: a server does not start; with --repair, deleted samples are there again",
+            what: "nobody knows what was deleted from the partition: a server does not show it; with --repair, deleted samples are there again",
             range: Some(TimeRange::new(meta.min_ms, meta.max_ms)),
             ..Loss::default()
         };
