@@ -1,6 +1,6 @@
 # Everything a developer needs, the same in CI.
 
-.PHONY: help run build test fmt lint unit servers bench accept fuzz clean
+.PHONY: help run build test fmt lint unit servers oracle bench accept fuzz clean
 
 help:               ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,6 +29,11 @@ servers:            ## bring Prometheus, Alertmanager and node_exporter below ta
 unit:
 	cargo test --workspace
 	cargo test --workspace --doc --no-default-features
+
+# A workspace of its own with a target folder of its own: some fifty packages are built for it once.
+oracle:             ## compare our parser with promql-parser
+	cargo fmt --manifest-path tests/oracle/Cargo.toml --check
+	cargo test --manifest-path tests/oracle/Cargo.toml --target-dir target/oracle -- --nocapture
 
 bench:              ## the benchmarks of benches/README.md
 	cargo bench

@@ -301,6 +301,77 @@ fn answers_to_queries_are_prometheus_byte_for_byte() {
 }
 
 #[test]
+fn queries_are_formatted_and_taken_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &[]);
+    let ask = |path: &str, query: &str| {
+        let answer = get_with(&format!("{}/api/v1/{path}", larum.url), &[("query", query)]).unwrap();
+        (answer.status, answer.body)
+    };
+    let formatted = ask("format_query", "sum(rate(up{job=\"a<b\"}[300]))by(job)\n # why");
+    let expected = r#"{"status":"success","data":"sum by (job) (rate(up{job=\"a\u003cb\"}[5m]))"}"#;
+    assert_eq!(formatted, (200, expected.to_owned()));
+    let parsed = ask("parse_query", "up{job!=\"a<b\"} > bool -1");
+    let expected = concat!(
+        r#"{"status":"success","data":{"bool":true,"lhs":{"anchored":false,"matchers":[{"name":"job","type":"!=","#,
+        r#""value":"a\u003cb"},{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":0,"smoothed":false,"#,
+        r#""startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"matching":null,"op":"\u003e","#,
+        r#""rhs":{"type":"numberLiteral","val":"-1"},"type":"binaryExpr"}}"#
+    );
+    assert_eq!(parsed, (200, expected.to_owned()));
+    let url = format!("{}/api/v1/parse_query", larum.url);
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let posted = post(&url, &form, b"query=up%7Bjob%21%3D%22a%3Cb%22%7D+%3E+bool+-1").unwrap();
+    assert_eq!(posted.body, expected);
+    for path in ["format_query", "parse_query"] {
+        for (query, error) in [
+            ("up +", "1:5: parse error: unexpected end of input"),
+            ("", "unknown position: parse error: no expression found in input"),
+            (
+                "rate(up)",
+                r#"1:6: parse error: expected type range vector in call to function "rate", got instant vector"#,
+            ),
+        ] {
+            let (status, body) = ask(path, query);
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let told = (status, body["errorType"].as_str(), body["error"].as_str().unwrap());
+            let expected = format!("invalid parameter \"query\": {error}");
+            assert_eq!(told, (400, Some("bad_data"), expected.as_str()), "{path} {query}");
+        }
+    }
+    // As deep as a query may be.
+    let deep = format!("{}1{}", "(".repeat(990), ")".repeat(990));
+    assert_eq!(ask("parse_query", &deep).1.matches("parenExpr").count(), 990);
+}
+
+#[test]
+fn a_strict_server_refuses_what_prometheus_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules.yml");
+    let config = dir.path().join("larum.yml");
+    std::fs::write(&rules, "groups:\n- name: g\n  rules:\n  - {alert: A, expr: 'limitk(1, up)'}\n").unwrap();
+    std::fs::write(&config, format!("rule_files: ['{}']\n", rules.display())).unwrap();
+    let config_flag = format!("--config.file={}", config.display());
+    let data = dir.path().join("data");
+    let data_flag = format!("--storage.tsdb.path={}", data.display());
+    let refused = run(&[&config_flag, &data_flag, "--query.strict-prometheus"], dir.path());
+    let said = stderr(&refused);
+    assert!(!refused.status.success());
+    let reason = "limitk() is experimental and not enabled (--query.strict-prometheus is set, without \
+                  --enable-feature=promql-experimental-functions)";
+    assert!(said.contains("rules.yml:4:25") && said.contains(reason), "{said}");
+
+    let flags = ["--query.strict-prometheus", "--enable-feature=promql-experimental-functions"];
+    let larum = Larum::start(dir.path(), &flags);
+    let now = now_ms();
+    assert!(query(&larum, "limitk(1, vector(1))", now).contains("\"success\""));
+    let error = query(&larum, "vector(1) + fill(1) vector(1)", now);
+    assert!(error.contains("bad_data") && error.contains("promql-binop-fill-modifiers"), "{error}");
+    let flags = get(&format!("{}/api/v1/status/flags", larum.url)).unwrap().json();
+    assert_eq!(flags["data"]["query.strict-prometheus"], "true");
+}
+
+#[test]
 fn faults_of_a_query_are_named_and_leave_the_server_answering() {
     let dir = tempfile::tempdir().unwrap();
     let larum = Larum::start(dir.path(), &[]);

@@ -32,8 +32,13 @@ pub enum ExprKind {
     },
     /// `"text"`
     String(String),
-    /// `"\xff"`: a text that is not UTF-8, as Go quotes it. It has no value here.
-    NotUtf8(String),
+    /// `"\xff"`: a text that is not UTF-8.
+    NotUtf8 {
+        /// The text with U+FFFD for what is not UTF-8, as Prometheus' answers have it.
+        value: String,
+        /// The text as Go quotes it.
+        quoted: String,
+    },
     /// `up{job="api"} offset 5m @ end()`
     VectorSelector(VectorSelector),
     /// `up[5m]`
@@ -72,7 +77,7 @@ impl Expr {
         loop {
             match &expr.kind {
                 ExprKind::Number { .. } => return ValueType::Scalar,
-                ExprKind::String(_) | ExprKind::NotUtf8(_) => return ValueType::String,
+                ExprKind::String(_) | ExprKind::NotUtf8 { .. } => return ValueType::String,
                 ExprKind::VectorSelector(_) | ExprKind::Aggregate(_) => return ValueType::Vector,
                 ExprKind::MatrixSelector(_) | ExprKind::Subquery(_) => return ValueType::Matrix,
                 ExprKind::Call(call) => return call.function.returns,

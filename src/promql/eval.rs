@@ -33,6 +33,9 @@ pub struct EvalOptions {
     pub delayed_name_removal: bool,
     /// `use-start-timestamps`: rates know when counters began.
     pub use_start_timestamps: bool,
+    /// `type-and-unit-labels`: whether something is a counter is told by its label `__type__` instead of
+    /// its name.
+    pub type_and_unit_labels: bool,
 }
 
 impl Default for EvalOptions {
@@ -45,6 +48,7 @@ impl Default for EvalOptions {
             default_subquery_step: Duration::from_secs(60),
             delayed_name_removal: false,
             use_start_timestamps: false,
+            type_and_unit_labels: false,
         }
     }
 }
@@ -110,13 +114,12 @@ fn evaluate_here(
     options: &EvalOptions,
 ) -> Result<Answer, EvalError> {
     let evaluator = Evaluator::new(source, options);
-    let default_subquery_step_ms = milliseconds(options.default_subquery_step);
-    let root = plan::plan(expr, &steps, default_subquery_step_ms, options.delayed_name_removal)?;
+    let root = plan::plan(expr, &steps, options)?;
     let value = evaluator.answer(&root, steps)?;
     Ok(Answer { value, annotations: evaluator.annotations.into_inner(), stats: evaluator.budget.stats() })
 }
 
-fn milliseconds(duration: Duration) -> i64 {
+pub(crate) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

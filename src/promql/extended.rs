@@ -13,6 +13,7 @@ use super::plan::{Place, Selector};
 use super::row::{Bits, Presence};
 use super::selector::{Selection, time_range};
 use super::steps::Steps;
+use super::value::FloatPoint;
 use super::window::{RangeSeries, Remarks, output, remarks, reset};
 use crate::storage::TimeRange;
 use larum_storage_format::{CounterResetHint, Histogram};
@@ -45,9 +46,9 @@ fn name(extension: RangeExtension) -> &'static str {
     }
 }
 
-/// The error where a modifier stands at something that it does not change.
-pub(crate) fn refused(extension: RangeExtension, at: &str) -> EvalError {
-    EvalError::Execution(format!("the {} modifier is not supported with {at}", name(extension)))
+/// The error where a range vector that no function takes has histograms.
+pub(crate) fn no_histograms(extension: RangeExtension) -> EvalError {
+    EvalError::Execution(format!("{} modifier is not supported with histograms", name(extension)))
 }
 
 /// The times of which samples are needed for the windows of `range_ms` at all steps.
@@ -102,6 +103,50 @@ impl Reach {
         }
         let beside = times_ms[last] <= self.start_ms || self.smoothed && times_ms[first] > self.end_ms;
         (!beside).then_some((first, last))
+    }
+
+    /// The window itself: values at both borders, and the samples between them. `None` if all samples are
+    /// on one side of it.
+    pub(crate) fn floats(&self, series: &RangeSeries) -> Option<Vec<FloatPoint>> {
+        let all = self.all(&series.times_ms);
+        let (times_ms, values) = (&series.times_ms[all.clone()], &series.floats[all]);
+        let ends = self.ends(times_ms)?;
+        let (left, right) = self.borders(times_ms, values, ends, false);
+        let lo = times_ms.partition_point(|t| *t <= self.start_ms);
+        let hi = times_ms.partition_point(|t| *t < self.end_ms).max(lo);
+        let between = times_ms[lo..hi].iter().zip(&values[lo..hi]);
+        let point = |t_ms, value| FloatPoint { t_ms, value };
+        let mut points = vec![point(self.start_ms, left)];
+        points.extend(between.map(|(t_ms, value)| point(*t_ms, *value)));
+        points.push(point(self.end_ms, right));
+        Some(points)
+    }
+
+    /// The values at the borders, seen from the samples next to them.
+    fn borders(
+        &self,
+        times_ms: &[i64],
+        values: &[f64],
+        (first, last): (usize, usize),
+        counter: bool,
+    ) -> (f64, f64) {
+        let sample = |i: usize| (times_ms[i], values[i]);
+        let left = if self.smoothed && times_ms[first] < self.start_ms {
+            interpolated(sample(first), sample(first + 1), self.start_ms, counter)
+        } else {
+            values[first]
+        };
+        let right = if self.smoothed && last > 0 && times_ms[last] > self.end_ms {
+            interpolated(sample(last - 1), sample(last), self.end_ms, counter)
+        } else {
+            values[last]
+        };
+        (left, right)
+    }
+
+    /// Whether there are histograms within reach.
+    pub(crate) fn has_histograms(&self, series: &RangeSeries) -> bool {
+        !self.all(&series.histogram_times_ms).is_empty()
     }
 
     /// The samples of an anchored window, as ranges of floats and of histograms: those in it and
@@ -212,17 +257,7 @@ fn part(from_ms: i64, to_ms: i64, t_ms: i64) -> f64 {
 fn float_delta(kind: Kind, reach: &Reach, times_ms: &[i64], values: &[f64]) -> Option<f64> {
     let (first, last) = reach.ends(times_ms)?;
     let counter = kind.is_counter();
-    let sample = |i: usize| (times_ms[i], values[i]);
-    let left = if reach.smoothed && times_ms[first] < reach.start_ms {
-        interpolated(sample(first), sample(first + 1), reach.start_ms, counter)
-    } else {
-        values[first]
-    };
-    let right = if reach.smoothed && last > 0 && times_ms[last] > reach.end_ms {
-        interpolated(sample(last - 1), sample(last), reach.end_ms, counter)
-    } else {
-        values[last]
-    };
+    let (left, right) = reach.borders(times_ms, values, (first, last), counter);
     let mut delta = right - left;
     if counter {
         let from = first + usize::from(times_ms[first] <= reach.start_ms);
@@ -459,5 +494,28 @@ mod tests {
         assert_eq!(delta(Kind::Increase, Anchored, (10, 30)), Some(4.0));
         assert_eq!(delta(Kind::Delta, Smoothed, (5, 15)), Some(-4.0));
         assert_eq!(delta(Kind::Delta, Anchored, (30, 40)), None);
+    }
+
+    #[test]
+    fn a_window_by_itself_begins_and_ends_at_its_borders() {
+        use RangeExtension::{Anchored, Smoothed};
+        let points = |extension, (start_ms, end_ms): (i64, i64)| {
+            let series = RangeSeries {
+                labels: larum_storage_format::Labels::empty(),
+                drop_name: false,
+                times_ms: vec![0, 10, 20, 30].into(),
+                floats: vec![10.0, 5.0, 2.0, 4.0],
+                starts_ms: Vec::new(),
+                histogram_times_ms: Vec::new(),
+                histogram_starts_ms: Vec::new(),
+                histograms: Vec::new(),
+            };
+            let points = Reach::new(extension, end_ms, end_ms - start_ms, 300_000).floats(&series)?;
+            Some(points.iter().map(|point| (point.t_ms, point.value)).collect::<Vec<_>>())
+        };
+        assert_eq!(points(Anchored, (5, 25)), Some(vec![(5, 10.0), (10, 5.0), (20, 2.0), (25, 2.0)]));
+        assert_eq!(points(Smoothed, (5, 25)), Some(vec![(5, 7.5), (10, 5.0), (20, 2.0), (25, 3.0)]));
+        assert_eq!(points(Smoothed, (10, 30)), Some(vec![(10, 5.0), (20, 2.0), (30, 4.0)]));
+        assert_eq!(points(Anchored, (30, 40)), None);
     }
 }

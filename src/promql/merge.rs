@@ -6,9 +6,12 @@ use larum_storage_format::Labels;
 use larum_storage_format::labels::METRIC_NAME;
 use std::collections::HashMap;
 
+/// The label for the type of a metric, as `type-and-unit-labels` has it.
+pub(crate) const METRIC_TYPE: &str = "__type__";
+
 /// Whether a label says what the metric is, and so goes when its values become something else.
 pub(crate) fn is_metadata(name: &str) -> bool {
-    name == METRIC_NAME || name == "__type__" || name == "__unit__"
+    name == METRIC_NAME || name == METRIC_TYPE || name == "__unit__"
 }
 
 /// The labels without the metric's name, type and unit.

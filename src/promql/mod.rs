@@ -6,6 +6,7 @@
 mod aggregate;
 pub mod annotations;
 pub mod ast;
+pub mod ast_json;
 mod binary;
 pub mod duration;
 pub mod eval;
@@ -32,6 +33,6 @@ mod window;
 pub use annotations::Annotations;
 pub use ast::Expr;
 pub use eval::{EvalError, EvalOptions, evaluate};
-pub use parse::{ParseError, parse};
+pub use parse::{ParseError, Syntax, parse, parse_with};
 pub use steps::{Steps, StepsError};
 pub use value::{Answer, Value};

@@ -5,9 +5,10 @@ use super::ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, DurationExpr, DurationKind, DurationOp, Expr,
     ExprKind, Modifiers, Pos, RangeExtension, UnaryOp, ValueType, VectorSelector,
 };
-use super::eval::EvalError;
+use super::eval::{EvalError, EvalOptions, milliseconds};
 use super::extended;
 use super::functions::Kernel;
+use super::merge::METRIC_TYPE;
 use super::steps::Steps;
 use crate::storage::{MatchOp, Matcher};
 use larum_storage_format::labels::METRIC_NAME;
@@ -86,14 +87,8 @@ impl Place {
 }
 
 /// Plans `expr`, to be evaluated at `steps`.
-pub(crate) fn plan<'a>(
-    expr: &'a Expr,
-    steps: &Steps,
-    default_subquery_step_ms: i64,
-    delayed_name_removal: bool,
-) -> Result<Node<'a>, EvalError> {
-    let statistics = Cell::new(false);
-    Planner { steps: *steps, default_subquery_step_ms, delayed_name_removal, statistics }.node(expr)
+pub(crate) fn plan<'a>(expr: &'a Expr, steps: &Steps, options: &EvalOptions) -> Result<Node<'a>, EvalError> {
+    Planner { steps: *steps, options, statistics: Cell::new(false) }.node(expr)
 }
 
 /// Whether the series of a node can be taken one by one and still be what they would be all
@@ -125,15 +120,18 @@ pub(crate) fn streams(node: &Node<'_>, delayed_name_removal: bool) -> bool {
 
 /// The names of labels that tell what groups `aggregate` makes and what is to be said about metrics,
 /// if that is all it looks at of the labels of `expr`.
-fn names_among(aggregate: &Aggregate, expr: &Node<'_>, delayed_name_removal: bool) -> Option<Rc<[String]>> {
+fn names_among(aggregate: &Aggregate, expr: &Node<'_>, options: &EvalOptions) -> Option<Rc<[String]>> {
     use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Topk};
     let shows_labels = matches!(aggregate.op, Topk | Bottomk | Limitk | LimitRatio | CountValues);
     // What does not depend on the step may be evaluated as a whole, see `Evaluator::each_series`.
-    if shows_labels || aggregate.without || expr.invariant || !streams(expr, delayed_name_removal) {
+    if shows_labels || aggregate.without || expr.invariant || !streams(expr, options.delayed_name_removal) {
         return None;
     }
     let mut names = aggregate.grouping.clone();
     names.push(METRIC_NAME.to_owned());
+    if options.type_and_unit_labels {
+        names.push(METRIC_TYPE.to_owned());
+    }
     names.sort_unstable();
     names.dedup();
     Some(names.into())
@@ -158,7 +156,7 @@ pub(crate) fn depth(expr: &Expr) -> usize {
     1 + match &expr.kind {
         ExprKind::Number { .. }
         | ExprKind::String(_)
-        | ExprKind::NotUtf8(_)
+        | ExprKind::NotUtf8 { .. }
         | ExprKind::VectorSelector(_)
         | ExprKind::MatrixSelector(_) => 0,
         ExprKind::Subquery(subquery) => depth(&subquery.expr),
@@ -171,18 +169,17 @@ pub(crate) fn depth(expr: &Expr) -> usize {
     }
 }
 
-struct Planner {
+struct Planner<'o> {
     steps: Steps,
-    default_subquery_step_ms: i64,
-    delayed_name_removal: bool,
+    options: &'o EvalOptions,
     /// Whether what is planned now stands in a function that looks at nothing but count and sum of
     /// histograms.
     statistics: Cell<bool>,
 }
 
-impl Planner {
+impl Planner<'_> {
     /// Plans with `statistics` set, or as before if it is `None`.
-    fn with_statistics<T>(&self, statistics: Option<bool>, plan: impl FnOnce(&Planner) -> T) -> T {
+    fn with_statistics<T>(&self, statistics: Option<bool>, plan: impl FnOnce(&Self) -> T) -> T {
         let outside = self.statistics.get();
         self.statistics.set(statistics.unwrap_or(outside));
         let planned = plan(self);
@@ -196,9 +193,8 @@ impl Planner {
         }
         let (kind, value_type, invariant) = match &expr.kind {
             ExprKind::Number { value, .. } => (Kind::Number(*value), ValueType::Scalar, true),
-            ExprKind::String(text) => (Kind::Text(text), ValueType::String, true),
-            ExprKind::NotUtf8(literal) => {
-                return Err(EvalError::Execution(format!("the text {literal} is not valid UTF-8")));
+            ExprKind::String(text) | ExprKind::NotUtf8 { value: text, .. } => {
+                (Kind::Text(text), ValueType::String, true)
             }
             ExprKind::VectorSelector(selector) => {
                 let selector = self.selector(selector)?;
@@ -214,7 +210,7 @@ impl Planner {
             ExprKind::Subquery(subquery) => {
                 let step_ms = match &subquery.step {
                     Some(step) => self.positive_ms(step)?,
-                    None => self.default_subquery_step_ms.max(1),
+                    None => milliseconds(self.options.default_subquery_step).max(1),
                 };
                 // What a subquery yields is looked through for resets once more, with all buckets.
                 let planned = Subquery {
@@ -228,14 +224,14 @@ impl Planner {
             }
             ExprKind::Call(call) => self.call(call)?,
             ExprKind::Aggregate(aggregate) => {
-                if let (AggregateOp::CountValues, Some(ExprKind::NotUtf8(name))) =
+                if let (AggregateOp::CountValues, Some(ExprKind::NotUtf8 { quoted, .. })) =
                     (aggregate.op, aggregate.param.as_deref().map(|param| &param.kind))
                 {
-                    return Err(EvalError::Execution(format!("invalid label name {name}")));
+                    return Err(EvalError::Execution(format!("invalid label name {quoted}")));
                 }
                 let param = aggregate.param.as_deref().map(|p| self.node(p)).transpose()?;
                 let mut expr = self.node(&aggregate.expr)?;
-                if let Some(names) = names_among(aggregate, &expr, self.delayed_name_removal) {
+                if let Some(names) = names_among(aggregate, &expr, self.options) {
                     select_among(&mut expr, &names);
                 }
                 let invariant = expr.invariant && param.as_ref().is_none_or(|p| p.invariant);
@@ -283,6 +279,7 @@ impl Planner {
         let args: Vec<Node<'a>> = self.with_statistics(statistics, |planner| {
             call.args.iter().map(|arg| planner.node(arg)).collect::<Result<_, _>>()
         })?;
+        check_label_names(call)?;
         for arg in &args {
             if let Kind::Matrix { selector: Selector { extension: Some(extension), .. }, .. } = &arg.kind {
                 extended::check_function(*extension, call.function.name)?;
@@ -360,6 +357,27 @@ impl Planner {
             }
         })
     }
+}
+
+/// Refuses names of labels that are not UTF-8.
+fn check_label_names(call: &Call) -> Result<(), EvalError> {
+    let name = call.function.name;
+    let label_joined = match name {
+        "label_replace" => false,
+        "label_join" => true,
+        _ => return Ok(()),
+    };
+    for (i, arg) in call.args.iter().enumerate() {
+        let role = match i {
+            1 => "destination",
+            3.. if label_joined => "source",
+            _ => continue,
+        };
+        if let ExprKind::NotUtf8 { value, .. } = &arg.kind {
+            return Err(EvalError::Execution(format!("invalid {role} label name in {name}(): {value}")));
+        }
+    }
+    Ok(())
 }
 
 /// Functions whose value changes from step to step even if their arguments do not.

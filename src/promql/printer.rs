@@ -54,7 +54,7 @@ fn write_expr<'a>(f: &mut fmt::Formatter<'_>, expr: &'a Expr, stack: &mut Vec<Re
         ExprKind::Number { value, units: true } => write_seconds(f, *value),
         ExprKind::Number { value, units: false } => write_float(f, *value, Form::Fixed, None),
         ExprKind::String(text) => write_quoted(f, text),
-        ExprKind::NotUtf8(literal) => f.write_str(literal),
+        ExprKind::NotUtf8 { quoted, .. } => f.write_str(quoted),
         ExprKind::VectorSelector(selector) => {
             write_selector(f, selector)?;
             write_at(f, &selector.modifiers)?;
@@ -305,6 +305,7 @@ mod tests {
             ("rate(up[1h])[1d:]offset 1w", "rate(up[1h])[1d:] offset 1w"),
             ("up[step()+2*(1m-30)] offset -step()", "up[step() + 2 * (1m - 30)] offset -step()"),
             ("up[min_of(1m,range())]", "up[min_of(1m, range())]"),
+            ("up[(5m)] offset -(300)", "up[5m] offset -5m"),
             ("-(a)^-1", "-(a) ^ -1"),
             ("0x1F + 1e-7 + 1h30m + Inf", "31 + 0.0000001 + 1h30m + +Inf"),
             (r"label_replace(up, 'a', `\d`, '', '')", r#"label_replace(up, "a", "\\d", "", "")"#),

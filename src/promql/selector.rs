@@ -222,12 +222,9 @@ pub(crate) fn each(
     steps: &Steps,
     sink: Sink<'_>,
 ) -> Result<(), EvalError> {
-    match selector.extension {
-        Some(RangeExtension::Smoothed) => {
-            return extended::each_smoothed(evaluator, selector, pos, steps, sink);
-        }
-        Some(extension) => return Err(extended::refused(extension, "an instant vector")),
-        None => {}
+    // There is no window that `anchored` could change.
+    if selector.extension == Some(RangeExtension::Smoothed) {
+        return extended::each_smoothed(evaluator, selector, pos, steps, sink);
     }
     each_seen(evaluator, selector, steps, |lookup, _, samples, row| lookup.fill(samples, row), sink)
 }
@@ -252,9 +249,6 @@ pub(crate) fn each_time(
     steps: &Steps,
     sink: Sink<'_>,
 ) -> Result<(), EvalError> {
-    if let Some(extension) = selector.extension {
-        return Err(extended::refused(extension, "the times of samples"));
-    }
     let fill = |lookup: &Lookup, count: usize, samples: &Samples, row: &mut Row| {
         lookup.fill(samples, row);
         if time != Time::SampledFloats {

@@ -74,7 +74,7 @@ impl Steps {
             return 1;
         }
         let span = i128::from(self.end_ms) - i128::from(self.start_ms);
-        usize::try_from(span / i128::from(self.step_ms)).unwrap_or(usize::MAX - 1) + 1
+        usize::try_from(span / i128::from(self.step_ms)).unwrap_or(usize::MAX).saturating_add(1)
     }
 
     /// The time of step `index`, in milliseconds since the epoch.

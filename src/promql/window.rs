@@ -8,7 +8,7 @@ use super::eval::{EvalError, Evaluator, Sink};
 use super::extended::{self, Reach};
 use super::functions::over_time::Sums;
 use super::functions::{Kernel, WindowKernel, rate};
-use super::merge;
+use super::merge::{self, METRIC_TYPE};
 use super::number::{Form, write_float};
 use super::plan::{Kind, Node, Place};
 use super::row::{Bits, Presence, Row, SeriesRow, any_stale};
@@ -119,7 +119,20 @@ impl Remarks<'_, '_> {
     pub(crate) fn counter(&mut self) {
         const SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
         let name = self.labels.metric_name().unwrap_or("");
-        if !name.is_empty() && !SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
+        if name.is_empty() {
+            return;
+        }
+        if self.evaluator.options.type_and_unit_labels {
+            let found = self.labels.get(METRIC_TYPE).unwrap_or("");
+            if !matches!(found, "counter" | "histogram") {
+                let (found, name) = (Quoted(found), Quoted(name));
+                let text = format!(
+                    "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\", \
+                     got {found}: {name}"
+                );
+                self.evaluator.info(text, self.pos);
+            }
+        } else if !SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
             let text = format!(
                 "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {}",
                 Quoted(name)
@@ -500,10 +513,21 @@ pub(crate) fn matrix(
     steps: &Steps,
 ) -> Result<Vec<Series>, EvalError> {
     let (place, range_ms) = shape(node);
-    if let Some(extension) = extension(node) {
-        return Err(extended::refused(extension, "a range vector that no function takes"));
-    }
     let mut matrix: Vec<Series> = Vec::new();
+    if let Some(extension) = extension(node) {
+        let reach = Reach::new(extension, place.time(steps.start_ms()), range_ms, evaluator.lookback_ms);
+        each_series(evaluator, node, steps, &mut |series| {
+            if reach.has_histograms(&series) {
+                return Err(extended::no_histograms(extension));
+            }
+            if let Some(floats) = reach.floats(&series) {
+                evaluator.budget.hold(floats.len() as u64)?;
+                matrix.push(Series { labels: series.labels, floats, histograms: Vec::new() });
+            }
+            Ok(())
+        })?;
+        return Ok(matrix);
+    }
     let mut known = std::collections::HashSet::new();
     each_series(evaluator, node, steps, &mut |series| {
         let floats = Borders::new(&series.times_ms, &place, range_ms, steps).range(0);

@@ -5,7 +5,7 @@ use super::expand::TemplateText;
 use super::group::{Group, Rule};
 use super::recording::RecordingRule;
 use super::twin::{self, GroupTwin, RuleTwin, Texts};
-use crate::promql::{self, Expr};
+use crate::promql::{self, Expr, Syntax};
 use crate::yaml::{self, FileError, PromDuration, Spanned};
 use larum_storage_format::labels::METRIC_NAME;
 use std::collections::HashSet;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 struct Source<'a> {
     path: &'a Path,
     text: &'a str,
+    syntax: Syntax,
 }
 
 /// What was read from a rule file.
@@ -29,18 +30,18 @@ pub struct Loaded {
 }
 
 /// Reads the rule file at `path`.
-pub fn load(path: &Path) -> Result<Loaded, FileError> {
+pub fn load(path: &Path, syntax: Syntax) -> Result<Loaded, FileError> {
     let text = yaml::read_text(path)?;
-    parse(path, &text)
+    parse(path, &text, syntax)
 }
 
 /// Reads the text of a rule file. `path` names it in errors and in the API.
-pub fn parse(path: &Path, text: &str) -> Result<Loaded, FileError> {
-    read_file(path, text).map_err(|error| explained(error, text))
+pub fn parse(path: &Path, text: &str, syntax: Syntax) -> Result<Loaded, FileError> {
+    read_file(path, text, syntax).map_err(|error| explained(error, text))
 }
 
-fn read_file(path: &Path, text: &str) -> Result<Loaded, FileError> {
-    let source = Source { path, text };
+fn read_file(path: &Path, text: &str, syntax: Syntax) -> Result<Loaded, FileError> {
+    let source = Source { path, text, syntax };
     let mut loaded = Loaded { groups: Vec::new(), warnings: Vec::new() };
     let mut names = HashSet::new();
     for group in twin::read(path, text, &mut loaded.warnings)? {
@@ -202,7 +203,7 @@ fn read_templates(
 impl Source<'_> {
     fn read_expr(self, scalar: &Spanned<String>) -> Result<Expr, FileError> {
         let text = scalar.value.trim_end();
-        promql::parse(text).map_err(|e| {
+        promql::parse_with(text, self.syntax).map_err(|e| {
             let mut error = FileError::at(self.path, scalar, format!("could not parse expression: {e}"));
             let line = text.lines().nth(e.line - 1).unwrap_or_default();
             error.position = self.position_in(error.position, e.line, line, e.column).or(error.position);

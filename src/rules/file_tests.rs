@@ -5,7 +5,7 @@ use crate::rules::AlertingRule;
 use proptest::prelude::*;
 
 fn load(text: &str) -> Loaded {
-    parse(Path::new("r.yml"), text).unwrap_or_else(|e| panic!("{e}"))
+    parse(Path::new("r.yml"), text, Syntax::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn alerting(rule: &Rule) -> &AlertingRule {
@@ -109,7 +109,8 @@ fn the_files_of_users_load() {
         return;
     }
     for (file, rules) in [("alert-rules.yml", 7), ("rules-bare-list.yml", 3), ("alerts-condition.yml", 4)] {
-        let loaded = super::load(&Path::new(folder).join(file)).unwrap_or_else(|e| panic!("{e}"));
+        let loaded =
+            super::load(&Path::new(folder).join(file), Syntax::default()).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(loaded.groups.iter().map(|g| g.rules.len()).sum::<usize>(), rules, "{file}");
         assert!(
             loaded.groups.iter().flat_map(|g| &g.rules).all(|r| r.labels().any(|(n, _)| n == "severity"))
@@ -167,7 +168,7 @@ fn every_fault_has_its_place() {
     ];
     for (text, expected) in cases {
         let text = text.replace("RULE", "groups:\n- name: a\n  rules:\n  - alert: X\n");
-        let error = match parse(Path::new("r.yml"), &text) {
+        let error = match parse(Path::new("r.yml"), &text, Syntax::default()) {
             Ok(loaded) => panic!("{text}loads: {loaded:?}"),
             Err(error) => error.to_string(),
         };
@@ -178,7 +179,7 @@ fn every_fault_has_its_place() {
 
 #[test]
 fn the_line_at_fault_is_shown() {
-    let error = |text| parse(Path::new("r.yml"), text).unwrap_err().to_string();
+    let error = |text| parse(Path::new("r.yml"), text, Syntax::default()).unwrap_err().to_string();
     assert_eq!(
         error("groups:\n- nme: é\n"),
         "r.yml:2:3: unknown field `nme`, expected one of name, interval, query_offset, eval_delay, limit, labels, rules\
@@ -189,7 +190,7 @@ fn the_line_at_fault_is_shown() {
 #[test]
 fn a_template_that_is_none_is_found_at_load() {
     let text = "groups:\n- name: a\n  rules:\n  - alert: X\n    expr: up\n    annotations:\n      s: '{{ $labels.x'\n";
-    let error = parse(Path::new("r.yml"), text).unwrap_err().to_string();
+    let error = parse(Path::new("r.yml"), text, Syntax::default()).unwrap_err().to_string();
     assert!(error.starts_with("r.yml:7:10: annotation \"s\": "), "{error}");
 }
 
@@ -197,18 +198,23 @@ fn a_template_that_is_none_is_found_at_load() {
 fn files_that_cannot_be_read_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.yml");
-    assert!(super::load(&missing).unwrap_err().to_string().starts_with(missing.to_str().unwrap()));
+    assert!(
+        super::load(&missing, Syntax::default())
+            .unwrap_err()
+            .to_string()
+            .starts_with(missing.to_str().unwrap())
+    );
     let binary = folder.path().join("binary.yml");
     std::fs::write(&binary, b"groups: \xff\n").unwrap();
     assert!(
-        super::load(&binary)
+        super::load(&binary, Syntax::default())
             .unwrap_err()
             .to_string()
             .ends_with("not UTF-8: byte 8 of the file begins no character")
     );
     let huge = folder.path().join("huge.yml");
     std::fs::File::create(&huge).unwrap().set_len((32 << 20) + 1).unwrap();
-    assert!(super::load(&huge).unwrap_err().to_string().contains("larger than 32 MiB"));
+    assert!(super::load(&huge, Syntax::default()).unwrap_err().to_string().contains("larger than 32 MiB"));
 }
 
 #[test]
@@ -217,7 +223,7 @@ fn the_rules_that_come_along_load() {
         let path = entry.unwrap().path();
         let name = path.to_string_lossy();
         if name.ends_with(".yaml") && !name.ends_with("_test.yaml") {
-            let loaded = super::load(&path).unwrap_or_else(|e| panic!("{e}"));
+            let loaded = super::load(&path, Syntax::default()).unwrap_or_else(|e| panic!("{e}"));
             assert!(loaded.warnings.is_empty() && !loaded.groups.is_empty(), "{}", path.display());
         }
     }
@@ -231,8 +237,8 @@ const EXAMPLE: &str = "groups:\n- name: a\n  interval: 1m\n  query_offset: 5s\n 
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "[-:\\[\\]{}|>&*!%'\"# \n\t\r,.a-zé0-9(]{0,80}") {
-        let _ = parse(Path::new("r.yml"), &text);
-        let _ = parse(Path::new("r.yml"), &format!("groups:\n- name: a\n  rules:\n  - alert: X\n    expr: {text}"));
+        let _ = parse(Path::new("r.yml"), &text, Syntax::default());
+        let _ = parse(Path::new("r.yml"), &format!("groups:\n- name: a\n  rules:\n  - alert: X\n    expr: {text}"), Syntax::default());
     }
 
     #[test]
@@ -244,7 +250,7 @@ proptest! {
         let mut bytes = EXAMPLE.as_bytes().to_vec();
         let end = (from + len).min(bytes.len());
         bytes.splice(from..end, put.bytes());
-        let _ = parse(Path::new("r.yml"), &String::from_utf8_lossy(&bytes));
+        let _ = parse(Path::new("r.yml"), &String::from_utf8_lossy(&bytes), Syntax::default());
     }
 }
 

@@ -3,7 +3,7 @@
 use super::alerting::AlertingRule;
 use super::file::{self, Loaded};
 use super::recording::RecordingRule;
-use crate::promql::Expr;
+use crate::promql::{Expr, Syntax};
 use crate::yaml::FileError;
 use std::path::Path;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Group {
     /// Reads the groups of the rule file at `path`. What is doubtful in it goes to the log; see
     /// [`file::load`] to have it as a list.
     pub fn load(path: impl AsRef<Path>) -> Result<Vec<Group>, FileError> {
-        let Loaded { groups, warnings } = file::load(path.as_ref())?;
+        let Loaded { groups, warnings } = file::load(path.as_ref(), Syntax::default())?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }

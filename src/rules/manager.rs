@@ -8,7 +8,7 @@ use super::status::{AlertStatus, GroupStatus};
 use super::store::Store;
 use super::succession::match_rules;
 use crate::db::Db;
-use crate::promql::EvalOptions;
+use crate::promql::{EvalOptions, Syntax};
 use crate::state::{Changes, StateError, buckets};
 use crate::storage::Timestamp;
 use larum_storage_format::Labels;
@@ -42,6 +42,8 @@ pub struct RuleOptions {
     pub query_timeout: Duration,
     /// How queries are evaluated; deadline and cancellation are set by the manager.
     pub eval: EvalOptions,
+    /// What may be used in queries of templates.
+    pub syntax: Syntax,
     /// `$externalLabels` of templates.
     pub external_labels: Labels,
     /// `$externalURL` of templates: where the server is reached from outside.
@@ -60,6 +62,7 @@ impl Default for RuleOptions {
             start_grace: minutes(5),
             query_timeout: minutes(2),
             eval: EvalOptions::default(),
+            syntax: Syntax::default(),
             external_labels: Labels::empty(),
             external_url: String::new(),
         }

@@ -93,7 +93,7 @@ impl World {
 }
 
 fn groups(text: &str) -> Vec<Group> {
-    file::parse(Path::new("r.yml"), text).unwrap_or_else(|e| panic!("{e}")).groups
+    file::parse(Path::new("r.yml"), text, Syntax::default()).unwrap_or_else(|e| panic!("{e}")).groups
 }
 
 /// Ticks at a second. The groups here have an interval of a second or more; a tick an interval

@@ -534,7 +534,7 @@ pub fn stale(series: &Labels) -> (Labels, Value) {
 
 /// What a template's `query` yields.
 fn query_for_template(context: &Context<'_>, text: &str, at: Timestamp) -> Result<Vec<QuerySample>, String> {
-    let expr = promql::parse(text).map_err(|e| e.to_string())?;
+    let expr = promql::parse_with(text, context.options.syntax).map_err(|e| e.to_string())?;
     let vector = query(context, &expr, at).map_err(|e| e.to_string())?;
     let sample = |element: VectorElement| QuerySample {
         labels: map(&element.labels),

@@ -215,6 +215,7 @@ impl App {
             default_subquery_step: self.config().config.evaluation_interval,
             delayed_name_removal: self.args.has_feature("promql-delayed-name-removal"),
             use_start_timestamps: self.args.has_feature("use-start-timestamps"),
+            type_and_unit_labels: self.args.has_feature("type-and-unit-labels"),
             ..EvalOptions::default()
         }
     }

@@ -5,6 +5,7 @@
 
 use super::rule_tests::RuleTests;
 use super::size::parse_bytes;
+use crate::promql::Syntax;
 use crate::promql::duration::parse_duration;
 use crate::storage::CleanupSchedule;
 use crate::storage::options::{MinFree, WalFsync};
@@ -169,6 +170,11 @@ pub struct Args {
     #[arg(long = "query.max-samples", env = "LARUM_QUERY_MAX_SAMPLES", default_value = "50000000")]
     pub query_max_samples: u64,
 
+    /// Refuse what stock Prometheus refuses without --enable-feature: experimental functions, `fill`,
+    /// `anchored` and `smoothed`, in queries and rules.
+    #[arg(long = "query.strict-prometheus", env = "LARUM_QUERY_STRICT_PROMETHEUS", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub strict_prometheus: bool,
+
     /// Longest outage after which pending alerts go on where they were.
     #[arg(long = "rules.alert.for-outage-tolerance", env = "LARUM_RULES_ALERT_FOR_OUTAGE_TOLERANCE", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub for_outage_tolerance: Duration,
@@ -247,7 +253,9 @@ pub struct Args {
     pub max_ahead: Duration,
 
     /// Features to switch on, separated by commas: promql-delayed-name-removal,
-    /// use-start-timestamps. Others are accepted with a warning.
+    /// type-and-unit-labels, use-start-timestamps; with --query.strict-prometheus also
+    /// promql-experimental-functions, promql-binop-fill-modifiers, promql-extended-range-selectors, which
+    /// are on without. Others are accepted with a warning.
     #[arg(
         long = "enable-feature",
         env = "LARUM_ENABLE_FEATURE",
@@ -470,6 +478,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// The features of Prometheus that have an effect here, or are on anyway.
+pub const FEATURES: [&str; 6] = [
+    "promql-binop-fill-modifiers",
+    "promql-delayed-name-removal",
+    "promql-experimental-functions",
+    "promql-extended-range-selectors",
+    "type-and-unit-labels",
+    "use-start-timestamps",
+];
+
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -519,6 +537,11 @@ impl Args {
     /// Whether a feature was switched on.
     pub fn has_feature(&self, name: &str) -> bool {
         self.enable_feature.iter().any(|feature| feature == name)
+    }
+
+    /// What may be used in queries.
+    pub fn syntax(&self) -> Syntax {
+        if self.strict_prometheus { Syntax::strict(|name| self.has_feature(name)) } else { Syntax::default() }
     }
 
     /// The prefix of all paths: empty, or `/prefix` without a slash at the end.
@@ -699,6 +722,18 @@ mod tests {
         assert!(error.contains("--storage.cleanup-schedule") && error.contains("five fields"), "{error}");
         assert!(read(&["--storage.wal.fsync=soon"]).unwrap_err().contains("neither `always`"));
         assert!(read(&["--query.timeout=0s"]).unwrap_err().contains("longer than 0"));
+    }
+
+    #[test]
+    fn strictness_allows_what_a_feature_allows() {
+        let syntax = |words: &[&str]| read(words).unwrap().syntax();
+        assert_eq!(syntax(&[]), Syntax::default());
+        let strict = syntax(&["--query.strict-prometheus", "--enable-feature=promql-binop-fill-modifiers,x"]);
+        let allowed =
+            Syntax { experimental_functions: false, fill_modifiers: true, extended_range_selectors: false };
+        assert_eq!(strict, allowed);
+        let all = format!("--enable-feature={}", FEATURES.join(","));
+        assert_eq!(syntax(&["--query.strict-prometheus", &all]), Syntax::default());
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub fn check(args: &Args) -> Result<Checked, FileError> {
     let mut warnings = config.notes.clone();
     let mut groups = Vec::new();
     for path in &config.rule_files {
-        let loaded = rules::file::load(path)?;
+        let loaded = rules::file::load(path, args.syntax())?;
         warnings.extend(loaded.warnings.iter().map(ToString::to_string));
         groups.extend(loaded.groups);
     }
@@ -76,6 +76,7 @@ pub fn rule_options(app: &App, config: &Config) -> RuleOptions {
         grace_period: app.args.for_grace_period,
         start_grace: app.args.start_grace,
         query_timeout: app.args.query_timeout,
+        syntax: app.args.syntax(),
         eval: EvalOptions { default_subquery_step: config.evaluation_interval, ..app.eval_options() },
         external_labels: config.external_labels.clone(),
         external_url: app.external_url.clone(),

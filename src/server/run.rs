@@ -2,12 +2,13 @@
 
 use super::api;
 use super::app::{App, Phase};
-use super::args::{Args, Check, Command, Test};
+use super::args::{Args, Check, Command, FEATURES, Test};
 use super::config::Config;
 use super::http::listen;
 use super::{logging, memory, reload, rule_tests, scripts, tsdb};
 use crate::Db;
 use crate::budget::Size;
+use crate::promql::Syntax;
 use crate::rules::{self, RuleManager, RunningRules};
 use crate::storage::{DiskOptions, Options, options::Limits};
 use crate::yaml::FileError;
@@ -48,7 +49,7 @@ pub fn main(args: Args) -> ExitCode {
 /// `larum check`: says of each file whether it loads.
 fn run_check(check: &Check) -> ExitCode {
     let check_rules = |path: &Path| -> Result<String, FileError> {
-        let loaded = rules::file::load(path)?;
+        let loaded = rules::file::load(path, Syntax::default())?;
         loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
         let rules: usize = loaded.groups.iter().map(|group| group.rules.len()).sum();
         Ok(format!("{}: {} groups, {rules} rules", path.display(), loaded.groups.len()))
@@ -252,8 +253,7 @@ fn is_empty(path: &Path) -> bool {
 
 /// Says which flags and environment variables have no effect.
 fn warn_about_flags(args: &Args) {
-    const KNOWN: [&str; 2] = ["promql-delayed-name-removal", "use-start-timestamps"];
-    for feature in args.enable_feature.iter().filter(|f| !KNOWN.contains(&f.as_str()) && !f.is_empty()) {
+    for feature in args.enable_feature.iter().filter(|f| !FEATURES.contains(&f.as_str()) && !f.is_empty()) {
         tracing::warn!("--enable-feature={feature} has no effect");
     }
     // No errors: container platforms set variables by the names of services.

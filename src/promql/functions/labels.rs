@@ -4,7 +4,7 @@
 use super::super::eval::{EvalError, Operand, Site};
 use super::super::merge;
 use super::super::row::{SeriesRow, Vector};
-use crate::storage::regex::Rewriter;
+use crate::storage::regex::{Rewriter, TooLong};
 use larum_storage_format::Labels;
 use larum_storage_format::labels::METRIC_NAME;
 use std::cmp::Ordering;
@@ -20,25 +20,29 @@ fn vector_and_texts(args: Vec<Operand>) -> (Vector, Vec<String>) {
 
 /// `label_replace(v, dst, replacement, src, regex)`: where `regex` matches the label `src`, `dst`
 /// becomes the replacement.
-pub(super) fn label_replace(_: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+pub(super) fn label_replace(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
     let (vector, texts) = vector_and_texts(args);
     let [dst, replacement, src, pattern] = texts.as_slice() else { return Ok(Operand::Vector(vector)) };
     let rewriter = Rewriter::anchored(pattern).map_err(|_| {
         EvalError::Execution(format!("invalid regular expression in label_replace(): {pattern}"))
     })?;
     check_label(dst, "destination", "label_replace")?;
-    with_label(vector, dst, |labels| rewriter.expand(labels.get(src).unwrap_or(""), replacement))
+    with_label(site, vector, dst, |labels| {
+        rewriter.expand(labels.get(src).unwrap_or(""), replacement, LABEL_BYTES_MAX)
+    })
 }
 
 /// `label_join(v, dst, separator, src...)`: `dst` becomes the labels `src`, joined.
-pub(super) fn label_join(_: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
+pub(super) fn label_join(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
     let (vector, texts) = vector_and_texts(args);
     let [dst, separator, sources @ ..] = texts.as_slice() else { return Ok(Operand::Vector(vector)) };
     sources.iter().try_for_each(|src| check_label(src, "source", "label_join"))?;
     check_label(dst, "destination", "label_join")?;
-    with_label(vector, dst, |labels| {
+    with_label(site, vector, dst, |labels| {
         let values: Vec<&str> = sources.iter().map(|src| labels.get(src).unwrap_or("")).collect();
-        Some(values.join(separator))
+        let separators = separator.len().saturating_mul(values.len().saturating_sub(1));
+        let bytes = values.iter().fold(separators, |bytes, value| bytes.saturating_add(value.len()));
+        if bytes > LABEL_BYTES_MAX { Err(TooLong) } else { Ok(Some(values.join(separator))) }
     })
 }
 
@@ -49,11 +53,34 @@ fn check_label(name: &str, role: &str, function: &str) -> Result<(), EvalError> 
     Ok(())
 }
 
+/// The longest label that a query may make, in bytes.
+const LABEL_BYTES_MAX: usize = 1 << 20;
+
+/// How long all labels that one call makes may be together, in bytes.
+const ALL_LABELS_BYTES_MAX: usize = 256 << 20;
+
 /// Sets the label `dst` of every series to what `value` says, if it says anything.
-fn with_label(vector: Vector, dst: &str, value: impl Fn(&Labels) -> Option<String>) -> Outcome {
+fn with_label(
+    site: &Site<'_, '_>,
+    vector: Vector,
+    dst: &str,
+    value: impl Fn(&Labels) -> Result<Option<String>, TooLong>,
+) -> Outcome {
+    let name = site.call.function.name;
+    let mut made_bytes = 0;
     let mut merger = merge::Merger::default();
     for mut series in vector {
-        if let Some(value) = value(&series.labels) {
+        site.evaluator.alive()?;
+        let value = value(&series.labels).map_err(|TooLong| {
+            EvalError::Execution(format!("{name}() makes a label of more than {LABEL_BYTES_MAX} bytes"))
+        })?;
+        if let Some(value) = value {
+            made_bytes += value.len();
+            if made_bytes > ALL_LABELS_BYTES_MAX {
+                return Err(EvalError::Execution(format!(
+                    "{name}() makes labels of more than {ALL_LABELS_BYTES_MAX} bytes in all"
+                )));
+            }
             series.labels = series.labels.to_builder().set(dst, &value).build();
             // A name that was set on purpose stays.
             series.drop_name &= dst != METRIC_NAME;

@@ -91,9 +91,12 @@ fn known_labels(arg: &Expr) -> Labels {
 }
 
 /// `start_timestamp(v)`: since when the sample counts, 0 if that is unknown. Nothing unless `v` is a
-/// selector, as only samples know.
+/// selector, as only samples know, and unless start timestamps are used.
 pub(super) fn start_timestamp(site: &Site<'_, '_>) -> Outcome {
-    let Kind::Selector(selector) = &site.args[0].kind else { return Ok(Operand::Vector(Vec::new())) };
+    let selector = match &site.args[0].kind {
+        Kind::Selector(selector) if site.evaluator.options.use_start_timestamps => selector,
+        _ => return Ok(Operand::Vector(Vec::new())),
+    };
     let eager = !site.evaluator.options.delayed_name_removal;
     let mut vector = Vec::new();
     selector::each_time(site.evaluator, selector, Time::Start, &site.steps, &mut |series| {

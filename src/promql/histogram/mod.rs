@@ -149,7 +149,7 @@ pub(crate) fn to_schema(h: &Histogram, schema: i32) -> Histogram {
 
 /// The upper bound of the positive bucket `index`.
 fn upper_bound(schema: i32, index: i64) -> f64 {
-    (index as f64 * f64::from(-schema).exp2()).exp2().min(f64::MAX)
+    (index as f64 * (-f64::from(schema)).exp2()).exp2().min(f64::MAX)
 }
 
 /// The histogram with a zero bucket at least as wide as `threshold`: wider, if that would cut a
@@ -202,7 +202,11 @@ fn aligned(a: &Histogram, b: &Histogram) -> Result<(Histogram, Histogram, bool),
         if a.custom_values == b.custom_values {
             return Ok((a.clone(), b.clone(), false));
         }
-        let in_both = |bound: &f64| b.custom_values.contains(bound);
+        // They ascend.
+        let in_both = |bound: &f64| {
+            let order = |other: &f64| other.partial_cmp(bound).unwrap_or(Ordering::Less);
+            b.custom_values.binary_search_by(order).is_ok()
+        };
         let bounds: Vec<f64> = a.custom_values.iter().copied().filter(in_both).collect();
         return Ok((with_bounds(a, &bounds), with_bounds(b, &bounds), true));
     }

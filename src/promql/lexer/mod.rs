@@ -7,7 +7,7 @@
 mod string;
 mod token;
 
-pub(crate) use string::unquote;
+pub(crate) use string::{NotUtf8, unquote};
 pub(crate) use token::{Keyword, Token, TokenKind, quote};
 
 use super::ast::{BinaryOp, Pos};

@@ -56,13 +56,23 @@ fn code_point(c: char) -> String {
     format!("U+{:04X} {}", c as u32, quote_char(Some(c)))
 }
 
-/// What a string token says: the text between the quotes, its escapes replaced. If escaped bytes
-/// are not UTF-8, which Prometheus allows but no label can hold, the error is the text as Go quotes
-/// it.
-pub(crate) fn unquote(token: &str) -> Result<String, String> {
+/// A text whose escapes are not UTF-8, which Prometheus allows but no stored label can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotUtf8 {
+    /// The text with U+FFFD for what is not UTF-8.
+    pub value: String,
+    /// The text as Go quotes it.
+    pub quoted: String,
+}
+
+/// What a string token says: the text between the quotes, its escapes replaced.
+pub(crate) fn unquote(token: &str) -> Result<String, NotUtf8> {
     // The token went through the lexer, so nothing is wrong with its quotes and escapes.
     let bytes = unquoted_bytes(token).unwrap_or_default();
-    String::from_utf8(bytes).map_err(|error| quote_bytes(error.as_bytes()))
+    String::from_utf8(bytes).map_err(|error| NotUtf8 {
+        value: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        quoted: quote_bytes(error.as_bytes()),
+    })
 }
 
 /// `"a\xffz"`, as Go's `%q`.

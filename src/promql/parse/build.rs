@@ -6,6 +6,7 @@
 
 use super::binary::BinaryModifiers;
 use super::expr::Grouping;
+use super::syntax::Gate;
 use super::{MAX_DEPTH, ParseError, Parser, Result, merged};
 use crate::promql::ast::{
     Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Pos, UnaryOp, ValueType,
@@ -102,6 +103,10 @@ impl Parser<'_> {
             matching.card = Cardinality::ManyToMany;
         }
         let pos = merged(lhs.expr.pos, rhs.expr.pos);
+        if matching.fill_left.is_some() || matching.fill_right.is_some() {
+            let complaint = || "binop fill modifiers are experimental and not enabled".to_owned();
+            self.pass(Gate::Fill, pos, complaint)?;
+        }
         let (lt, rt) = (lhs.value_type(), rhs.value_type());
         let scalars = (lt == ValueType::Scalar, rt == ValueType::Scalar);
         let mut binary = Binary {
@@ -257,6 +262,10 @@ impl Parser<'_> {
         let got = args.len();
         if got == 0 {
             return Err(self.error_at(pos, "no arguments for aggregate expression provided"));
+        }
+        if matches!(op, AggregateOp::Limitk | AggregateOp::LimitRatio) {
+            let complaint = || format!("{}() is experimental and not enabled", op.name());
+            self.pass(Gate::Functions, pos, complaint)?;
         }
         let wrong_count = |expected: usize| {
             self.error_at(pos, format!(

@@ -123,7 +123,11 @@ impl Parser<'_> {
                 self.advance()?;
                 let inner = self.duration_binary(place, 0)?;
                 let close = self.expect(TokenKind::RightParen, place.context, place.expected)?;
-                let kind = DurationKind::Paren(Box::new(inner));
+                // A number in parentheses is a number.
+                let kind = match inner.kind {
+                    literal @ DurationKind::Literal { .. } => literal,
+                    _ => DurationKind::Paren(Box::new(inner)),
+                };
                 Ok(DurationExpr { kind, pos: merged(token.pos, close.pos) })
             }
             _ => Err(self.unexpected(place.context, place.expected)),

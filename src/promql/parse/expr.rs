@@ -7,10 +7,11 @@
 
 use super::binary::{BinaryModifiers, binds_tighter_than_unary};
 use super::build::Node;
+use super::syntax::Gate;
 use super::{MAX_DEPTH, Parser, Result, merged};
 use crate::promql::ast::{AggregateOp, BinaryOp, Expr, ExprKind, Pos, UnaryOp};
 use crate::promql::functions::{Function, lookup};
-use crate::promql::lexer::{Keyword, Token, TokenKind, quote, unquote};
+use crate::promql::lexer::{Keyword, NotUtf8, Token, TokenKind, quote, unquote};
 
 /// Something that waits for an operand.
 enum Frame {
@@ -131,7 +132,10 @@ impl Parser<'_> {
             }
             TokenKind::String => {
                 let literal = self.text_of(token);
-                let kind = unquote(literal).map_or_else(ExprKind::NotUtf8, ExprKind::String);
+                let kind = match unquote(literal) {
+                    Ok(text) => ExprKind::String(text),
+                    Err(NotUtf8 { value, quoted }) => ExprKind::NotUtf8 { value, quoted },
+                };
                 self.advance()?;
                 Ok(Read::Operand(leaf(kind, token.pos)))
             }
@@ -224,7 +228,12 @@ impl Parser<'_> {
         match frame {
             Frame::Call { name, mut args, .. } => {
                 args.extend(last);
-                self.call(self.function(name)?, args, merged(name.pos, close))
+                let function = self.function(name)?;
+                if function.experimental {
+                    let name_quoted = || format!("function {} is not enabled", quote(function.name));
+                    self.pass(Gate::Functions, name.pos, name_quoted)?;
+                }
+                self.call(function, args, merged(name.pos, close))
             }
             Frame::Aggregate { op, pos, mut grouping, mut args, .. } => {
                 args.extend(last);

@@ -13,8 +13,10 @@ mod expr;
 mod modifiers;
 mod selector;
 pub mod series;
+mod syntax;
 
 pub use error::ParseError;
+pub use syntax::Syntax;
 
 use super::ast::{Expr, ExprKind, Pos, VectorSelector};
 use super::lexer::{Lexer, Token, TokenKind, unquote};
@@ -42,7 +44,12 @@ type Result<T> = std::result::Result<T, ParseError>;
 /// # Ok::<(), larum::promql::ParseError>(())
 /// ```
 pub fn parse(query: &str) -> Result<Expr> {
-    Parser::new(query)?.expression()
+    parse_with(query, Syntax::default())
+}
+
+/// As [`parse`], but refuses what `syntax` does not have.
+pub fn parse_with(query: &str, syntax: Syntax) -> Result<Expr> {
+    Parser { syntax, ..Parser::new(query)? }.expression()
 }
 
 /// Parses a selector without modifiers, as `match[]` takes it, into its matchers. Whether one of
@@ -78,6 +85,8 @@ struct Parser<'a> {
     last_end: u32,
     /// Parts of the duration that is being read; see [`duration`].
     duration_parts: usize,
+    /// What may be used.
+    syntax: Syntax,
 }
 
 impl<'a> Parser<'a> {
@@ -88,7 +97,7 @@ impl<'a> Parser<'a> {
         }
         let mut lexer = Lexer::new(text);
         let token = lexer.next_token()?;
-        Ok(Parser { lexer, token, last_end: 0, duration_parts: 0 })
+        Ok(Parser { lexer, token, last_end: 0, duration_parts: 0, syntax: Syntax::default() })
     }
 
     /// The token that was looked at; looks at the next one.

@@ -2,6 +2,7 @@
 //! and `smoothed`.
 
 use super::build::Node;
+use super::syntax::Gate;
 use super::{Parser, Result, merged};
 use crate::promql::ast::{
     At, DurationExpr, DurationKind, ExprKind, MatrixSelector, Modifiers, Pos, RangeExtension, Subquery,
@@ -162,6 +163,7 @@ impl Parser<'_> {
             RangeExtension::Anchored => "anchored",
             RangeExtension::Smoothed => "smoothed",
         };
+        self.pass(Gate::Ranges, pos, || format!("{name} modifier is experimental and not enabled"))?;
         let selector = match &mut node.expr.kind {
             ExprKind::VectorSelector(selector) => selector,
             ExprKind::MatrixSelector(matrix) => &mut matrix.selector,

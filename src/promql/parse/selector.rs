@@ -2,7 +2,7 @@
 
 use super::{Parser, Result, merged};
 use crate::promql::ast::{BinaryOp, Expr, ExprKind, Modifiers, Pos, VectorSelector};
-use crate::promql::lexer::{Token, TokenKind, quote};
+use crate::promql::lexer::{NotUtf8, Token, TokenKind, quote, unquote};
 use crate::storage::Matcher;
 use crate::storage::matcher::MatchOp;
 use larum_storage_format::Labels;
@@ -67,7 +67,13 @@ impl Parser<'_> {
         };
         self.advance()?;
         let value = self.expect(TokenKind::String, "label matching", "string")?;
-        let text = self.unquoted(value)?;
+        // No stored label has a value that is not UTF-8, so it does not matter much what that is replaced
+        // by; a pattern is refused, as by Prometheus.
+        let text = match (unquote(self.text_of(value)), op) {
+            (Ok(text), _) => text,
+            (Err(NotUtf8 { value, .. }), MatchOp::Equal | MatchOp::NotEqual) => value,
+            (Err(_), _) => self.unquoted(value)?,
+        };
         Matcher::new(op, name, text)
             .map_err(|error| self.error_at(merged(label.pos, value.pos), error.to_string()))
     }

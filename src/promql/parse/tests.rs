@@ -20,6 +20,69 @@ fn errors_are_those_of_prometheus() {
     }
 }
 
+/// What Prometheus 3.14 refuses without features, and the feature that each needs.
+const GATED: &[(&str, &str, &str)] = &[
+    ("1 + info(up)", "5: function \"info\" is not enabled", "promql-experimental-functions"),
+    (
+        "abs(sort_by_label(up, 'a'))",
+        "5: function \"sort_by_label\" is not enabled",
+        "promql-experimental-functions",
+    ),
+    ("start()", "1: function \"start\" is not enabled", "promql-experimental-functions"),
+    ("max_of(1, 2)", "1: function \"max_of\" is not enabled", "promql-experimental-functions"),
+    (
+        "start_timestamp(up)",
+        "1: function \"start_timestamp\" is not enabled",
+        "promql-experimental-functions",
+    ),
+    ("sum(limitk(1, up))", "5: limitk() is experimental and not enabled", "promql-experimental-functions"),
+    (
+        "limit_ratio(1, up)",
+        "1: limit_ratio() is experimental and not enabled",
+        "promql-experimental-functions",
+    ),
+    (
+        "1 * a + fill(0) b",
+        "1: binop fill modifiers are experimental and not enabled",
+        "promql-binop-fill-modifiers",
+    ),
+    (
+        "a + on (x) group_left fill_right(0) b",
+        "1: binop fill modifiers are experimental and not enabled",
+        "promql-binop-fill-modifiers",
+    ),
+    (
+        "rate(a[5m] anchored)",
+        "6: anchored modifier is experimental and not enabled",
+        "promql-extended-range-selectors",
+    ),
+    ("a smoothed", "1: smoothed modifier is experimental and not enabled", "promql-extended-range-selectors"),
+];
+
+#[test]
+fn what_stock_prometheus_refuses_is_refused_if_that_is_asked_for() {
+    for (query, complaint, feature) in GATED {
+        assert!(parse(query).is_ok(), "{query}");
+        let error = parse_with(query, Syntax::strict(|_| false)).unwrap_err();
+        let suffix = format!(" (--query.strict-prometheus is set, without --enable-feature={feature})");
+        assert_eq!(format!("{}: {}", error.column, error.message), format!("{complaint}{suffix}"), "{query}");
+        assert!(parse_with(query, Syntax::strict(|name| name == *feature)).is_ok(), "{query}");
+        assert!(parse_with(query, Syntax::strict(|name| name != *feature)).is_err(), "{query}");
+    }
+    for query in [
+        "a[1m + step()] offset (2 * max_of(1m, range()))",
+        "first_over_time(a[5m])",
+        "h </ 2",
+        "{'utf.8', \"a b\"='c'}",
+        "anchored + smoothed + fill + limitk",
+        "1_000 + 1h30m",
+    ] {
+        assert!(parse_with(query, Syntax::strict(|_| false)).is_ok(), "{query}");
+    }
+    let experimental = crate::promql::functions::FUNCTIONS.iter().filter(|f| f.experimental).count();
+    assert_eq!((experimental, crate::promql::functions::FUNCTIONS.len()), (17, 90));
+}
+
 #[test]
 fn an_error_is_told_with_its_line_and_column() {
     assert_eq!(parse("up +\n  rate(up)").unwrap_err().to_string().split(": ").next(), Some("2:8"));
@@ -125,6 +188,9 @@ fn strings_have_three_forms_and_the_escapes_of_go() {
         let ExprKind::String(text) = parse(query).unwrap().kind else { panic!("{query}") };
         assert_eq!(text, expected, "{query}");
     }
+    // What is no UTF-8 keeps its notation.
+    assert_eq!(parse(r#""a\xff\377\u00e9""#).unwrap().to_string(), r#""a\xff\xffé""#);
+    assert_eq!(parse(r#"{a="b\xff"}"#).unwrap().to_string(), "{a=\"b\u{fffd}\"}");
 }
 
 #[test]

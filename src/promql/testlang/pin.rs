@@ -29,7 +29,7 @@ pub(super) fn pinned(query: &str, at_ms: i64) -> Option<String> {
     let mut rest = vec![&mut expr];
     while let Some(expr) = rest.pop() {
         match &mut expr.kind {
-            ExprKind::Number { .. } | ExprKind::String(_) | ExprKind::NotUtf8(_) => {}
+            ExprKind::Number { .. } | ExprKind::String(_) | ExprKind::NotUtf8 { .. } => {}
             ExprKind::VectorSelector(selector) => pin(&mut selector.modifiers, at_ms)?,
             ExprKind::MatrixSelector(matrix) => pin(&mut matrix.selector.modifiers, at_ms)?,
             ExprKind::Subquery(subquery) => pin(&mut subquery.modifiers, at_ms)?,

@@ -267,6 +267,40 @@ fn names_are_dropped_at_the_end_unless_the_script_says_otherwise() {
 }
 
 #[test]
+fn start_timestamps_count_only_if_they_are_used() {
+    let load = "load 1m\n  c_total@st -30s -90s -10s\n  c_total 10 20 30\n\n";
+    let with = "eval instant at 2m resets(c_total[5m])\n  {} 1\n\n\
+                eval instant at 2m start_timestamp(c_total)\n  {} 110\n";
+    let without =
+        "eval instant at 2m resets(c_total[5m])\n  {} 0\n\neval instant at 2m start_timestamp(c_total)\n";
+    for (evals, use_start_timestamps) in [(with, true), (without, false)] {
+        let options = EvalOptions { use_start_timestamps, ..options() };
+        let report = run(&format!("{load}{evals}"), &options).unwrap();
+        assert!(report.failures.is_empty(), "{use_start_timestamps}: {report:?}");
+    }
+}
+
+#[test]
+fn the_label_for_the_type_tells_counters_only_if_it_is_used() {
+    let load = "load 1m\n  a_total{__type__='gauge'} 0+60x5\n  b{__type__='counter'} 0+60x5\n  c 0+60x5\n\n";
+    let by_name = "eval instant at 5m rate(a_total[5m])\n  expect no_info\n  {} 1\n\n\
+                   eval instant at 5m sum by (x) (rate(b[5m]))\n  expect info msg:PromQL info: metric might not be \
+                   a counter, name does not end in _total/_sum/_count/_bucket: \"b\" (1:18)\n  {} 1\n";
+    // Positions move where selectors are pinned.
+    let by_name = by_name.replace("msg:", "regex:").replace("(1:18)", r"\(1:18\)");
+    let by_type = "eval instant at 5m rate(a_total[5m])\n  expect info regex:^PromQL info: metric might not be a \
+                   counter, __type__ label is not set to \"counter\" or \"histogram\", got \"gauge\": \"a_total\" \
+                   \\(1:6\\)$\n  {} 1\n\n\
+                   eval instant at 5m sum by (x) (rate(b[5m]))\n  expect no_info\n  {} 1\n\n\
+                   eval instant at 5m increase(c[5m])\n  expect info regex:got \"\": \"c\" \\(1:10\\)$\n  {} 300\n";
+    for (evals, type_and_unit_labels) in [(by_name.as_str(), false), (by_type, true)] {
+        let options = EvalOptions { type_and_unit_labels, ..options() };
+        let report = run(&format!("{load}{evals}"), &options).unwrap();
+        assert!(report.failures.is_empty(), "{type_and_unit_labels}: {report:?}");
+    }
+}
+
+#[test]
 fn a_script_that_cannot_be_read_says_where() {
     for (script, error) in [
         ("\nlaod 5m\n  a 1", "line 2: unknown command \"laod\""),

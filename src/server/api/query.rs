@@ -1,4 +1,4 @@
-//! `/api/v1/query`, `/api/v1/query_range`, `/api/v1/format_query`.
+//! `/api/v1/query`, `/api/v1/query_range`, `/api/v1/format_query`, `/api/v1/parse_query`.
 
 use super::super::app::App;
 use super::super::error::ApiError;
@@ -58,7 +58,8 @@ async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Respons
     let body = on_query_thread(&app, deadline, move |app, db, cancel| {
         let query = params.get("query").unwrap_or("");
         let queued = started.elapsed();
-        let expr = promql::parse(query).map_err(|e| ApiError::parameter("query", e))?;
+        let expr =
+            promql::parse_with(query, app.args.syntax()).map_err(|e| ApiError::parameter("query", e))?;
         let prepared = started.elapsed();
         let options = EvalOptions { cancel: Some(cancel), deadline: Some(deadline), ..options };
         let answer = promql::evaluate(&expr, &db.view(), steps, &options)?;
@@ -107,6 +108,14 @@ fn options(app: &App, params: &Params, started: Instant) -> Result<(EvalOptions,
 pub async fn format(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let params = Params::read(request, app.args.read_timeout).await?;
     let query = params.get("query").unwrap_or("");
-    let expr = promql::parse(query).map_err(|e| ApiError::parameter("query", e))?;
+    let expr = promql::parse_with(query, app.args.syntax()).map_err(|e| ApiError::parameter("query", e))?;
     Ok(json::success(|out| json::text(out, &expr.to_string())))
+}
+
+/// `GET,POST /api/v1/parse_query`
+pub async fn parse(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let params = Params::read(request, app.args.read_timeout).await?;
+    let query = params.get("query").unwrap_or("");
+    let expr = promql::parse_with(query, app.args.syntax()).map_err(|e| ApiError::parameter("query", e))?;
+    Ok(json::success(|out| promql::ast_json::write_ast(out, &expr, json::text)))
 }

@@ -12,7 +12,7 @@ mod parse;
 mod rewrite;
 mod shape;
 
-pub use rewrite::Rewriter;
+pub use rewrite::{Rewriter, TooLong};
 
 use regex_automata::meta;
 use regex_syntax::hir::{Hir, Look};

@@ -34,15 +34,18 @@ impl Rewriter {
 
     /// Fills `template` from the first match, if there is one: `$1`, `$name`, `${name}`, `$$`. A
     /// group that does not exist or did not match is empty; what is no reference stands for itself.
-    pub fn expand(&self, text: &str, template: &str) -> Option<String> {
+    ///
+    /// # Errors
+    /// If that is longer than `limit_bytes`.
+    pub fn expand(&self, text: &str, template: &str, limit_bytes: usize) -> Result<Option<String>, TooLong> {
         let mut groups = self.regex.create_captures();
         self.regex.captures(Input::new(text), &mut groups);
         if !groups.is_match() {
-            return None;
+            return Ok(None);
         }
         let mut out = String::new();
-        self.expand_into(&mut out, text, &groups, template);
-        Some(out)
+        self.expand_into(&mut out, text, &groups, template, limit_bytes)?;
+        Ok(Some(out))
     }
 
     /// Replaces every match by the filled template; none if the outcome exceeds `limit_bytes`.
@@ -51,19 +54,26 @@ impl Rewriter {
         for groups in self.regex.captures_iter(text) {
             let Some(found) = groups.get_match() else { continue };
             out.push_str(text.get(copied..found.start())?);
-            self.expand_into(&mut out, text, &groups, template);
+            self.expand_into(&mut out, text, &groups, template, limit_bytes).ok()?;
             copied = found.end();
-            if out.len() > limit_bytes {
-                return None;
-            }
         }
         out.push_str(text.get(copied..)?);
         (out.len() <= limit_bytes).then_some(out)
     }
 
-    fn expand_into(&self, out: &mut String, text: &str, groups: &Captures, template: &str) {
+    fn expand_into(
+        &self,
+        out: &mut String,
+        text: &str,
+        groups: &Captures,
+        template: &str,
+        limit_bytes: usize,
+    ) -> Result<(), TooLong> {
         let mut rest = template;
         while let Some(dollar) = rest.find('$') {
+            if out.len() > limit_bytes {
+                return Err(TooLong);
+            }
             out.push_str(&rest[..dollar]);
             rest = &rest[dollar + 1..];
             if let Some(after) = rest.strip_prefix('$') {
@@ -87,8 +97,13 @@ impl Rewriter {
             }
         }
         out.push_str(rest);
+        if out.len() > limit_bytes { Err(TooLong) } else { Ok(()) }
     }
 }
+
+/// A template became longer than allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong;
 
 /// The name after a `$`, bare or in braces, and what follows it.
 fn reference(text: &str) -> Option<(&str, &str)> {

@@ -232,8 +232,8 @@ fn templates_are_filled_as_in_go() {
         assert_eq!(rewriter.replace_all(text, template, 1 << 20).as_deref(), Some(*expected), "{pattern}");
     }
     let rewriter = Rewriter::anchored("(?P<host>.*):(.*)").expect("a pattern");
-    assert_eq!(rewriter.expand("a:80", "${host}-$2$3").as_deref(), Some("a-80"));
-    assert_eq!(rewriter.expand("a", "$1"), None);
+    assert_eq!(rewriter.expand("a:80", "${host}-$2$3", 4), Ok(Some("a-80".to_owned())));
+    assert_eq!(rewriter.expand("a", "$1", 4), Ok(None));
     assert_eq!(rewriter.replace_all("a:80", "$1$1$1$1", 3), None);
 }
 
