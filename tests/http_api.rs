@@ -359,7 +359,7 @@ fn a_strict_server_refuses_what_prometheus_refuses() {
     assert!(!refused.status.success());
     let reason = "limitk() is experimental and not enabled (--query.strict-prometheus is set, without \
                   --enable-feature=promql-experimental-functions)";
-    assert!(said.contains("rules.yml:4:25") && said.contains(reason), "{said}");
+    assert!(said.contains("rules.yml:4:23") && said.contains(reason), "{said}");
 
     let flags = ["--query.strict-prometheus", "--enable-feature=promql-experimental-functions"];
     let larum = Larum::start(dir.path(), &flags);

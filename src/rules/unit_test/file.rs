@@ -1,6 +1,7 @@
 //! Files of unit tests: what they say, read and checked as a whole before anything runs.
 
 use super::check::{AlertCheck, ExpectedAlert, QueryCheck, SampleText};
+use crate::promql::Syntax;
 use crate::promql::parse::series::{SequenceValue, parse_series};
 use crate::promql::parse::{parse, parse_metric};
 use crate::rules::group::Group;
@@ -159,7 +160,7 @@ fn read_rule_files(
     files.dedup();
     let mut groups = Vec::new();
     for file in files {
-        let loaded = rule_file::load(&file)?;
+        let loaded = rule_file::load(&file, Syntax::default())?;
         groups.extend(loaded.groups);
         warnings.extend(loaded.warnings);
     }
