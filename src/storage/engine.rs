@@ -46,6 +46,10 @@ use std::time::{Duration, Instant};
 /// When it is worth trying again after a backlog.
 const BACKLOG_RETRY: Duration = Duration::from_secs(2);
 
+/// A start leaves out fewer numbers of generations. Ten digits of a file's name are enough for hundreds
+/// of thousands of starts.
+const GENERATIONS_SKIPPED: u64 = 1 << 16;
+
 /// An open data folder. Dropping it closes it.
 pub struct Storage {
     inner: Arc<Inner>,
@@ -142,6 +146,7 @@ impl Storage {
             fsync: options.wal_fsync,
             maintenance: options.maintenance,
             wal_bytes: options.wal_bytes,
+            generations_skipped: (options.random)().map_err(io_error(path))? % GENERATIONS_SKIPPED,
         };
         let head = Head::open(fs.clone(), &folder.wal(), manifest.first_generation, head_options)?;
 

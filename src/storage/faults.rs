@@ -474,6 +474,46 @@ fn a_segment_that_could_not_be_removed_is_not_in_the_way() {
     fixture.check("after the segment was begun under another name");
 }
 
+/// The only segment of the WAL of a data folder.
+fn segment(data: &Path) -> PathBuf {
+    let names = RealFs.list(&data.join("wal")).unwrap();
+    assert_eq!(names.len(), 1, "{names:?}");
+    data.join("wal").join(&names[0])
+}
+
+#[test]
+fn what_a_segment_without_a_name_left_in_blocks_is_not_read_from_the_next_one() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [first, second, third] = dirs.each_ref().map(|dir| dir.path());
+    let start = |data: &Path, random: u64| {
+        let clock = Arc::new(|| Timestamp::from_millis(START));
+        let random = Arc::new(move || Ok(random));
+        let options = Options { clock, random, maintenance: Maintenance::Stepped, ..Options::default() };
+        Storage::open(data, options).unwrap()
+    };
+    let append = |storage: &Storage, job: &str, t: i64| {
+        let labels = Labels::from_pairs([("__name__", "m"), ("job", job)]).unwrap();
+        let mut batch = Batch::new();
+        batch.push(&labels, Timestamp::from_millis(START + t), 1.0);
+        assert_eq!(storage.append(&batch).unwrap().accepted, 1);
+    };
+    let storage = start(first, 1);
+    (0..9).for_each(|t| append(&storage, "lost", t));
+    copy_folder(first, second);
+    let left = std::fs::read(segment(second)).unwrap();
+    // The power is cut, and the folder of the log was not synced.
+    std::fs::remove_file(segment(second)).unwrap();
+    let storage = start(second, 2);
+    append(&storage, "kept", 10);
+    copy_folder(second, third);
+    // The power is cut again, and of the new segment only its start was synced.
+    let mut torn = std::fs::read(segment(third)).unwrap();
+    torn.extend_from_slice(&left[torn.len()..]);
+    std::fs::write(segment(third), torn).unwrap();
+    let found = read(&start(third, 3));
+    assert_eq!(found.into_keys().collect::<Vec<_>>(), [("kept".to_owned(), START + 10)]);
+}
+
 #[test]
 fn a_partition_that_cannot_be_removed_takes_no_other_with_it() {
     let mut fixture = Fixture::new();

@@ -46,7 +46,7 @@ pub struct Options {
     pub maintenance: Maintenance,
     /// Where the present time comes from.
     pub clock: Clock,
-    /// Where the identity seed of a new folder comes from.
+    /// Where the identity seed of a new folder comes from, and with which number the WAL goes on.
     pub random: Random,
 }
 

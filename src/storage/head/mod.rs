@@ -61,6 +61,10 @@ pub(crate) struct HeadOptions {
     pub maintenance: Maintenance,
     /// How long it gets before it is cut, if there are few series.
     pub wal_bytes: u64,
+    /// So many numbers of generations are left out at the start: another one each time. A power cut may
+    /// take the name of a generation that was not synced, and what it left in blocks that are used again
+    /// would count as frames of the next one if that had the same number.
+    pub generations_skipped: u64,
 }
 
 /// Figures about a head. They only grow.
@@ -120,7 +124,7 @@ impl Head {
         let at_dir = |source: io::Error| OpenError::Io { path: dir.to_owned(), source };
         fs.create_dir(dir).map_err(at_dir)?;
         let segments = replay::Segments::find(fs.as_ref(), dir, first_generation)?;
-        let generation = segments.next_generation();
+        let generation = segments.next_generation().saturating_add(options.generations_skipped);
         let wal = Wal::new(fs.clone(), dir, &options, generation).map_err(at_dir)?;
         let index = Arc::new(RwLock::new(Index::default()));
         let head = Head {

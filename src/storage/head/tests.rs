@@ -21,6 +21,7 @@ const OPTIONS: HeadOptions = HeadOptions {
     fsync: WalFsync::Never,
     maintenance: Maintenance::Thread,
     wal_bytes: 128 << 20,
+    generations_skipped: 0,
 };
 
 fn open(dir: &Path) -> Head {

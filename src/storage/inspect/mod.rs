@@ -158,6 +158,7 @@ impl Inspection {
                 fsync: WalFsync::Never,
                 maintenance: Maintenance::Stepped,
                 wal_bytes: options.wal_bytes,
+                generations_skipped: 0,
             };
             let first = self.manifest.first_generation;
             let head = Head::open(self.fs.clone(), &self.folder.wal(), first, head_options)?;

@@ -102,7 +102,7 @@ struct Node {
     /// Whether all of it was synced, as far as who wrote it knows.
     synced: bool,
     mapped: bool,
-    /// The folder in which the device knew it last.
+    /// The folder in which it was created, or the device knew it last.
     folder: Option<PathBuf>,
 }
 
@@ -352,15 +352,13 @@ impl State {
                 self.durable.insert(name, entry);
             }
         }
+        // The blocks of a file that just lost its name were its own until now.
+        let mut named = files(&self.names);
         self.names = self.durable.clone();
-        let named = self.names.values().filter_map(|entry| match entry {
-            Entry::File(node) => Some(*node),
-            Entry::Folder => None,
-        });
-        let named: BTreeSet<usize> = named.collect();
+        named.extend(files(&self.names));
         for at in 0..self.nodes.len() {
             let node = &self.nodes[at];
-            if node.content != node.durable && named.contains(&at) {
+            if node.content != node.durable {
                 let others = self.nodes.iter().enumerate().filter(|(other, _)| !named.contains(other));
                 let freed = others.filter(|(_, other)| other.folder == node.folder);
                 let freed: Vec<&[u8]> = freed.map(|(_, other)| &*other.durable).collect();
@@ -400,6 +398,15 @@ impl State {
         }
         kept
     }
+}
+
+/// The files that have names.
+fn files(names: &Names) -> BTreeSet<usize> {
+    let file = |entry: &Entry| match entry {
+        Entry::File(node) => Some(*node),
+        Entry::Folder => None,
+    };
+    names.values().filter_map(file).collect()
 }
 
 fn parent(path: &Path) -> &Path {
@@ -519,7 +526,7 @@ impl Fs for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         let node = self.run(Op::Create, path, &[], |state| {
             state.add(path, Entry::File(state.nodes.len()))?;
-            state.nodes.push(Node::default());
+            state.nodes.push(Node { folder: Some(parent(path).to_owned()), ..Node::default() });
             Ok(state.nodes.len() - 1)
         })?;
         Ok(Box::new(DiskFile { disk: self.clone(), path: path.to_owned(), node }))

@@ -21,8 +21,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What may be warned of: the first two always, the others where appends are not synced at once,
@@ -78,6 +78,8 @@ pub(super) struct World {
     /// Numbers the samples.
     next: u64,
     now_ms: Arc<AtomicI64>,
+    /// What storage gets.
+    random: Arc<Mutex<Rng>>,
     fsync: WalFsync,
     wal_bytes: u64,
     retention_ms: Option<i64>,
@@ -136,6 +138,7 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
         path: PathBuf::from("/disk/data"),
         next: 0,
         now_ms: Arc::new(AtomicI64::new(START_MS)),
+        random: Arc::new(Mutex::new(Rng::new(rng.next()))),
         fsync,
         wal_bytes: [2 << 10, 16 << 10, 1 << 20][rng.below(3) as usize],
         retention_ms,
@@ -173,10 +176,10 @@ impl World {
     }
 
     fn options(&self) -> Options {
-        let now_ms = self.now_ms.clone();
+        let (now_ms, random) = (self.now_ms.clone(), self.random.clone());
         Options {
             clock: Arc::new(move || Timestamp::from_millis(now_ms.load(Ordering::Relaxed))),
-            random: Arc::new(|| Ok(0x1a12_34f5_6789_abcd)),
+            random: Arc::new(move || Ok(random.lock().unwrap_or_else(PoisonError::into_inner).next())),
             maintenance: Maintenance::Stepped,
             wal_fsync: self.fsync,
             wal_bytes: self.wal_bytes,
