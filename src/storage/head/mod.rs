@@ -5,6 +5,10 @@
 //! ([`super::wal`]); the samples go into the rows of their scrape groups ([`group`]), which belong
 //! to a [`Generation`].
 //!
+//! The last two steps of one append may lie on both sides of those of another. Of two that write the
+//! same series and time at once, either wins therefore, and after a restart, when the order of the frames
+//! decides, it may be the other one. Who wants a certain one of them waits for the first append to return.
+//!
 //! Locks are taken in this order: gate, released, frozen, index, lookup; then those of a generation.
 
 mod append;
