@@ -1,6 +1,6 @@
 //! The embedder's API on one page.
 
-use crate::budget::MemoryBudget;
+use crate::budget::{MemoryBudget, Part};
 use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
 use crate::state::{State, StateError};
 use crate::storage::{
@@ -110,9 +110,13 @@ impl Db {
         self.evaluate(&promql::parse(query)?, steps, &EvalOptions::default())
     }
 
-    /// Evaluates a parsed query.
+    /// Evaluates a parsed query. Where the options name no reservation of memory, it takes one for
+    /// queries, as long as it lasts: the answer is the caller's.
     pub fn evaluate(&self, expr: &Expr, steps: Steps, options: &EvalOptions) -> Result<Answer, QueryError> {
-        Ok(promql::evaluate(expr, &self.view(), steps, options)?)
+        let memory = options.memory.clone();
+        let memory = memory.unwrap_or_else(|| Arc::new(self.inner.memory.reservation(Part::Queries)));
+        let view = self.view().within(Some(&memory));
+        Ok(promql::evaluate(expr, &view, steps, &EvalOptions { memory: Some(memory), ..options.clone() })?)
     }
 
     /// What is stored now, for selecting series without PromQL and for listing labels.

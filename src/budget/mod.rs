@@ -372,6 +372,44 @@ impl Reservation {
     }
 }
 
+/// Memory taken from a reservation for something within the work; it goes back when this is dropped.
+/// Without a reservation, nothing is counted.
+#[derive(Debug, Default)]
+pub struct Share {
+    reservation: Option<Arc<Reservation>>,
+    bytes: u64,
+}
+
+impl Share {
+    /// Nothing yet of a reservation, if there is one.
+    pub fn of(reservation: Option<&Arc<Reservation>>) -> Share {
+        Share { reservation: reservation.cloned(), bytes: 0 }
+    }
+
+    /// Changes it to so many bytes.
+    ///
+    /// # Errors
+    /// There are not as many; it stays what it was.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Refused> {
+        let Some(reservation) = &self.reservation else { return Ok(()) };
+        let bytes = bytes as u64;
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => reservation.grow(more)?,
+            None => reservation.shrink(self.bytes - bytes),
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(reservation) = &self.reservation {
+            reservation.shrink(self.bytes);
+        }
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.give_back(u64::MAX);

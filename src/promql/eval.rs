@@ -3,14 +3,16 @@
 use super::annotations::Annotations;
 use super::ast::{Call, Expr, Pos, ValueType};
 use super::functions::Kernel;
+use super::limits::{Budget, Held};
 use super::plan::{self, Kind, Node};
 use super::row::{Row, SeriesRow, Vector};
 use super::steps::Steps;
-use super::value::{Answer, FloatPoint, HistogramPoint, Series, Stats, Value, VectorElement};
+use super::value::{Answer, FloatPoint, HistogramPoint, Series, Value, VectorElement};
 use super::{aggregate, binary, histogram, merge, selector, window};
+use crate::budget::Reservation;
 use crate::storage::{ReadError, Source};
 use larum_storage_format::Labels;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +29,9 @@ pub struct EvalOptions {
     pub deadline: Option<Instant>,
     /// Set by somebody else to stop the evaluation.
     pub cancel: Option<Arc<AtomicBool>>,
+    /// What the evaluation takes memory from; the answer stays reserved there. Without, [`crate::Db`]
+    /// takes it from its budget, and [`evaluate`] counts none.
+    pub memory: Option<Arc<Reservation>>,
     /// The step of subqueries without one: the global evaluation interval.
     pub default_subquery_step: Duration,
     /// `promql-delayed-name-removal`: drop `__name__` at the end rather than at once.
@@ -45,6 +50,7 @@ impl Default for EvalOptions {
             max_samples: 50_000_000,
             deadline: None,
             cancel: None,
+            memory: None,
             default_subquery_step: Duration::from_secs(60),
             delayed_name_removal: false,
             use_start_timestamps: false,
@@ -63,6 +69,9 @@ pub enum EvalError {
     /// More samples than allowed.
     #[error("query processing would load too many samples into memory in query execution")]
     TooManySamples,
+    /// It would take more memory than there is; says which selector, and what would fit.
+    #[error("{0}")]
+    Memory(String),
     /// The deadline passed.
     #[error("query timed out in expression evaluation")]
     Timeout,
@@ -136,11 +145,11 @@ pub(crate) enum Operand {
 
 impl Operand {
     /// What it holds of the budget.
-    fn points(&self) -> u64 {
+    fn held(&self) -> Held {
         match self {
-            Operand::Scalar(row) => row.len() as u64,
-            Operand::Text(_) => 0,
-            Operand::Vector(vector) => vector.iter().map(|s| held_points(&s.row)).sum(),
+            Operand::Scalar(row) => Held::row(row.len() as u64),
+            Operand::Text(_) => Held::default(),
+            Operand::Vector(vector) => vector.iter().map(Held::series).sum(),
         }
     }
 
@@ -178,11 +187,6 @@ impl Operand {
     }
 }
 
-/// A row takes its room whether it is full or not.
-fn held_points(row: &Row) -> u64 {
-    (row.len() + row.histograms.len()) as u64
-}
-
 /// A call on its way: what functions may know besides their arguments.
 pub(crate) struct Site<'e, 'a> {
     /// Evaluates arguments, takes annotations.
@@ -215,7 +219,7 @@ impl<'a> Evaluator<'a> {
             source,
             options,
             lookback_ms: milliseconds(options.lookback_delta).max(1),
-            budget: Budget::new(options.max_samples),
+            budget: Budget::new(options.max_samples, options.memory.clone()),
             annotations: RefCell::default(),
         }
     }
@@ -271,6 +275,9 @@ impl<'a> Evaluator<'a> {
             ValueType::Vector => {
                 let vector = self.vector(root, &steps)?;
                 let vector = merge::finish(vector)?;
+                // Points have their times with them.
+                let points: usize = vector.iter().map(|series| series.row.points()).sum();
+                self.budget.take_bytes((points * size_of::<FloatPoint>()) as u64)?;
                 if range { Value::Matrix(matrix(vector, &steps)) } else { instant(vector, &steps) }
             }
         })
@@ -279,6 +286,7 @@ impl<'a> Evaluator<'a> {
     /// The value of a node.
     pub(crate) fn operand(&self, node: &Node<'_>, steps: &Steps) -> Result<Operand, EvalError> {
         self.alive()?;
+        self.budget.collects(None);
         let before = self.budget.held();
         let count = steps.count();
         let value = if node.invariant && count > 1 {
@@ -298,7 +306,7 @@ impl<'a> Evaluator<'a> {
         } else {
             self.evaluate(node, steps)?
         };
-        self.budget.settle(before, value.points())?;
+        self.budget.settle(before, value.held())?;
         Ok(value)
     }
 
@@ -387,8 +395,9 @@ impl<'a> Evaluator<'a> {
     fn collect(&self, node: &Node<'_>, steps: &Steps) -> Result<Vector, EvalError> {
         let mut vector = Vector::new();
         let mut dropped = false;
+        self.budget.collects(Some(steps.count()));
         self.stream(node, steps, &mut |series| {
-            self.budget.hold(held_points(&series.row))?;
+            self.budget.take(Held::series(series))?;
             let row = std::mem::replace(&mut series.row, Row::absent(0));
             let mut labels = series.labels.clone();
             if series.drop_name && !self.options.delayed_name_removal {
@@ -426,58 +435,6 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// How many samples are held, and the most there may be.
-pub(crate) struct Budget {
-    limit: u64,
-    held: Cell<u64>,
-    peak: Cell<u64>,
-    read: Cell<u64>,
-}
-
-impl Budget {
-    fn new(limit: u64) -> Budget {
-        Budget { limit, held: Cell::new(0), peak: Cell::new(0), read: Cell::new(0) }
-    }
-
-    fn stats(&self) -> Stats {
-        Stats { samples: self.read.get(), peak_samples: self.peak.get() }
-    }
-
-    /// Refuses steps of which not even one row could be held.
-    pub(crate) fn check_steps(&self, steps: &Steps) -> Result<(), EvalError> {
-        if steps.count() as u64 > self.limit { Err(EvalError::TooManySamples) } else { Ok(()) }
-    }
-
-    /// How many samples are held now.
-    pub(crate) fn held(&self) -> u64 {
-        self.held.get()
-    }
-
-    /// Counts `samples` as read from storage.
-    pub(crate) fn count_read(&self, samples: u64) {
-        self.read.set(self.read.get() + samples);
-    }
-
-    /// Holds `samples` more.
-    pub(crate) fn hold(&self, samples: u64) -> Result<(), EvalError> {
-        let held = self.held.get().saturating_add(samples);
-        self.held.set(held);
-        self.peak.set(self.peak.get().max(held));
-        if held > self.limit { Err(EvalError::TooManySamples) } else { Ok(()) }
-    }
-
-    /// Lets go of `samples`.
-    pub(crate) fn release(&self, samples: u64) {
-        self.held.set(self.held.get().saturating_sub(samples));
-    }
-
-    /// Lets go of what a node held while it worked; only its result of `samples` stays.
-    pub(crate) fn settle(&self, before: u64, samples: u64) -> Result<(), EvalError> {
-        self.held.set(before);
-        self.hold(samples)
-    }
-}
-
 fn instant(vector: Vector, steps: &Steps) -> Value {
     let t_ms = steps.start_ms();
     let element = |series: SeriesRow| {
@@ -510,6 +467,7 @@ fn matrix(vector: Vector, steps: &Steps) -> Vec<Series> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{MemoryBudget, Part};
     use crate::promql::parse;
     use crate::promql::testlang::Memory;
     use crate::storage::Timestamp;
@@ -572,6 +530,85 @@ mod tests {
             let outcome = run(&memory, query, steps(count), &options);
             assert_eq!(matches!(outcome, Err(EvalError::TooManySamples)), fails, "{query}: {outcome:?}");
         }
+    }
+
+    /// A name, and how many series have it.
+    fn many(series: usize) -> Memory {
+        let mut memory = Memory::default();
+        for n in 0..series {
+            let labels = Labels::from_pairs([(METRIC_NAME, "m"), ("n", &n.to_string())]).unwrap();
+            for t in 0..2 {
+                let value = SampleValue::Float(t as f64);
+                memory.insert(&labels, Sample { timestamp_ms: t * 10_000, start_timestamp_ms: None, value });
+            }
+        }
+        memory
+    }
+
+    #[test]
+    fn a_query_that_does_not_fit_into_memory_is_refused_and_says_what_would() {
+        let data = many(200);
+        let budget = MemoryBudget::new(4 << 20);
+        for (query, count, begins) in [
+            // 200 rows of 8 B a step; the limit leaves 3.2 MiB.
+            ("m", 100, None),
+            (
+                "m",
+                10_000,
+                Some(
+                    "not enough memory for the query: {__name__=\"m\"} selects 200 series, which take about 15.3MiB at 10000 steps; 3.2MiB are free for queries under the memory limit of 4.0MiB, enough for 41 such series or 2065 steps",
+                ),
+            ),
+            (
+                "rate(m[1m])",
+                10_000,
+                Some("not enough memory for the query: {__name__=\"m\"} selects 200 series"),
+            ),
+            ("m + m", 10_000, Some("not enough memory for the query: {__name__=\"m\"} selects 200 series")),
+            ("sum(m)", 10_000, None),
+            (
+                "topk(1, m)",
+                10_000,
+                Some("not enough memory for the query: {__name__=\"m\"} selects 200 series"),
+            ),
+            (
+                "max_over_time(m[1000m:1s])",
+                1,
+                Some("not enough memory for the query: {__name__=\"m\"} selects"),
+            ),
+            // Nobody knows how many groups there will be.
+            ("sum by (n) (m)", 10_000, Some("not enough memory for the query: it holds")),
+            ("count_values(\"v\", m)", 10_000, None),
+        ] {
+            let memory = Arc::new(budget.reservation(Part::Queries));
+            let options = EvalOptions { memory: Some(memory.clone()), ..EvalOptions::default() };
+            let outcome = run(&data, query, steps(count), &options);
+            match (&outcome, begins) {
+                (Ok(_), None) => {}
+                (Err(EvalError::Memory(text)), Some(begins)) => assert!(text.starts_with(begins), "{text}"),
+                _ => panic!("{query}: {outcome:?}"),
+            }
+            if outcome.is_ok() {
+                drop(outcome);
+                assert!(memory.used() < 1 << 20, "{query}: only the answer is held: {}", memory.used());
+            }
+            drop((options, memory));
+            assert_eq!(budget.status().reserved(Part::Queries), 0, "{query}");
+        }
+    }
+
+    #[test]
+    fn rules_have_memory_that_queries_do_not_get() {
+        let data = many(200);
+        let budget = MemoryBudget::new(4 << 20);
+        let query = Arc::new(budget.reservation(Part::Queries));
+        query.grow(query.room()).unwrap();
+        let evaluate = |part| {
+            let memory = Some(Arc::new(budget.reservation(part)));
+            run(&data, "m", steps(100), &EvalOptions { memory, ..EvalOptions::default() })
+        };
+        assert!(matches!(evaluate(Part::Queries), Err(EvalError::Memory(_))));
+        assert!(evaluate(Part::Rules).is_ok());
     }
 
     #[test]

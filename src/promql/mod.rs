@@ -16,6 +16,7 @@ pub(crate) mod histogram;
 pub(crate) mod histogram_text;
 mod kahan;
 mod lexer;
+mod limits;
 mod matching;
 mod merge;
 pub mod number;

@@ -2,12 +2,13 @@
 
 use super::ast::{Pos, RangeExtension};
 use super::eval::{EvalError, Evaluator, Sink};
+use super::limits::Budget;
 use super::plan::{Place, Selector};
 use super::row::{Bits, Presence, Row, SeriesRow, any_stale};
 use super::steps::Steps;
 use super::{extended, histogram};
 use crate::storage::series_set::Columns;
-use crate::storage::{SeriesSet, TimeRange};
+use crate::storage::{Matcher, SeriesSet, TimeRange};
 use larum_storage_format::{CounterResetHint, Histogram, Labels, Samples, is_stale};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -17,9 +18,13 @@ use std::sync::Arc;
 ///
 /// A column is known by its address, so the cache keeps it alive. Series whose timestamps nobody
 /// shares would fill it without use; so it starts anew when it has become large.
-pub(crate) struct PerColumn<T> {
+pub(crate) struct PerColumn<'e, T> {
     known: HashMap<(*const i64, usize), Entry<T>, foldhash::fast::RandomState>,
+    budget: &'e Budget,
     most: usize,
+    /// What one entry takes besides its column.
+    entry_bytes: u64,
+    held_bytes: u64,
 }
 
 struct Entry<T> {
@@ -34,12 +39,18 @@ const MOST_CACHED_STEPS: usize = 1 << 20;
 /// How many columns a cache keeps alive at most: more than there are targets.
 const MOST_CACHED_COLUMNS: usize = 1 << 13;
 
-impl<T> PerColumn<T> {
+/// What such a thing takes for each step: at most two places, and what is known of the window between.
+const STEP_BYTES: u64 = 40;
+
+impl<'e, T> PerColumn<'e, T> {
     /// A cache for things that take room for `steps` steps each.
-    pub(crate) fn new(steps: usize) -> PerColumn<T> {
+    pub(crate) fn new(steps: usize, budget: &'e Budget) -> PerColumn<'e, T> {
         PerColumn {
             known: HashMap::default(),
+            budget,
             most: (MOST_CACHED_STEPS / steps.max(1)).clamp(1, MOST_CACHED_COLUMNS),
+            entry_bytes: steps as u64 * STEP_BYTES,
+            held_bytes: 0,
         }
     }
 
@@ -50,11 +61,29 @@ impl<T> PerColumn<T> {
             return known.value.clone();
         }
         let made = Rc::new(make());
+        let bytes = self.entry_bytes + size_of_val(&column[..]) as u64;
         if self.known.len() >= self.most {
-            self.known.clear();
+            self.forget();
         }
+        if !self.budget.take_spare(bytes) {
+            // It is kept for speed only, and somebody needs the memory.
+            self.forget();
+            return made;
+        }
+        self.held_bytes += bytes;
         self.known.insert(key, Entry { _column: column.clone(), value: made.clone() });
         made
+    }
+
+    fn forget(&mut self) {
+        self.known = HashMap::default();
+        self.budget.release_bytes(std::mem::take(&mut self.held_bytes));
+    }
+}
+
+impl<T> Drop for PerColumn<'_, T> {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 
@@ -64,11 +93,20 @@ pub(crate) fn time_range(place: &Place, width_ms: i64, steps: &Steps) -> TimeRan
     TimeRange::new(first.saturating_sub(width_ms).saturating_add(1), last)
 }
 
+/// After so many series it is looked again how many samples one may have.
+const SERIES_PER_LOOK: usize = 64;
+
+/// What the columns of one selection may take.
+const MOST_COLUMNS_BYTES: u64 = 256 << 20;
+
 /// Selected series, loaded one by one.
 pub(crate) struct Selection<'e, 'a> {
     evaluator: &'e Evaluator<'a>,
     set: Box<dyn SeriesSet + 'e>,
     columns: Columns,
+    /// What is taken for the columns.
+    columns_bytes: u64,
+    matchers: &'e [Matcher],
     next: usize,
     statistics: bool,
     newest_only: bool,
@@ -79,14 +117,18 @@ impl<'e, 'a> Selection<'e, 'a> {
     /// Selects what `selector` matches in `range`.
     pub(crate) fn new(
         evaluator: &'e Evaluator<'a>,
-        selector: &Selector<'_>,
+        selector: &'e Selector<'_>,
         range: TimeRange,
     ) -> Result<Selection<'e, 'a>, EvalError> {
-        let set = evaluator.source.select(selector.matchers, range)?;
+        let set = evaluator.source.select(selector.matchers, range);
+        let set = set.map_err(|error| evaluator.budget.unread(selector.matchers, error))?;
+        evaluator.budget.selected(selector.matchers, set.len() as u64)?;
         Ok(Selection {
             evaluator,
             set,
             columns: Columns::default(),
+            columns_bytes: 0,
+            matchers: selector.matchers,
             next: 0,
             statistics: selector.statistics,
             newest_only: false,
@@ -97,10 +139,12 @@ impl<'e, 'a> Selection<'e, 'a> {
     /// As [`Selection::new`], of series of which nothing but the newest sample is needed.
     fn of_newest(
         evaluator: &'e Evaluator<'a>,
-        selector: &Selector<'_>,
+        selector: &'e Selector<'_>,
         range: TimeRange,
     ) -> Result<Selection<'e, 'a>, EvalError> {
-        Ok(Selection { newest_only: true, ..Selection::new(evaluator, selector, range)? })
+        let mut selection = Selection::new(evaluator, selector, range)?;
+        selection.newest_only = true;
+        Ok(selection)
     }
 
     /// The next series that has samples: its position and its samples.
@@ -109,10 +153,16 @@ impl<'e, 'a> Selection<'e, 'a> {
             let index = self.next;
             self.next += 1;
             self.evaluator.alive()?;
-            let mut samples = match self.newest_only {
-                true => self.set.load_newest(index, &mut self.columns)?,
-                false => self.set.load(index, &mut self.columns)?,
+            let budget = &self.evaluator.budget;
+            if index.is_multiple_of(SERIES_PER_LOOK) {
+                self.columns.allow_samples(budget.most_samples());
+            }
+            let samples = match self.newest_only {
+                true => self.set.load_newest(index, &mut self.columns),
+                false => self.set.load(index, &mut self.columns),
             };
+            let mut samples = samples.map_err(|error| budget.unread(self.matchers, error))?;
+            self.hold_columns();
             if samples.is_empty() {
                 continue;
             }
@@ -127,12 +177,33 @@ impl<'e, 'a> Selection<'e, 'a> {
         Ok(None)
     }
 
+    /// Takes memory for the columns met so far, or forgets them: they are kept for speed only.
+    fn hold_columns(&mut self) {
+        let bytes = self.columns.len_bytes() as u64;
+        let more = bytes.saturating_sub(self.columns_bytes);
+        if more == 0 {
+            return;
+        }
+        if bytes <= MOST_COLUMNS_BYTES && self.evaluator.budget.take_spare(more) {
+            self.columns_bytes = bytes;
+        } else {
+            self.columns.forget();
+            self.evaluator.budget.release_bytes(std::mem::take(&mut self.columns_bytes));
+        }
+    }
+
     /// The labels of the series at `index` that are of interest.
     pub(crate) fn labels(&self, index: usize) -> Labels {
         match &self.among {
             Some(names) => self.set.labels_among(index, names),
             None => self.set.labels(index),
         }
+    }
+}
+
+impl Drop for Selection<'_, '_> {
+    fn drop(&mut self) {
+        self.evaluator.budget.release_bytes(self.columns_bytes);
     }
 }
 
@@ -283,7 +354,7 @@ fn each_seen(
         1 => Selection::of_newest(evaluator, selector, range)?,
         _ => Selection::new(evaluator, selector, range)?,
     };
-    let mut lookups = PerColumn::new(count);
+    let mut lookups = PerColumn::new(count, &evaluator.budget);
     let mut series =
         SeriesRow { labels: Labels::empty(), drop_name: false, row: Row::full(Vec::with_capacity(count)) };
     while let Some((index, samples)) = selection.next()? {

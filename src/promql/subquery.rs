@@ -31,7 +31,7 @@ pub(crate) fn each_series(
     evaluator.budget.check_steps(&inner)?;
     let before = evaluator.budget.held();
     let vector = evaluator.vector(&subquery.expr, &inner)?;
-    let held = evaluator.budget.held() - before;
+    let held = evaluator.budget.since(before);
     let times_ms: Arc<[i64]> = inner.iter().collect();
     for series in vector {
         f(range_series(series, &inner, &times_ms))?;

@@ -8,6 +8,7 @@ use super::eval::{EvalError, Evaluator, Sink};
 use super::extended::{self, Reach};
 use super::functions::over_time::Sums;
 use super::functions::{Kernel, WindowKernel, rate};
+use super::limits::Held;
 use super::merge::{self, METRIC_TYPE};
 use super::number::{Form, write_float};
 use super::plan::{Kind, Node, Place};
@@ -304,8 +305,7 @@ fn each_series(
             let range = extended::samples_range(selector.extension, place, *range_ms, lookback_ms, steps);
             let mut selection = Selection::new(evaluator, selector, range)?;
             while let Some((index, samples)) = selection.next()? {
-                let held = samples.len() as u64;
-                evaluator.budget.hold(held)?;
+                let held = evaluator.budget.hold_samples(&samples)?;
                 let labels = selection.labels(index);
                 let starts = evaluator.options.use_start_timestamps;
                 f(RangeSeries::from_samples(labels, samples, starts))?;
@@ -377,7 +377,7 @@ pub(crate) fn over_windows(
     let (place, range_ms) = shape(node);
     let anchored = extension(node).is_some();
     let count = steps.count();
-    let mut borders = PerColumn::new(count);
+    let mut borders = PerColumn::new(count, &evaluator.budget);
     let mut output = output(count);
     let mut at_step = vec![0.0; scalar_rows.len()];
     let mut prefix = Vec::new();
@@ -437,7 +437,7 @@ fn rates(
     let node = &args[0];
     let (place, range_ms) = shape(node);
     let count = steps.count();
-    let mut shared = PerColumn::new(count);
+    let mut shared = PerColumn::new(count, &evaluator.budget);
     let mut output = output(count);
     let mut events = Vec::new();
     if let Some(extension) = extension(node) {
@@ -535,7 +535,9 @@ pub(crate) fn matrix(
         if floats.is_empty() && histograms.is_empty() {
             return Ok(());
         }
-        evaluator.budget.hold((floats.len() + histograms.len()) as u64)?;
+        let samples = (floats.len() + histograms.len()) as u64;
+        let points = floats.len() * size_of::<FloatPoint>() + histograms.len() * size_of::<HistogramPoint>();
+        evaluator.budget.take(Held { bytes: Held::row(0).bytes + points as u64, samples })?;
         let labels = if series.drop_name { merge::without_name(&series.labels) } else { series.labels };
         if !known.insert(labels.clone()) {
             return Err(merge::duplicate());

@@ -178,7 +178,8 @@ impl Covered {
     }
 
     fn times(context: &Context<'_>, range: TimeRange) -> Result<Vec<i64>, ReadError> {
-        let source = context.store.source();
+        let memory = context.store.memory();
+        let source = context.store.source(memory.as_ref());
         // What rules say of themselves is no sign of life.
         let others = [ALERTS, ALERTS_FOR_STATE].map(|name| Matcher::not_equal(METRIC_NAME, name));
         let set = source.select(&others, range)?;

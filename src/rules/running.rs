@@ -435,7 +435,7 @@ impl RuleState {
         }
         let now_ms = now.as_millis();
         let range = TimeRange::new(now_ms.saturating_sub(millis(*outage_tolerance)), now_ms);
-        match restore::stored(&*context.store.source(), &rule.name, range) {
+        match restore::stored(&*context.store.source(None), &rule.name, range) {
             Ok(stored) if stored.is_empty() => self.unrestored = None,
             Ok(stored) if evaluations > 0 => {
                 restore::apply(&mut self.alerts, &stored, now, rule.hold_ms, grace_period_ms);
@@ -497,9 +497,10 @@ fn query(context: &Context<'_>, expr: &Expr, at: Timestamp) -> Result<Vec<Vector
     let options = EvalOptions {
         deadline: Instant::now().checked_add(context.options.query_timeout),
         cancel: Some(context.cancel.clone()),
+        memory: context.store.memory(),
         ..context.options.eval.clone()
     };
-    let source = context.store.source();
+    let source = context.store.source(options.memory.as_ref());
     match promql::evaluate(expr, &*source, Steps::instant(at), &options).map_err(QueryError::from)?.value {
         Answered::Vector(vector) => Ok(vector),
         Answered::Scalar(point) => Ok(vec![VectorElement {

@@ -76,6 +76,9 @@ impl From<EvalError> for ApiError {
         let kind = match &error {
             EvalError::Timeout => ErrorKind::Timeout,
             EvalError::Canceled | EvalError::Storage(ReadError::Canceled) => ErrorKind::Canceled,
+            EvalError::Storage(ReadError::Memory(_) | ReadError::SeriesTooLong { .. }) => {
+                ErrorKind::Execution
+            }
             EvalError::Storage(_) => ErrorKind::Internal,
             _ => ErrorKind::Execution,
         };

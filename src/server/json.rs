@@ -1,19 +1,36 @@
 //! JSON, written straight into the bytes of an answer.
 
-use crate::promql::number::{Bytes, write_sample_value, write_timestamp};
+use crate::budget::Reservation;
+use crate::promql::number::{self, write_sample_value, write_timestamp};
 use crate::storage::LabelSets;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use larum_storage_format::Labels;
 use serde::Serialize;
+use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 
 /// An answer of JSON.
-pub fn response(body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
+pub fn response(body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// As [`response`], of which the memory is given back once it was sent.
+pub fn response_of(body: Vec<u8>, memory: Arc<Reservation>) -> Response {
+    struct Held {
+        body: Vec<u8>,
+        _memory: Arc<Reservation>,
+    }
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.body
+        }
+    }
+    response(Bytes::from_owner(Held { body, _memory: memory }))
 }
 
 /// An answer `{"status":"success","data":...}` of which `write` adds the data.
@@ -90,8 +107,16 @@ pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'}');
 }
 
-/// Adds the first `shown` sets, as a list of [`labels`].
-pub fn label_sets(out: &mut Vec<u8>, sets: &LabelSets, shown: usize) {
+/// Adds the first `shown` sets, as a list of [`labels`]; asks `go_on` as [`long_list`] does.
+///
+/// # Errors
+/// What `go_on` says.
+pub fn label_sets<E>(
+    out: &mut Vec<u8>,
+    sets: &LabelSets,
+    shown: usize,
+    go_on: impl FnMut(usize) -> Result<(), E>,
+) -> Result<(), E> {
     // Each label is escaped once, however many sets have it.
     let mut texts = Vec::new();
     let mut ends = Vec::with_capacity(sets.labels().len() + 1);
@@ -103,30 +128,39 @@ pub fn label_sets(out: &mut Vec<u8>, sets: &LabelSets, shown: usize) {
         texts.push(b',');
         ends.push(texts.len());
     }
-    list(out, 0..shown, |out, index| {
+    let write = |out: &mut Vec<u8>, index| {
         out.push(b'{');
         for &number in sets.set(index) {
             out.extend_from_slice(&texts[ends[number as usize]..ends[number as usize + 1]]);
         }
         out.pop_if(|last| *last == b',');
         out.push(b'}');
-    });
+    };
+    long_list(out, 0..shown, write, go_on)
 }
 
 /// Adds `[a,b,...]`, each item by `write`.
-pub fn list<T>(
+pub fn list<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl FnMut(&mut Vec<u8>, T)) {
+    let Ok(()) = long_list(out, items, write, |_| Ok::<(), Infallible>(()));
+}
+
+/// As [`list`], of items that are large: `go_on` is asked after each, with the length of all so far.
+pub fn long_list<T, E>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),
-) {
+    mut go_on: impl FnMut(usize) -> Result<(), E>,
+) -> Result<(), E> {
     out.push(b'[');
     for (i, item) in items.into_iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
         write(out, item);
+        go_on(out.len())?;
     }
     out.push(b']');
+    Ok(())
 }
 
 /// Adds `[seconds,"value"]` as in vectors and matrices.
@@ -135,14 +169,14 @@ pub fn point(out: &mut Vec<u8>, t_ms: i64, value: f64) {
     out.push(b'[');
     timestamp(out, t_ms);
     out.extend_from_slice(b",\"");
-    let _ = write_sample_value(&mut Bytes(out), value);
+    let _ = write_sample_value(&mut number::Bytes(out), value);
     out.extend_from_slice(b"\"]");
 }
 
 /// Adds a time in seconds as in vectors and matrices.
 #[inline]
 pub fn timestamp(out: &mut Vec<u8>, t_ms: i64) {
-    let _ = write_timestamp(&mut Bytes(out), t_ms);
+    let _ = write_timestamp(&mut number::Bytes(out), t_ms);
 }
 
 /// Adds anything small that serde can write, escaped as by [`text`].
@@ -185,7 +219,7 @@ mod tests {
         sets.sort();
         for shown in 0..=sets.len() {
             let (mut together, mut alone) = (Vec::new(), Vec::new());
-            label_sets(&mut together, &sets, shown);
+            let Ok(()) = label_sets(&mut together, &sets, shown, |_| Ok::<(), Infallible>(()));
             list(&mut alone, sets.iter().take(shown), |out, set| labels(out, &set));
             assert_eq!(String::from_utf8(together).unwrap(), String::from_utf8(alone).unwrap());
         }

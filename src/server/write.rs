@@ -404,12 +404,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn writes_are_sent_away_while_others_hold_all_memory() {
         let app = starting(&["--memory.limit=64MiB"]);
-        let rules = app.memory.reservation(Part::Rules);
-        rules.grow(60 << 20).unwrap();
+        app.memory.set(Part::Head, 60 << 20);
         let (status, retry_after, text) = answer(&app, now()).await;
         assert_eq!((status, retry_after), (503, Some(1)), "{text}");
         assert!(text.contains("free for bodies under the memory limit of 64.0MiB"), "{text}");
-        drop(rules);
+        app.memory.set(Part::Head, 0);
         assert_eq!(answer(&app, now()).await.2, "the server is starting\n");
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with storage: one enum for each thing a caller does.
 
+use crate::budget::Refused;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -110,4 +111,13 @@ pub enum ReadError {
     /// The caller gave up (deadline or cancellation).
     #[error("canceled")]
     Canceled,
+    /// What is to be read takes more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] Refused),
+    /// One series has more samples than the reader has room for.
+    #[error("the series has more than {samples} samples in the range")]
+    SeriesTooLong {
+        /// For how many there is room.
+        samples: usize,
+    },
 }

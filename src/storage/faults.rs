@@ -304,7 +304,7 @@ impl Fixture {
 
 fn read(storage: &Storage) -> Samples {
     let view = storage.view();
-    let set = view.selection(&[], TimeRange::ALL);
+    let set = view.selection(&[], TimeRange::ALL).expect("memory is not limited");
     let mut columns = Columns::default();
     let mut all = Samples::new();
     for i in 0..set.len() {

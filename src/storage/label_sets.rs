@@ -40,6 +40,14 @@ impl LabelSets {
         self.sets.is_empty()
     }
 
+    /// About how many bytes of memory it takes, and sorting it.
+    pub fn len_bytes(&self) -> usize {
+        self.text.capacity()
+            + self.labels.capacity() * (size_of::<Label>() + 2 * size_of::<u32>())
+            + self.numbers.capacity() * size_of::<u32>()
+            + self.sets.capacity() * size_of::<Set>()
+    }
+
     /// All labels that occur, each once, by name and value.
     pub fn labels(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.labels.iter().map(|label| self.texts(label))

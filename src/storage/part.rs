@@ -125,6 +125,9 @@ impl LabelsAmong {
     }
 }
 
+/// A histogram takes about as much room as so many floats.
+const HISTOGRAM_SAMPLES: usize = 32;
+
 /// What a reader wants of the series it loads, and what it gets.
 pub(crate) struct Load<'a> {
     /// The number of the part within the reader's view, for [`ColumnPiece::part`].
@@ -139,12 +142,23 @@ pub(crate) struct Load<'a> {
     pub runs: Vec<Run>,
     /// What could not be read.
     pub damaged: Vec<ReadError>,
+    /// How many samples more may be loaded. What is loaded then is incomplete.
+    pub room: usize,
 }
 
 impl<'a> Load<'a> {
     /// Nothing loaded yet, nothing found damaged.
     pub fn new(range: TimeRange, columns: &'a mut Columns) -> Load<'a> {
-        Load { part: 0, range, newest_only: false, columns, runs: Vec::new(), damaged: Vec::new() }
+        let room = columns.most_samples();
+        Load { part: 0, range, newest_only: false, columns, runs: Vec::new(), damaged: Vec::new(), room }
+    }
+
+    /// Adds a run, as long as there is room; tells whether there is still some.
+    pub fn push(&mut self, run: Run) -> bool {
+        // A histogram takes many times as much as a float.
+        self.room = self.room.saturating_sub(run.timestamps.len() + HISTOGRAM_SAMPLES * run.histograms.len());
+        self.runs.push(run);
+        self.room > 0
     }
 }
 

@@ -20,6 +20,7 @@ use super::part::{Load, Part, PartLabels};
 use super::policy::{Borders, Kept, from};
 use super::series_set::{Columns, SeriesSet, Source};
 use super::time::TimeRange;
+use crate::budget::{Refused, Reservation, Share};
 use larum_storage_format::tombstones::Tombstones;
 use larum_storage_format::{Labels, Samples, SeriesId};
 use std::ops::Range;
@@ -43,6 +44,8 @@ pub struct View {
     generations: Vec<Layer>,
     /// Nothing older is shown.
     borders: Borders,
+    /// What selections and listings take memory from.
+    memory: Option<Arc<Reservation>>,
 }
 
 impl View {
@@ -55,7 +58,12 @@ impl View {
     ) -> View {
         let generations = generations.into_iter();
         let generations = generations.map(|part| Layer { part, tombstones: None }).collect();
-        View { partitions, generations, borders }
+        View { partitions, generations, borders, memory: None }
+    }
+
+    /// The same, but what is found takes its memory from a reservation.
+    pub fn within(self, memory: Option<&Arc<Reservation>>) -> View {
+        View { memory: memory.cloned(), ..self }
     }
 
     /// The times between which samples are stored; `None` if nothing is.
@@ -80,7 +88,8 @@ impl View {
     /// The series that match any of the `sets` (all series, if there is no set) and may hold samples
     /// in `range`, sorted by labels.
     pub fn series(&self, sets: &[Vec<Matcher>], range: TimeRange) -> Listing<LabelSets> {
-        let mut list = Listing { items: LabelSets::default(), warnings: Vec::new() };
+        let mut list: Listing<LabelSets> = Listing::default();
+        let mut share = Share::of(self.memory.as_ref());
         let layers: Vec<&Layer> = self.layers_in(range).map(|(_, layer)| layer).collect();
         let mut found: Vec<Found> = Vec::new();
         for (place, layer) in (0..).zip(&layers) {
@@ -96,6 +105,9 @@ impl View {
                     }
                     Err(error) => list.left_out(&error),
                 }
+                if let Err(refused) = share.resize(found_bytes(&found)) {
+                    return Listing { refused: Some(refused), ..list };
+                }
             }
         }
         if layers.len() > 1 || sets.len() > 1 {
@@ -105,9 +117,18 @@ impl View {
         found.sort_unstable_by_key(|found| (found.layer, found.series));
         for of_layer in found.chunk_by(|a, b| a.layer == b.layer) {
             let part = &layers[of_layer[0].layer as usize].part;
+            // Labels are as many as they are when they are read: each series adds a few numbers.
+            let more = of_layer.len() * SET_BYTES;
+            if let Err(refused) = share.resize(found_bytes(&found) + list.items.len_bytes() + more) {
+                return Listing { refused: Some(refused), ..list };
+            }
             part.label_sets(&mut of_layer.iter().map(|found| found.series), &mut list.items);
         }
-        list.items.sort();
+        list.refused = share.resize(found_bytes(&found) + list.items.len_bytes()).err();
+        if list.refused.is_none() {
+            list.items.sort();
+        }
+        list.share = share;
         list
     }
 
@@ -117,19 +138,28 @@ impl View {
         range: TimeRange,
         ask: impl Fn(&Layer, &[Matcher], Asked<'_>) -> Result<Vec<String>, ReadError>,
     ) -> Listing<Vec<String>> {
-        let mut list = Listing { items: Vec::new(), warnings: Vec::new() };
+        let mut list: Listing<Vec<String>> = Listing::default();
+        let mut share = Share::of(self.memory.as_ref());
+        let mut bytes = 0;
         let asked = Asked { range, borders: &self.borders };
         for (_, layer) in self.layers_in(range) {
             for matchers in or_everything(sets) {
                 match ask(layer, matchers, asked) {
-                    Ok(mut items) => list.items.append(&mut items),
+                    Ok(mut items) => {
+                        bytes += items.iter().map(|item| 2 * size_of::<String>() + item.len()).sum::<usize>();
+                        list.items.append(&mut items);
+                    }
                     Err(error) => list.left_out(&error),
+                }
+                if let Err(refused) = share.resize(bytes) {
+                    return Listing { refused: Some(refused), ..list };
                 }
             }
         }
         // Parts mostly give them in order; this sort merges what is.
         list.items.sort();
         list.items.dedup();
+        list.share = share;
         list
     }
 
@@ -149,7 +179,15 @@ impl View {
     }
 
     /// Selects without boxing.
-    pub(crate) fn selection(&self, matchers: &[Matcher], range: TimeRange) -> Selection<'_> {
+    ///
+    /// # Errors
+    /// There is too little memory for what is found.
+    pub(crate) fn selection(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Selection<'_>, ReadError> {
+        let mut share = Share::of(self.memory.as_ref());
         let mut layers: Vec<SelectedLayer<'_>> = Vec::new();
         let mut found: Vec<Found> = Vec::new();
         let mut warnings = Warnings::default();
@@ -174,6 +212,7 @@ impl View {
                 }
                 Err(error) => warnings.add(|| left_out(&error)),
             }
+            share.resize(found_bytes(&found))?;
         }
         if layers.len() > 1 {
             // Stretches of partitions are sorted; the stable sort merges them, and layers stay in order.
@@ -181,7 +220,8 @@ impl View {
         }
         let starts = (0..found.len()).filter(|&i| i == 0 || found[i - 1].id != found[i].id);
         let starts = starts.chain([found.len()]).map(|i| i as u32).collect();
-        Selection { layers, found, starts, range: shown, warnings: Mutex::new(warnings) }
+        let (range, warnings) = (shown, Mutex::new(warnings));
+        Ok(Selection { layers, found, starts, range, warnings, _share: share })
     }
 }
 
@@ -196,13 +236,21 @@ fn left_out(error: &ReadError) -> String {
 }
 
 /// What was found, and what could not be read for it, one sentence each.
-#[derive(Debug)]
+#[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Listing<L> {
     /// What was found, sorted.
     pub items: L,
     /// Files that are left out because they are damaged.
     pub warnings: Vec<String>,
+    /// There was too little memory: what was found is not all.
+    pub refused: Option<Refused>,
+    /// The memory that it takes.
+    share: Share,
 }
+
+/// What a label set takes in a list, as long as it is not known better.
+const SET_BYTES: usize = 64;
 
 impl<L> Listing<L> {
     fn left_out(&mut self, error: &ReadError) {
@@ -218,7 +266,7 @@ impl Source for View {
         matchers: &[Matcher],
         range: TimeRange,
     ) -> Result<Box<dyn SeriesSet + 'a>, ReadError> {
-        Ok(Box::new(self.selection(matchers, range)))
+        Ok(Box::new(self.selection(matchers, range)?))
     }
 }
 
@@ -250,6 +298,12 @@ pub(crate) struct Selection<'a> {
     starts: Vec<u32>,
     range: TimeRange,
     warnings: Mutex<Warnings>,
+    _share: Share,
+}
+
+/// What found series take, with where each starts and what sorting them takes.
+fn found_bytes(found: &Vec<Found>) -> usize {
+    found.capacity() * (size_of::<Found>() + size_of::<u32>()) + found.len() * size_of::<Found>() / 2
 }
 
 #[derive(Debug, Default)]
@@ -275,7 +329,8 @@ impl Selection<'_> {
         }
     }
 
-    fn load_as(&self, index: usize, columns: &mut Columns, newest_only: bool) -> Samples {
+    fn load_as(&self, index: usize, columns: &mut Columns, newest_only: bool) -> Result<Samples, ReadError> {
+        let samples = columns.most_samples();
         let mut load = Load { newest_only, ..Load::new(self.range, columns) };
         for place in self.places(index) {
             let SelectedLayer { number, layer, kept, .. } = &self.layers[place.layer as usize];
@@ -283,12 +338,15 @@ impl Selection<'_> {
             let border_ms = kept.as_ref().map_or(i64::MIN, |kept| kept.border_ms(place.series));
             load.range = from(self.range, border_ms);
             layer.load(place.id, place.series, &mut load);
+            if load.room == 0 {
+                return Err(ReadError::SeriesTooLong { samples });
+            }
         }
         let Load { runs, damaged, .. } = load;
         if !damaged.is_empty() {
             self.warn(index, &damaged);
         }
-        merge(runs, columns)
+        Ok(merge(runs, columns))
     }
 
     fn warn(&self, index: usize, damaged: &[ReadError]) {
@@ -323,11 +381,11 @@ impl SeriesSet for Selection<'_> {
     }
 
     fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
-        Ok(self.load_as(index, columns, false))
+        self.load_as(index, columns, false)
     }
 
     fn load_newest(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
-        Ok(self.load_as(index, columns, true))
+        self.load_as(index, columns, true)
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -66,11 +66,19 @@ pub trait SeriesSet: Sync {
 /// Timestamp columns met so far, so that series which share one get the same `Arc`.
 ///
 /// One per thread and query. A key says where the timestamps came from; see [`ColumnKey`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Columns {
     known: HashMap<ColumnKey, Arc<[i64]>, RandomState>,
     /// Timestamps in them; a column under two keys counts twice.
     held: usize,
+    /// See [`Columns::allow_samples`].
+    most_samples: usize,
+}
+
+impl Default for Columns {
+    fn default() -> Columns {
+        Columns { known: HashMap::default(), held: 0, most_samples: usize::MAX }
+    }
 }
 
 /// The origin of a column of timestamps: the pieces it was put together from, in order. Equal keys
@@ -115,11 +123,32 @@ impl Columns {
         self.known.insert(key, column);
     }
 
+    /// About how many bytes they take.
+    pub fn len_bytes(&self) -> usize {
+        (self.held + self.known.len() * KEY_TIMESTAMPS) * size_of::<i64>()
+    }
+
+    /// Forgets all columns.
+    pub fn forget(&mut self) {
+        self.known = HashMap::default();
+        self.held = 0;
+    }
+
+    /// From now on a series that has more than about so many samples is not loaded, but an error.
+    pub fn allow_samples(&mut self, most: usize) {
+        self.most_samples = most;
+    }
+
+    /// How many samples a series may have.
+    pub(crate) fn most_samples(&self) -> usize {
+        self.most_samples
+    }
+
     /// Forgets all columns if they hold more than so many timestamps, so that memory stays bounded.
     pub(crate) fn forget_beyond(&mut self, timestamps: usize) {
         // Each key counts too, for columns of few timestamps.
         if self.held + self.known.len() * KEY_TIMESTAMPS > timestamps {
-            *self = Columns::default();
+            self.forget();
         }
     }
 

@@ -41,7 +41,8 @@ pub(super) fn evaluate(
         let mut counted = |step: usize, group: usize| {
             if group == counts.len() {
                 counts.push((vec![0.0; count], Bits::none(count)));
-                result = std::mem::replace(&mut result, Ok(())).and(evaluator.budget.hold(count as u64));
+                result =
+                    std::mem::replace(&mut result, Ok(())).and(evaluator.budget.hold(count as u64).map(drop));
             }
             counts[group].0[step] += 1.0;
             counts[group].1.set(step);

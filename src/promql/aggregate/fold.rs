@@ -4,6 +4,7 @@ use super::super::ast::AggregateOp;
 use super::super::functions::over_time::quantile_of;
 use super::super::histogram::{self, Combined, HistogramSum, Incompatible};
 use super::super::kahan::{self, Mean};
+use super::super::limits::Held;
 use super::super::row::{Bits, Presence, Row};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub(super) struct Group {
     histograms: BTreeMap<u32, HistogramSum>,
     columns: Columns,
     len: usize,
-    grown: u64,
+    grown: Held,
 }
 
 /// The state of an aggregation, a column per figure.
@@ -100,12 +101,24 @@ impl Group {
             histograms: BTreeMap::new(),
             columns,
             len,
-            grown: 0,
+            grown: Held::default(),
         }
     }
 
-    /// How many samples more than before are held.
-    pub(super) fn grown(&mut self) -> u64 {
+    /// About what an empty group over `len` steps takes, with its labels.
+    pub(super) fn new_bytes(op: AggregateOp, len: usize) -> u64 {
+        let each = match op {
+            AggregateOp::Sum => 2 * size_of::<f64>(),
+            AggregateOp::Avg => size_of::<Mean>(),
+            AggregateOp::Stddev | AggregateOp::Stdvar => size_of::<Variance>(),
+            AggregateOp::Quantile => size_of::<Vec<f64>>(),
+            _ => size_of::<f64>(),
+        };
+        (len * each + len / 8) as u64 + Held::row(0).bytes
+    }
+
+    /// What is held more than before.
+    pub(super) fn grown(&mut self) -> Held {
         std::mem::take(&mut self.grown)
     }
 
@@ -143,16 +156,21 @@ impl Group {
                 row.present.for_each(self.len, |i| state[i].add(row.floats[i]));
             }
             Columns::Quantile(values) => row.present.for_each(self.len, |i| {
+                let before = values[i].capacity();
                 values[i].push(row.floats[i]);
-                self.grown += 1;
+                self.grown.samples += 1;
+                self.grown.bytes += ((values[i].capacity() - before) * size_of::<f64>()) as u64;
             }),
         }
         let sums = matches!(self.columns, Columns::Sum(..) | Columns::Mean(_));
         let taken = sums || matches!(self.columns, Columns::Count(_) | Columns::Group);
         for (step, histogram) in row.histograms.iter().filter(|_| taken) {
-            let known = self.histograms.entry(*step).or_default();
+            let known = self.histograms.entry(*step).or_insert_with(|| {
+                self.grown.bytes += histogram.memory_bytes() as u64 + 64;
+                HistogramSum::default()
+            });
             if sums {
-                self.grown += 1;
+                self.grown.samples += 1;
                 known.add(histogram);
             }
         }

@@ -7,6 +7,7 @@ mod pick;
 
 use super::ast::{Aggregate, AggregateOp};
 use super::eval::{EvalError, Evaluator};
+use super::limits::Held;
 use super::matching::Grouper;
 use super::plan::Node;
 use super::row::{SeriesRow, Vector};
@@ -92,13 +93,14 @@ fn folded(
     evaluator.each_series(expr, steps, &mut |series| {
         let index = grouper.group(&series.labels, eager && series.drop_name);
         if index == groups.len() {
-            evaluator.budget.hold(count as u64)?;
+            let held = Held { samples: count as u64, bytes: Group::new_bytes(aggregate.op, count) };
+            evaluator.budget.take(held)?;
             groups.push(Group::new(aggregate.op, count));
         }
         let group = &mut groups[index];
         group.drop_name |= series.drop_name && !eager;
         ignored |= !group.add(&series.row);
-        evaluator.budget.hold(group.grown())
+        evaluator.budget.take(group.grown())
     })?;
     if ignored {
         let name = aggregate.op.name();

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::check::ExpectedAlert;
 use super::file::{Test, TestFile};
+use crate::budget::Reservation;
 use crate::promql::duration::format_duration;
 use crate::promql::parse::series::SequenceValue;
 use crate::promql::testlang::Memory;
@@ -68,7 +69,7 @@ pub fn run(file: &TestFile, test: &Test) -> Vec<Failure> {
     }
     for check in &test.queries {
         let at = Timestamp::from_millis(test.start_ms.saturating_add(check.at_ms));
-        let answer = evaluate(&check.expr, &*samples.source(), Steps::instant(at), &eval);
+        let answer = evaluate(&check.expr, &*samples.source(None), Steps::instant(at), &eval);
         failures.extend(check.check(answer.map(|a| a.value).map_err(|e| e.to_string()), file.fuzzy));
     }
     failures
@@ -141,7 +142,7 @@ impl Source for Reading<'_> {
 }
 
 impl Store for Samples {
-    fn source(&self) -> Box<dyn Source + '_> {
+    fn source(&self, _memory: Option<&Arc<Reservation>>) -> Box<dyn Source + '_> {
         Box::new(Reading(self.0.read().unwrap_or_else(PoisonError::into_inner)))
     }
 

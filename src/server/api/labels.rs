@@ -1,13 +1,13 @@
 //! `/api/v1/series`, `/api/v1/labels`, `/api/v1/label/{name}/values`.
 
 use super::super::app::App;
-use super::super::error::ApiError;
+use super::super::error::{ApiError, ErrorKind};
 use super::super::http::params::Params;
 use super::super::json;
-use super::on_query_thread;
 use super::selectors::{matcher_sets, required_matcher_sets, time_range, unescape_name};
-use crate::Db;
-use crate::storage::{LabelSets, Listing};
+use super::{Watch, on_query_thread};
+use crate::budget::Part;
+use crate::storage::{LabelSets, Listing, View};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use std::sync::Arc;
@@ -18,7 +18,14 @@ pub async fn series(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let params = Params::read(request, app.args.read_timeout).await?;
     let sets = required_matcher_sets(&params)?;
     let range = time_range(&params)?;
-    answer(&app, params, move |db| db.view().series(&sets, range), LabelSets::len, json::label_sets).await
+    answer(
+        &app,
+        params,
+        move |view| view.series(&sets, range),
+        LabelSets::len,
+        |out, sets, shown, go_on| json::label_sets(out, sets, shown, go_on),
+    )
+    .await
 }
 
 /// `GET,POST /api/v1/labels`
@@ -29,9 +36,9 @@ pub async fn names(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     answer(
         &app,
         params,
-        move |db| db.view().label_names(&sets, range),
+        move |view| view.label_names(&sets, range),
         Vec::len,
-        |out, found, shown| texts(out, &found[..shown]),
+        |out, found, shown, go_on| texts(out, &found[..shown], go_on),
     )
     .await
 }
@@ -49,8 +56,8 @@ pub async fn values(
     }
     let sets = matcher_sets(&params)?;
     let range = time_range(&params)?;
-    let find = move |db: &Db| db.view().label_values(&name, &sets, range);
-    answer(&app, params, find, Vec::len, |out, found, shown| texts(out, &found[..shown])).await
+    let find = move |view: &View| view.label_values(&name, &sets, range);
+    answer(&app, params, find, Vec::len, |out, found, shown, go_on| texts(out, &found[..shown], go_on)).await
 }
 
 /// Answers with the list that `find` gives, of which `len` tells how many entries it has and `write`
@@ -58,32 +65,43 @@ pub async fn values(
 async fn answer<L: 'static>(
     app: &Arc<App>,
     params: Params,
-    find: impl FnOnce(&Db) -> Listing<L> + Send + 'static,
+    find: impl FnOnce(&View) -> Listing<L> + Send + 'static,
     len: fn(&L) -> usize,
-    write: impl Fn(&mut Vec<u8>, &L, usize) + Send + 'static,
+    write: impl Fn(&mut Vec<u8>, &L, usize, GoOn<'_>) -> Result<(), ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let limit = params.limit()?;
     let deadline = Instant::now() + app.args.query_timeout;
-    let body = on_query_thread(app, deadline, move |_, db, _| {
-        let Listing { items, mut warnings } = find(db);
-        let found = len(&items);
+    let body = on_query_thread(app, deadline, move |app, db, cancel| {
+        let memory = Arc::new(app.memory.reservation(Part::Queries));
+        let found = find(&db.view().within(Some(&memory)));
+        if let Some(refused) = &found.refused {
+            let text = format!("not enough memory for what was found: {refused}");
+            return Err(ApiError::new(ErrorKind::Execution, text));
+        }
+        let (items, mut warnings) = (&found.items, found.warnings.clone());
+        let found = len(items);
         let shown = limit.map_or(found, |limit| limit.min(found));
         if shown < found {
             warnings.push("results truncated due to limit".to_owned());
         }
         let mut body = json::SUCCESS.to_vec();
-        write(&mut body, &items, shown);
+        let mut watch = Watch { memory: memory.clone(), held_bytes: 0, cancel, deadline };
+        write(&mut body, items, shown, &mut |len| watch.wrote(len))?;
         if !warnings.is_empty() {
             body.extend_from_slice(br#","warnings":"#);
             json::list(&mut body, &warnings, |out, warning| json::text(out, warning));
         }
         body.push(b'}');
-        Ok(body)
+        Ok((body, memory))
     });
-    Ok(json::response(body.await?))
+    let (body, memory) = body.await?;
+    Ok(json::response_of(body, memory))
 }
 
+/// Is asked while an answer is written; see [`Watch::wrote`].
+type GoOn<'a> = &'a mut dyn FnMut(usize) -> Result<(), ApiError>;
+
 /// Adds a list of texts.
-fn texts(out: &mut Vec<u8>, texts: &[String]) {
-    json::list(out, texts, |out, text| json::text(out, text));
+fn texts(out: &mut Vec<u8>, texts: &[String], go_on: GoOn<'_>) -> Result<(), ApiError> {
+    json::long_list(out, texts, |out, text| json::text(out, text), go_on)
 }

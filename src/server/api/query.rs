@@ -4,8 +4,9 @@ use super::super::app::App;
 use super::super::error::ApiError;
 use super::super::http::params::Params;
 use super::super::json;
-use super::on_query_thread;
 use super::value::{Timings, write_answer};
+use super::{Watch, on_query_thread};
+use crate::budget::Part;
 use crate::promql::{self, EvalOptions, Steps};
 use crate::storage::Timestamp;
 use axum::extract::{Request, State};
@@ -61,8 +62,15 @@ async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Respons
         let expr =
             promql::parse_with(query, app.args.syntax()).map_err(|e| ApiError::parameter("query", e))?;
         let prepared = started.elapsed();
-        let options = EvalOptions { cancel: Some(cancel), deadline: Some(deadline), ..options };
-        let answer = promql::evaluate(&expr, &db.view(), steps, &options)?;
+        let memory = Arc::new(app.memory.reservation(Part::Queries));
+        let options = EvalOptions {
+            cancel: Some(cancel.clone()),
+            deadline: Some(deadline),
+            memory: Some(memory.clone()),
+            ..options
+        };
+        let answer = promql::evaluate(&expr, &db.view().within(Some(&memory)), steps, &options)?;
+        let answer_bytes = memory.used();
         let evaluated = started.elapsed();
         let timings = params.get("stats").map(|_| Timings {
             queue: queued,
@@ -71,7 +79,9 @@ async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Respons
             total: evaluated,
         });
         let mut body = json::SUCCESS.to_vec();
-        let truncated = write_answer(&mut body, &answer, steps.start_ms(), limit, timings);
+        let mut watch = Watch { memory: memory.clone(), held_bytes: 0, cancel, deadline };
+        let truncated =
+            write_answer(&mut body, &answer, steps.start_ms(), limit, timings, &mut |len| watch.wrote(len))?;
         let mut warnings = answer.annotations.warnings(query);
         if truncated {
             warnings.push("results truncated due to limit".to_owned());
@@ -84,9 +94,12 @@ async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Respons
         }
         body.push(b'}');
         app.queries.add(evaluated - prepared, started.elapsed() - evaluated, answer.stats.samples);
-        Ok(body)
+        drop(answer);
+        memory.shrink(answer_bytes);
+        Ok((body, memory))
     });
-    Ok(json::response(body.await?))
+    let (body, memory) = body.await?;
+    Ok(json::response_of(body, memory))
 }
 
 /// How to evaluate, and until when.

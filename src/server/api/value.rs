@@ -1,5 +1,6 @@
 //! What a query yields, as JSON: `{"resultType":...,"result":...,"stats":...}`.
 
+use super::super::error::ApiError;
 use super::super::json;
 use crate::promql::number::{Bytes, write_sample_value, write_scalar_timestamp, write_scalar_value};
 use crate::promql::value::{Answer, HistogramPoint, Series, Value, VectorElement};
@@ -21,14 +22,18 @@ pub struct Timings {
 }
 
 /// Adds the answer of a query at `at_ms`, with at most `limit` series; says whether some were left
-/// out.
+/// out. `go_on` is asked after each series, with the length so far.
+///
+/// # Errors
+/// What `go_on` says.
 pub fn write_answer(
     out: &mut Vec<u8>,
     answer: &Answer,
     at_ms: i64,
     limit: Option<usize>,
     timings: Option<Timings>,
-) -> bool {
+    go_on: &mut dyn FnMut(usize) -> Result<(), ApiError>,
+) -> Result<bool, ApiError> {
     out.extend_from_slice(br#"{"resultType":""#);
     out.extend_from_slice(answer.value.value_type().name().as_bytes());
     out.extend_from_slice(br#"","result":"#);
@@ -51,11 +56,11 @@ pub fn write_answer(
             false
         }
         Value::Vector(elements) => {
-            json::list(out, elements.iter().take(limit), element);
+            json::long_list(out, elements.iter().take(limit), element, go_on)?;
             elements.len() > limit
         }
         Value::Matrix(all) => {
-            json::list(out, all.iter().take(limit), series);
+            json::long_list(out, all.iter().take(limit), series, go_on)?;
             all.len() > limit
         }
     };
@@ -63,7 +68,7 @@ pub fn write_answer(
         write_stats(out, answer, timings);
     }
     out.push(b'}');
-    truncated
+    Ok(truncated)
 }
 
 fn element(out: &mut Vec<u8>, element: &VectorElement) {

@@ -369,8 +369,9 @@ impl Part for Generation {
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
-        let run = self.run(series, load);
-        load.runs.extend(run);
+        if let Some(run) = self.run(series, load) {
+            load.push(run);
+        }
     }
 
     fn count_left(

@@ -426,7 +426,12 @@ impl Part for Partition {
                 Err(error) => Err(error.clone()),
             };
             match loaded {
-                Ok(run) => load.runs.extend(run),
+                Ok(None) => {}
+                Ok(Some(run)) => {
+                    if !load.push(run) {
+                        return;
+                    }
+                }
                 Err(error) => {
                     let damage = self.damage(chunk.as_ref().ok(), &error, load);
                     load.damaged.push(damage);

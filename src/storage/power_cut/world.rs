@@ -598,7 +598,7 @@ impl World {
 /// All samples that are read.
 fn read(storage: &Storage, flips: bool) -> Found {
     let view = storage.view();
-    let set = view.selection(&[], TimeRange::ALL);
+    let set = view.selection(&[], TimeRange::ALL).expect("memory is not limited");
     let mut columns = Columns::default();
     let mut found = Found::new();
     for i in 0..set.len() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 fn shown(value: Value, limit: Option<usize>) -> (String, bool) {
     let answer = Answer { value, annotations: Annotations::default(), stats: Stats::default() };
     let mut out = Vec::new();
-    let truncated = write_answer(&mut out, &answer, 1_500, limit, None);
+    let truncated = write_answer(&mut out, &answer, 1_500, limit, None, &mut |_| Ok(())).unwrap();
     (String::from_utf8(out).unwrap(), truncated)
 }
 
