@@ -11,6 +11,7 @@
 use larum_storage_format::chunk::{ChunkValues, Packing, encode_chunk};
 use larum_storage_format::ints::encode_ints;
 use larum_storage_format::metadata::{MetricMetadata, MetricType};
+use larum_storage_format::varint::get_uvarint;
 use larum_storage_format::wal::frame::Found;
 use larum_storage_format::wal::{Frames, SegmentHeader};
 use larum_storage_format::{FORMAT_VERSION, Histogram, Labels, STALE_NAN};
@@ -187,6 +188,42 @@ fn requests() -> Vec<Seed> {
     vec![("remote_write", "plain".to_owned(), request), ("remote_write", "packed".to_owned(), packed)]
 }
 
+/// OpenMetrics, behind a byte that says where it is cut.
+fn open_metrics() -> Vec<Seed> {
+    let texts = [
+        ("counter", "# TYPE a counter\na_total{b=\"c\"} 1 1700000000.5 # {d=\"e\"} 2 3\n# EOF\n"),
+        ("quoted", "{\"a.b\",\"c d\"=\"\\\"\\n\"} NaN 5\nup -Inf -1e3\n# EOF\n"),
+    ];
+    texts.map(|(name, text)| ("open_metrics", name.to_owned(), [b"\x15", text.as_bytes()].concat())).into()
+}
+
+/// Files of the blocks that a real Prometheus wrote.
+fn blocks() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    let folders = std::fs::read_dir(root().join("tests/prometheus_blocks")).unwrap();
+    let mut folders: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    for (number, block) in folders.iter().enumerate() {
+        let of_index = files(block).into_iter().map(|(name, file)| {
+            let name = name.trim_end_matches(".json");
+            ("prometheus_index", format!("{name}-{number}"), file)
+        });
+        seeds.extend(of_index);
+        let segment = std::fs::read(block.join("chunks/000001")).unwrap();
+        let mut at = 8;
+        while at < segment.len() {
+            let (len, varint) = get_uvarint(&segment[at..]).unwrap();
+            // Length, encoding, data, checksum.
+            let end = at + varint + 1 + len as usize + 4;
+            if end - at < SEED_BYTES_MAX {
+                seeds.push(("prometheus_chunk", format!("{number}-{at}"), segment[at..end].to_vec()));
+            }
+            at = end;
+        }
+    }
+    seeds
+}
+
 #[test]
 fn every_target_has_small_seeds() {
     let stem = |name: &str| name.strip_suffix(".rs").map(str::to_owned);
@@ -214,7 +251,8 @@ fn write_the_seeds() {
     if folder.exists() {
         std::fs::remove_dir_all(&folder).unwrap();
     }
-    for (target, name, content) in [chunks(), streams(), stored(), texts(), requests()].concat() {
+    let all = [chunks(), streams(), stored(), texts(), requests(), open_metrics(), blocks()];
+    for (target, name, content) in all.concat() {
         std::fs::create_dir_all(folder.join(target)).unwrap();
         std::fs::write(folder.join(target).join(name), content).unwrap();
     }

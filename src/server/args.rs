@@ -286,9 +286,26 @@ pub enum Command {
     /// Run tests.
     #[command(subcommand)]
     Test(Test),
-    /// Look into a data folder, verify it, repair it.
+    /// Look into a data folder, verify it, repair it, bring in what others stored.
     #[command(subcommand)]
     Tsdb(Tsdb),
+    /// Take a backup. What an earlier one holds already is not copied again; everything is read again and
+    /// compared. A run that was killed is gone on with.
+    Backup(Backup),
+    /// Make a data folder of a backup, into an empty folder. Everything is verified before it can be
+    /// opened.
+    Restore {
+        /// The folder of backups.
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// Which backup, by its name; or the newest of this time or older: Unix seconds or RFC 3339. By
+        /// default the newest.
+        #[arg(long, value_name = "NAME|TIME")]
+        at: Option<String>,
+        /// The new data folder.
+        #[arg(long = "storage.tsdb.path", env = "LARUM_STORAGE_TSDB_PATH", value_name = "FOLDER")]
+        path: PathBuf,
+    },
 }
 
 /// What is to be tested.
@@ -303,6 +320,74 @@ pub enum Test {
     },
     /// Run unit tests of rules in the format of `promtool test rules`. Exits with 1 if one fails.
     Rules(RuleTests),
+}
+
+/// A backup to be taken, or what is to be done with those that are there.
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Backup {
+    /// Something else than taking a backup.
+    #[command(subcommand)]
+    pub tool: Option<BackupTool>,
+    /// The folder of backups; it is created if there is none. On another disk than the data.
+    #[arg(long, value_name = "FOLDER", required = true)]
+    pub to: Option<PathBuf>,
+    /// Server that has the data folder open, such as http://127.0.0.1:9090, with --web.enable-admin-api.
+    /// Without it no server may have it open.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Which folder; that of the server, as it is seen from here.
+    #[command(flatten)]
+    pub folder: DataFolder,
+    /// What to call the backup; by default after the time.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Copy everything, also what an earlier backup holds: after one was found damaged.
+    #[arg(long)]
+    pub full: bool,
+    /// Which older backups to keep afterwards. By default all.
+    #[command(flatten)]
+    pub keep: KeepBackups,
+}
+
+/// Which backups are kept: those that any of the two asks for, and the newest.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct KeepBackups {
+    /// Keep so many of the newest.
+    #[arg(long, value_name = "COUNT")]
+    pub keep: Option<usize>,
+    /// Keep those that are not older, such as 30d.
+    #[arg(long = "keep-for", value_name = "DURATION", value_parser = duration)]
+    pub keep_for: Option<Duration>,
+}
+
+/// What is to be done with backups.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BackupTool {
+    /// List the backups, the oldest first.
+    List {
+        /// The folder of backups.
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+    },
+    /// Read backups and compare them with what was written; exit with 1 if there is any fault.
+    Verify {
+        /// The folder of backups.
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// Which backup, by its name; or the newest of this time or older. By default all.
+        #[arg(long, value_name = "NAME|TIME")]
+        at: Option<String>,
+    },
+    /// Remove backups that need not be kept.
+    Prune {
+        /// The folder of backups.
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// Which to keep.
+        #[command(flatten)]
+        keep: KeepBackups,
+    },
 }
 
 /// What is to be done with a data folder.

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod app;
 pub mod args;
+pub mod backup;
 pub mod client;
 pub mod config;
 pub mod deliver;

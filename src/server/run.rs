@@ -5,7 +5,7 @@ use super::app::{App, Phase};
 use super::args::{Args, Check, Command, FEATURES, Test};
 use super::config::Config;
 use super::http::listen;
-use super::{logging, memory, reload, rule_tests, scripts, tsdb};
+use super::{backup, logging, memory, reload, rule_tests, scripts, tsdb};
 use crate::Db;
 use crate::budget::Size;
 use crate::promql::Syntax;
@@ -35,6 +35,8 @@ pub fn main(args: Args) -> ExitCode {
         Some(Command::Test(Test::Promql { paths })) => return scripts::run(paths),
         Some(Command::Test(Test::Rules(tests))) => return rule_tests::run(tests),
         Some(Command::Tsdb(tsdb)) => return tsdb::run(tsdb),
+        Some(Command::Backup(what)) => return backup::run(what),
+        Some(Command::Restore { from, at, path }) => return backup::restore(from, at.as_deref(), path),
         None => serve(args),
     };
     match outcome {

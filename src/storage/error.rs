@@ -20,6 +20,9 @@ pub enum OpenError {
     /// The folder holds Prometheus' own data, which is not touched.
     #[error("{path} holds Prometheus' data; give Larum a folder of its own (--storage.tsdb.path), and bring the data into it by `larum tsdb import prometheus {path} --storage.tsdb.path=FOLDER`", path = .0.display())]
     PrometheusData(PathBuf),
+    /// A restore into the folder has not come to its end.
+    #[error("{}: a backup was not restored to the end; restore it again (larum restore)", .0.display())]
+    Restoring(PathBuf),
     /// Written by another version of the format.
     #[error("{}: format version {found}, this build reads version {supported}", .path.display())]
     Version {

@@ -157,6 +157,9 @@ impl Fs for FaultyFs {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.run(Op::Remove, path, || RealFs.remove(path))
     }
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.run(Op::Remove, dir, || RealFs.remove_dir(dir))
+    }
     fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>> {
         RealFs.lock(path, content)
     }

@@ -66,6 +66,11 @@ impl Folder {
         self.root.join("partitions")
     }
 
+    /// While this is there, a restore has not come to its end.
+    pub fn restoring(&self) -> PathBuf {
+        self.root.join("RESTORING")
+    }
+
     /// Damaged files that were set aside.
     pub fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
@@ -178,6 +183,9 @@ pub(crate) fn open(fs: &dyn Fs, folder: &Folder, random: &Random) -> Result<Open
     let root = folder.root();
     fs.create_dir(root).map_err(io_error(root))?;
     refuse_prometheus(fs, folder)?;
+    if fs.exists(&folder.restoring()).map_err(io_error(root))? {
+        return Err(OpenError::Restoring(root.to_owned()));
+    }
     let lock = take_lock(fs, folder)?;
     let reserve = disk::make_room(fs, folder).map_err(io_error(root))?;
     let partitions = folder.partitions();

@@ -65,6 +65,9 @@ pub(crate) trait Fs: fmt::Debug + Send + Sync {
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty folder.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
+
     /// Takes the lock file `path` for this process, creates it if missing, and writes `content`
     /// into it where the disk has room. `None`: somebody else has it. The end of the process frees it, however it ends.
     fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>>;
@@ -249,6 +252,10 @@ impl Fs for RealFs {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path).map_err(at_path(path))
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir(dir).map_err(at_path(dir))
     }
 
     fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>> {

@@ -3,6 +3,7 @@
 //! Samples live in the head (memory, backed by the WAL) and in partitions (immutable mapped
 //! files). See `src/ARCHITECTURE.md` for the rules that every part keeps.
 
+pub mod backup;
 pub mod batch;
 mod catalog;
 mod cleanup;

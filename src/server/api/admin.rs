@@ -89,16 +89,18 @@ pub async fn compact(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
 }
 
 /// `POST,PUT /api/v1/admin/tsdb/snapshot`: a copy below `snapshots` in the data folder, the head
-/// always included.
-pub async fn snapshot(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+/// always included. `name` is what to call it, which nothing there may be called yet.
+pub async fn snapshot(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     enabled(&app)?;
-    let mut random = [0u8; 8];
-    getrandom::fill(&mut random).map_err(ApiError::internal)?;
-    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ-").to_string();
-    let name = random.iter().fold(now, |mut name, byte| {
-        let _ = write!(name, "{byte:02x}");
-        name
-    });
+    let params = Params::read(request, app.args.read_timeout).await?;
+    let name = match params.get("name") {
+        None => snapshot_name().map_err(ApiError::internal)?,
+        Some(name) if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => name.to_owned(),
+        Some(name) => {
+            let what = format!("{name:?} is no name of letters, digits and '-'");
+            return Err(ApiError::parameter("name", what));
+        }
+    };
     let folder = name.clone();
     work(&app, move |db| {
         let parent = db.path().join("snapshots");
@@ -107,6 +109,17 @@ pub async fn snapshot(State(app): State<Arc<App>>) -> Result<Response, ApiError>
     })
     .await?;
     Ok(json::success(|out| json::serialized(out, &json!({ "name": name }))))
+}
+
+/// A name that no snapshot has.
+pub fn snapshot_name() -> Result<String, getrandom::Error> {
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random)?;
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ-").to_string();
+    Ok(random.iter().fold(now, |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    }))
 }
 
 /// `POST,PUT /-/reload`

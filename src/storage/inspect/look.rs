@@ -72,6 +72,10 @@ impl Fs for LookOnly {
         Ok(())
     }
 
+    fn remove_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>> {
         RealFs.lock(path, content)
     }

@@ -78,6 +78,11 @@ impl Pieces {
         Ok(header)
     }
 
+    /// The list of checksums as it stands: with the header, it tells one partition from another.
+    pub fn checksums(&self, header: &PartitionHeader) -> io::Result<Vec<u8>> {
+        self.read(header.checksums_at()..self.len)
+    }
+
     /// Reads and checks the list of checksums.
     pub fn extents(&self, header: &PartitionHeader) -> Result<ExtentList, Trouble> {
         Ok(ExtentList::decode(header, &self.read(header.checksums_at()..self.len)?)?)

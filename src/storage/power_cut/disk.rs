@@ -598,6 +598,17 @@ impl Fs for Disk {
         })
     }
 
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.run(Op::Remove, dir, &[], |state| {
+            state.folder(dir)?;
+            if state.names.keys().any(|name| name.parent() == Some(dir)) {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+            state.change(dir, None);
+            Ok(())
+        })
+    }
+
     fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>> {
         self.run(Op::Lock, path, &[], |state| {
             if state.locks.contains(path) {

@@ -16,6 +16,7 @@
 //! | `LARUM_POWER_CUT_SECONDS` | and as many as fit into this time (30; `.ci/run` asks for 120) |
 //! | `LARUM_POWER_CUT_SEED` | only this seed, as a failure names it |
 
+mod backups;
 mod disk;
 mod model;
 mod rng;

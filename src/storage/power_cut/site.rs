@@ -48,10 +48,12 @@ pub(super) enum Site {
     QuarantineFolder,
     /// The folder for those.
     QuarantineParent,
+    /// In a folder of backups, or one into which a backup is restored; see `backups`.
+    Backup,
 }
 
 impl Site {
-    /// All of them.
+    /// All that a database syncs itself.
     pub const ALL: [Site; 20] = [
         Site::OpenFolders,
         Site::OpenParent,
@@ -77,6 +79,9 @@ impl Site {
 
     /// The site that syncs a file.
     pub fn of_file(path: &Path, content: &[u8]) -> Site {
+        if is_of_backup(path) {
+            return Site::Backup;
+        }
         let name = name(path);
         match name.strip_suffix(".tmp").unwrap_or(&name) {
             "MANIFEST" => Site::ManifestFile,
@@ -91,6 +96,9 @@ impl Site {
 
     /// The site that syncs a folder.
     pub fn of_folder<'a>(dir: &Path, before: &Before, content: impl Fn(&Path) -> &'a [u8]) -> Site {
+        if is_of_backup(dir) {
+            return Site::Backup;
+        }
         let (op, path) = (before.op, before.path.as_path());
         let last = name(path);
         let is_ours = dir.starts_with("/disk/data");
@@ -129,6 +137,10 @@ pub(super) struct Before {
     pub synced: bool,
     /// Whether the process creates folders and has not created a file since.
     pub opens: bool,
+}
+
+fn is_of_backup(path: &Path) -> bool {
+    path.starts_with("/disk/backups") || path.starts_with("/disk/restored")
 }
 
 fn name(path: &Path) -> String {
