@@ -11,7 +11,7 @@ use larum_storage_format::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
 use larum_storage_format::{Histogram, Labels, Sample, Value};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const MINUTE_MS: i64 = 60_000;
@@ -28,24 +28,19 @@ fn instant(ms: i64) -> Steps {
     Steps::instant(Timestamp::from_millis(ms))
 }
 
-/// Asks as a server with its default settings does, but for at most ten seconds.
+/// Asks as a server does, but may take a minute (a debug build beside others), and hold few samples.
 fn ask(memory: &Memory, query: &str, steps: Steps) -> Result<Answer, String> {
-    let deadline = Some(Instant::now() + Duration::from_secs(10));
-    let options = EvalOptions { deadline, max_samples: 1_000_000, ..EvalOptions::default() };
+    let deadline = Some(Instant::now() + Duration::from_secs(60));
+    let options = EvalOptions { deadline, max_samples: 100_000, ..EvalOptions::default() };
     let expr = parse(query).map_err(|error| error.to_string())?;
     evaluate(&expr, memory, steps, &options).map_err(|error| error.to_string())
 }
 
-/// Asks what may be answered or refused, but must not panic; where it did is added to `faults`.
+/// Asks what may be answered or refused, but must not panic; what did is added to `faults`.
 fn survive(faults: &mut BTreeSet<String>, memory: &Memory, query: &str, steps: Steps) {
-    static LAST: Mutex<String> = Mutex::new(String::new());
-    let of_test = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|info| *LAST.lock().unwrap() = info.to_string().replace('\n', " ")));
-    let outcome = catch_unwind(AssertUnwindSafe(|| drop(ask(memory, query, steps))));
-    std::panic::set_hook(of_test);
-    if outcome.is_err() {
+    if catch_unwind(AssertUnwindSafe(|| drop(ask(memory, query, steps)))).is_err() {
         let shown: String = query.chars().take(60).collect();
-        faults.insert(format!("{} in {shown} ({steps:?})", LAST.lock().unwrap()));
+        faults.insert(format!("{shown} ({steps:?})"));
     }
 }
 
@@ -169,7 +164,7 @@ fn times_at_the_ends_of_time_are_times() {
 fn everything_over_years_is_refused_if_it_is_too_much() {
     const YEAR_MS: i64 = 365 * 24 * 60 * MINUTE_MS;
     let mut memory = Memory::default();
-    for series in 0..400 {
+    for series in 0..200 {
         let name = format!("metric_{}", series % 40);
         let labels = labels(&[("__name__", &name), ("n", &series.to_string())]);
         for i in 0..1_000 {
