@@ -37,7 +37,7 @@ fn append(storage: &Storage, sample: i64) {
 fn samples(disk: &Disk, path: &str) -> Vec<i64> {
     let storage = open(disk, path).unwrap_or_else(|e| panic!("{e}"));
     let view = storage.view();
-    let set = view.selection(&[], TimeRange::ALL);
+    let set = view.selection(&[], TimeRange::ALL).expect("it can be read");
     assert!(set.warnings().is_empty());
     let samples = set.load(0, &mut Columns::default()).expect("no read fails");
     samples.timestamps.iter().map(|t| t - START_MS).collect()
