@@ -14,6 +14,8 @@ mod chunk;
 mod histogram;
 mod index;
 mod meta;
+#[cfg(test)]
+mod tests;
 mod tombstones;
 mod xor;
 
