@@ -22,7 +22,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The operations that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -379,6 +379,27 @@ fn a_disk_that_fills_is_read_on_and_written_again_when_there_is_space() {
     fixture.storage.maintain().unwrap();
     assert_eq!(fixture.state(), DiskState::Enough);
     fixture.check("when there is space again");
+}
+
+#[test]
+fn a_disk_that_refuses_a_write_counts_as_full_for_a_while_whatever_it_says() {
+    let mut fixture = Fixture::with_free(200, None);
+    fixture.append("a", &[0]);
+    fixture
+        .fs
+        .set(Fault { times: 1, ..once(|op, name| of_wal(op, Op::Append, name), ErrorKind::QuotaExceeded) });
+    fixture.try_append("a", &[1]).unwrap_err();
+    fixture.storage.maintain().unwrap();
+    assert_eq!(fixture.state(), DiskState::ReadOnly);
+    let refused = fixture.try_append("a", &[1]).unwrap_err();
+    assert!(matches!(refused, UnavailableCause::DiskFull(_)), "{refused}");
+    fixture.check("while it counts as full");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while fixture.try_append("a", &[1]).is_err() {
+        assert!(Instant::now() < deadline, "it counts as full for ever");
+        fixture.storage.maintain().unwrap();
+    }
+    fixture.check("when that is over");
 }
 
 #[test]

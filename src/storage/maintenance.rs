@@ -312,6 +312,10 @@ impl Inner {
         match self.merge_while(plan) {
             // It is told when it begins to wait.
             Err(_) if self.disk.merge_waits() => Ok(()),
+            Ok(()) => {
+                self.disk.no_merge_waits();
+                Ok(())
+            }
             outcome => outcome,
         }
     }

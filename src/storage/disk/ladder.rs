@@ -13,7 +13,8 @@
 use super::super::options::MinFree;
 
 /// The file that is kept for the last steps takes so much: a MANIFEST of 20,000 partitions (1 MiB) and
-/// its tombstones, and what sled writes when it opens (two segments of 512 KiB and a snapshot).
+/// its tombstones, and what sled writes when it opens (two segments of 512 KiB and a snapshot). Where
+/// the file system cannot reserve space the file is empty, and there is none.
 pub(crate) const RESERVE_BYTES: u64 = 4 << 20;
 
 /// With less the reserve is given up, and with so much beyond it made again.

@@ -30,10 +30,14 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// After the system said that the disk is full, nothing is tried for so long, whatever else it says:
 /// a quota may be used up where the file system has space.
-const REFUSED_MS: i64 = 5_000;
+const REFUSED_MS: i64 = 2_000;
 
 /// So long what was removed may be read on, and its space is not missed: the time of a long query.
 const PROMISED_MS: i64 = 120_000;
+
+/// To look for what could be dropped takes asking about every file, which is not worth it every second
+/// where there was nothing.
+const NOTHING_MS: i64 = 10_000;
 
 /// How the disk is doing.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +108,8 @@ struct Seen {
     promised: Option<(i64, u64)>,
     /// Until when samples are refused since the system refused to write.
     refused_until_ms: i64,
+    /// Until when nothing is looked for that could be dropped, as there was nothing.
+    nothing_until_ms: i64,
 }
 
 impl Disk {
@@ -178,20 +184,25 @@ impl Disk {
 
     /// Whether there is room for a merge of so much; it is told if not.
     pub fn check_merge(&self, input_bytes: u64) -> io::Result<()> {
-        let waits = input_bytes > self.merge_bytes_max();
+        if input_bytes <= self.merge_bytes_max() {
+            self.no_merge_waits();
+            return Ok(());
+        }
         let free_bytes = self.seen().situation.free_bytes;
-        if waits && !self.merge_waits.swap(true, Relaxed) {
+        if !self.merge_waits.swap(true, Relaxed) {
             tracing::warn!(input_bytes, free_bytes, "a merge of partitions waits for space on the disk");
-        } else if !waits && self.merge_waits.swap(false, Relaxed) {
-            tracing::info!(input_bytes, free_bytes, "there is space for merging again");
         }
-        if waits {
-            let why = format!(
-                "merging {input_bytes} bytes takes more space than the disk has ({free_bytes} bytes are free)"
-            );
-            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        let why = format!(
+            "merging {input_bytes} bytes takes more space than the disk has ({free_bytes} bytes are free)"
+        );
+        Err(io::Error::new(io::ErrorKind::StorageFull, why))
+    }
+
+    /// No merge waits, or there is none any more.
+    pub fn no_merge_waits(&self) {
+        if self.merge_waits.swap(false, Relaxed) {
+            tracing::info!("no merge of partitions waits for space on the disk any more");
         }
-        Ok(())
     }
 
     /// Whether a merge waits for space.
@@ -202,9 +213,10 @@ impl Disk {
     /// How the disk was doing at the last look.
     pub fn status(&self) -> DiskStatus {
         let seen = self.seen();
+        // What the WAL takes counts as free there.
         let full_bytes = seen.situation.segment_bytes;
         DiskStatus {
-            state: if self.is_read_only() { DiskState::ReadOnly } else { seen.state },
+            state: seen.state,
             capacity_bytes: seen.space.capacity_bytes,
             free_bytes: seen.space.free_bytes,
             low_below_bytes: seen.situation.low_below_bytes(),
@@ -317,6 +329,9 @@ impl Inner {
 
     /// Drops the oldest partitions, down to the floor of emergency retention.
     fn drop_for_space(&self, bytes: u64, now: Now) -> io::Result<()> {
+        if now.monotonic_ms < self.disk.seen().nothing_until_ms {
+            return Ok(());
+        }
         let measured = self.measure()?;
         let catalog = self.catalog();
         self.check_held()?;
@@ -332,10 +347,11 @@ impl Inner {
         let surplus =
             surplus::surplus(&catalog.manifest().partitions, &measured.freed, bytes, 0, Some(floor_ms));
         let dropped = self.drop_partitions(catalog, surplus.numbers.into_iter().collect())?;
+        let mut seen = self.disk.seen();
         if dropped.is_empty() {
+            seen.nothing_until_ms = now.monotonic_ms.saturating_add(NOTHING_MS);
             return Ok(());
         }
-        let mut seen = self.disk.seen();
         let free_bytes = seen.situation.free_bytes.saturating_add(surplus.freed_bytes);
         seen.promised = Some((now.monotonic_ms.saturating_add(PROMISED_MS), free_bytes));
         drop(seen);
