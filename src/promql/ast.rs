@@ -88,6 +88,29 @@ impl Expr {
     }
 }
 
+impl Expr {
+    /// All selectors of series in it, in no particular order.
+    pub fn selectors(&self) -> Vec<&VectorSelector> {
+        let (mut found, mut left) = (Vec::new(), vec![self]);
+        while let Some(expr) = left.pop() {
+            match &expr.kind {
+                ExprKind::Number { .. } | ExprKind::String(_) | ExprKind::NotUtf8 { .. } => {}
+                ExprKind::VectorSelector(selector) => found.push(selector),
+                ExprKind::MatrixSelector(matrix) => found.push(&matrix.selector),
+                ExprKind::Subquery(subquery) => left.push(&subquery.expr),
+                ExprKind::Call(call) => left.extend(&call.args),
+                ExprKind::Aggregate(aggregate) => {
+                    left.push(&aggregate.expr);
+                    left.extend(aggregate.param.as_deref());
+                }
+                ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => left.push(inner),
+                ExprKind::Binary(binary) => left.extend([&*binary.lhs, &*binary.rhs]),
+            }
+        }
+        found
+    }
+}
+
 impl ValueType {
     /// The name in answers (`resultType`) and some errors.
     pub fn name(self) -> &'static str {

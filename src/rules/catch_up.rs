@@ -3,6 +3,8 @@
 
 use super::alert::Alert;
 use super::alerting::{ALERTS, ALERTS_FOR_STATE};
+use super::evaluate::evaluate;
+use super::graph::RuleGraph;
 use super::persist::{self, StoredGroup};
 use super::running::{Context, Round, RunningGroup, lock};
 use super::succession::{Identities, match_rules};
@@ -105,7 +107,12 @@ pub fn restore_all(db: &Db, groups: &[RunningGroup]) -> Result<Option<Start>, St
 ///
 /// Where no samples are at all, from anybody, nothing can be told: such slots pass without an
 /// evaluation, and do not count as time that alerts were pending.
-pub fn catch_up(context: &Context<'_>, groups: &[Arc<RunningGroup>], now: Timestamp) -> Vec<Alert> {
+pub fn catch_up(
+    context: &Context<'_>,
+    groups: &[Arc<RunningGroup>],
+    graph: &RuleGraph,
+    now: Timestamp,
+) -> Vec<Alert> {
     let started = Instant::now();
     let longest_ms = LONGEST.min(context.options.outage_tolerance).as_millis() as i64;
     let (mut alerts, mut evaluated, mut before) = (Vec::new(), 0, usize::MAX);
@@ -129,20 +136,24 @@ pub fn catch_up(context: &Context<'_>, groups: &[Arc<RunningGroup>], now: Timest
         }
         before = slots.len();
         slots.sort_unstable();
-        for &(slot_ms, g) in &slots {
-            let group = &groups[g];
-            if covered.contains(slot_ms.saturating_sub(group.query_offset_ms)) {
-                // Whoever heard of an alert hears of it once the way to the present is known.
-                let round = Round { slot_ms, missed: 0, now, is_heard: false };
-                group.evaluate(context, round);
-                evaluated += 1;
-            } else {
-                group.pass(slot_ms);
+        for same in slots.chunk_by(|a, b| a.0 == b.0) {
+            let mut due = Vec::new();
+            for &(slot_ms, g) in same {
+                if covered.contains(slot_ms.saturating_sub(groups[g].query_offset_ms)) {
+                    // Whoever heard of an alert hears of it once the way to the present is known.
+                    due.push((g, Round { slot_ms, missed: 0, now, is_heard: false }));
+                } else {
+                    groups[g].pass(slot_ms);
+                }
             }
+            evaluate(context, groups, graph, &due, context.options.max_concurrent_evals);
             if context.cancel.load(Ordering::Relaxed) {
                 return alerts;
             }
-            lock(&group.schedule).go_on_from(slot_ms);
+            evaluated += due.len();
+            for &(slot_ms, g) in same {
+                lock(&groups[g].schedule).go_on_from(slot_ms);
+            }
         }
     }
     for group in groups {

@@ -2,8 +2,11 @@
 
 use super::alert::Alert;
 use super::catch_up::{Start, catch_up, restore_all, skip_gap};
+use super::evaluate::evaluate;
+use super::graph::{RuleAt, RuleGraph};
 use super::group::Group;
 use super::running::{self, Context, Round, RunningGroup, lock};
+use super::schedule::Due;
 use super::status::{AlertStatus, GroupStatus};
 use super::store::Store;
 use super::succession::match_rules;
@@ -38,6 +41,8 @@ pub struct RuleOptions {
     /// The longest a start waits for fresh samples before it makes up for the slots that passed
     /// (`--rules.start-grace`). Until then alerts stay as they are.
     pub start_grace: Duration,
+    /// How many rules may be evaluated at a time (`--rules.max-concurrent-evals`).
+    pub max_concurrent_evals: usize,
     /// The longest a rule's query may take (`--query.timeout`).
     pub query_timeout: Duration,
     /// How queries are evaluated; deadline and cancellation are set by the manager.
@@ -60,6 +65,7 @@ impl Default for RuleOptions {
             outage_tolerance: minutes(60),
             grace_period: minutes(10),
             start_grace: minutes(5),
+            max_concurrent_evals: 4,
             query_timeout: minutes(2),
             eval: EvalOptions::default(),
             syntax: Syntax::default(),
@@ -113,9 +119,11 @@ struct Inner {
 }
 
 /// What is replaced when rules are loaded again.
+#[derive(Clone)]
 struct Loaded {
     options: Arc<RuleOptions>,
     groups: Vec<Arc<RunningGroup>>,
+    graph: Arc<RuleGraph>,
 }
 
 impl RuleManager {
@@ -131,13 +139,13 @@ impl RuleManager {
         groups: Vec<Group>,
         options: RuleOptions,
     ) -> Result<RuleManager, StateError> {
-        let groups = running(groups, &options);
+        let (groups, graph) = running(groups, &options);
         let start = restore_all(db, &groups)?;
         let groups = groups.into_iter().map(Arc::new).collect();
         let inner = Inner {
             db: db.clone(),
             evaluating: Mutex::new(()),
-            loaded: Mutex::new(Loaded { options: Arc::new(options), groups }),
+            loaded: Mutex::new(Loaded { options: Arc::new(options), groups, graph }),
             start: Mutex::new(start),
             cancel: Arc::default(),
         };
@@ -153,7 +161,7 @@ impl RuleManager {
     /// them), once samples arrive again; see [`RuleOptions::start_grace`].
     pub fn tick(&self, now: Timestamp) -> Vec<Alert> {
         let _one_at_a_time = lock(&self.inner.evaluating);
-        let (options, groups) = self.loaded();
+        let Loaded { options, groups, graph } = self.loaded();
         let db = &self.inner.db;
         let context =
             Context { store: db, state: Some(db.state()), options: &options, cancel: &self.inner.cancel };
@@ -164,22 +172,17 @@ impl RuleManager {
             if waiting.goes_on(now.as_millis(), newest_ms, options.start_grace) {
                 return groups.iter().flat_map(|group| group.send_again(&context, now)).collect();
             }
-            alerts = catch_up(&context, &groups, now);
+            alerts = catch_up(&context, &groups, &graph, now);
             *start = None;
         }
-        let mut due: Vec<_> = groups
-            .iter()
-            .filter_map(|group| Some((lock(&group.schedule).due(now.as_millis())?, group)))
-            .collect();
-        due.sort_by_key(|(due, _)| due.slot_ms);
-        for (due, group) in due {
-            if self.inner.cancel.load(Ordering::Relaxed) {
-                break;
-            }
-            skip_gap(group, due.slot_ms, options.outage_tolerance);
-            let round = Round { slot_ms: due.slot_ms, missed: due.missed, now, is_heard: true };
-            alerts.extend(group.evaluate(&context, round));
+        let mut due = Vec::new();
+        for (number, group) in groups.iter().enumerate() {
+            let Some(Due { slot_ms, missed }) = lock(&group.schedule).due(now.as_millis()) else { continue };
+            skip_gap(group, slot_ms, options.outage_tolerance);
+            due.push((number, Round { slot_ms, missed, now, is_heard: true }));
         }
+        due.sort_by_key(|(_, round)| round.slot_ms);
+        alerts.extend(evaluate(&context, &groups, &graph, &due, options.max_concurrent_evals));
         alerts
     }
 
@@ -203,7 +206,7 @@ impl RuleManager {
                 hear(alerts);
             }
             let now_ms = self.inner.db.now().as_millis();
-            let (_, groups) = self.loaded();
+            let groups = self.loaded().groups;
             let next_ms = groups.iter().map(|group| lock(&group.schedule).next_ms(now_ms)).min();
             let wait_ms =
                 next_ms.map_or(LONGEST_WAIT_MS, |t| t.saturating_sub(now_ms).clamp(1, LONGEST_WAIT_MS));
@@ -218,8 +221,8 @@ impl RuleManager {
     /// stale. Waits for an evaluation that is under way.
     pub fn reload(&self, groups: Vec<Group>, options: RuleOptions) {
         let _one_at_a_time = lock(&self.inner.evaluating);
-        let old = self.loaded().1;
-        let mut new = running(groups, &options);
+        let old = self.loaded().groups;
+        let (mut new, graph) = running(groups, &options);
         let old_identities: Vec<_> = old.iter().map(|group| group.identities()).collect();
         let new_identities: Vec<_> = new.iter().map(|group| group.identities()).collect();
         let succession = match_rules(&old_identities, &new_identities);
@@ -253,7 +256,7 @@ impl RuleManager {
             }
         }
         let groups = new.into_iter().map(Arc::new).collect();
-        *lock(&self.inner.loaded) = Loaded { options: Arc::new(options), groups };
+        *lock(&self.inner.loaded) = Loaded { options: Arc::new(options), groups, graph };
         self.clear(stale, &changes);
     }
 
@@ -271,22 +274,30 @@ impl RuleManager {
 
     /// The groups, in order, with their rules, alerts and figures.
     pub fn groups(&self) -> Vec<GroupStatus> {
-        self.loaded().1.iter().map(|group| group.status()).collect()
+        self.loaded().groups.iter().map(|group| group.status()).collect()
     }
 
     /// All pending and firing alerts.
     pub fn alerts(&self) -> Vec<AlertStatus> {
-        self.loaded().1.iter().flat_map(|group| group.alerts()).collect()
+        self.loaded().groups.iter().flat_map(|group| group.alerts()).collect()
     }
 
-    fn loaded(&self) -> (Arc<RuleOptions>, Vec<Arc<RunningGroup>>) {
-        let loaded = lock(&self.inner.loaded);
-        (loaded.options.clone(), loaded.groups.clone())
+    /// Rules of different groups that wait for each other in a circle, each as text; one of each reads what
+    /// was there an evaluation before.
+    pub fn circles(&self) -> Vec<String> {
+        let Loaded { groups, graph, .. } = self.loaded();
+        let groups: Vec<&Group> = groups.iter().map(|group| &group.group).collect();
+        graph.circles.iter().map(|circle| told(&groups, circle)).collect()
+    }
+
+    fn loaded(&self) -> Loaded {
+        lock(&self.inner.loaded).clone()
     }
 }
 
-/// The groups, each file and name once.
-fn running(groups: Vec<Group>, options: &RuleOptions) -> Vec<RunningGroup> {
+/// The groups, each file and name once, and which rule waits for which. Groups that are connected have the
+/// same slots.
+fn running(groups: Vec<Group>, options: &RuleOptions) -> (Vec<RunningGroup>, Arc<RuleGraph>) {
     let mut running: Vec<RunningGroup> = Vec::with_capacity(groups.len());
     let mut seen = HashSet::new();
     for group in groups {
@@ -296,7 +307,29 @@ fn running(groups: Vec<Group>, options: &RuleOptions) -> Vec<RunningGroup> {
             tracing::warn!("group {} of {} was given twice; the second is left out", group.name, group.file);
         }
     }
-    running
+    let groups: Vec<&Group> = running.iter().map(|group| &group.group).collect();
+    let graph = RuleGraph::new(groups.iter().copied());
+    for circle in &graph.circles {
+        tracing::warn!("{}", told(&groups, circle));
+    }
+    let leaders = graph.connected(|a, b| running[a].interval_ms == running[b].interval_ms);
+    for (number, leader) in leaders.into_iter().enumerate().filter(|(number, leader)| number != leader) {
+        *lock(&running[number].schedule) = lock(&running[leader].schedule).clone();
+    }
+    (running, Arc::new(graph))
+}
+
+/// A circle of rules as a sentence.
+fn told(groups: &[&Group], circle: &[RuleAt]) -> String {
+    let rule = |&(group, rule): &RuleAt| {
+        let Group { name, file, rules, .. } = groups[group];
+        format!("{} (group {name} of {file})", rules[rule].name())
+    };
+    let rules: Vec<String> = circle.iter().map(rule).collect();
+    format!(
+        "rules wait for each other in a circle: {}; the first reads what the last yielded an evaluation before",
+        rules.join(" <- ")
+    )
 }
 
 /// Rules that are being evaluated by a thread. Dropping it stops the thread and waits for it.

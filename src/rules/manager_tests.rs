@@ -174,6 +174,75 @@ fn rules_of_a_group_see_what_those_before_them_recorded() {
 }
 
 #[test]
+fn rules_see_what_other_groups_recorded_in_the_same_slot() {
+    let world = World::new();
+    let rules = world.rules(
+        "groups:\n- name: last\n  interval: 10s\n  rules:\n  - {alert: A, expr: c > 4}\n\
+         - name: middle\n  interval: 10s\n  rules:\n  - {record: c, expr: b + 1}\n  - {record: b, expr: a * 2}\n\
+         - name: first\n  interval: 10s\n  rules:\n  - {record: a, expr: load}\n",
+    );
+    rules.tick(World::at(0));
+    world.put(1, &["load 2"]);
+    assert!(tick(&rules, 11).is_empty());
+    assert_eq!(world.query(11, "b"), [r#"{__name__="b"} 4"#]);
+    // Within a group the order of the file counts: c reads b of the evaluation before.
+    assert_eq!(tick(&rules, 21).len(), 1);
+    assert_eq!(world.query(21, "timestamp(a) - timestamp(c)"), ["{} 0"]);
+}
+
+#[test]
+fn rules_in_a_circle_are_told_and_all_evaluated() {
+    let world = World::new();
+    let rules = world.rules(
+        "groups:\n- name: g\n  interval: 10s\n  rules: [{record: a, expr: b or vector(0)}]\n\
+         - name: h\n  interval: 10s\n  rules: [{record: b, expr: a + 1}, {record: other, expr: load}]\n",
+    );
+    let circles = rules.circles();
+    assert!(circles[0].contains("a (group g of r.yml) <- b (group h of r.yml)"), "{circles:?}");
+    rules.tick(World::at(0));
+    world.put(1, &["load 2"]);
+    for second in [11, 21, 31] {
+        tick(&rules, second);
+    }
+    let found = world.query(31, r#"{__name__=~"a|b|other"}"#);
+    assert_eq!(found, [r#"{__name__="a"} 2"#, r#"{__name__="b"} 3"#, r#"{__name__="other"} 2"#]);
+}
+
+#[test]
+fn many_rules_on_several_threads_yield_what_they_do_on_one() {
+    let text: String = (0..30)
+        .map(|g| {
+            let rule = |r: usize| match (g, r) {
+                (0, 0) => "  - {record: r0_0, expr: load}\n".to_owned(),
+                (g, 0) => format!("  - {{record: r{g}_0, expr: r{}_2 + 1}}\n", g - 1),
+                (g, r) => format!("  - {{record: r{g}_{r}, expr: 'r{g}_{} + sum(r{g}_0)'}}\n", r - 1),
+            };
+            format!(
+                "- name: g{}\n  interval: 10s\n  rules:\n{}",
+                30 - g,
+                (0..3).map(rule).collect::<String>()
+            )
+        })
+        .collect();
+    let recorded = |max_concurrent_evals| {
+        let world = World::new();
+        let options = RuleOptions { max_concurrent_evals, ..RuleOptions::default() };
+        let groups = groups(&format!("groups:\n{text}"));
+        let rules = RuleManager::with_options(world.db(), groups, options).unwrap();
+        rules.tick(World::at(0));
+        for second in (1..=41).step_by(10) {
+            world.put(second, &["load 1"]);
+            tick(&rules, second);
+        }
+        assert_eq!(rules.groups().iter().map(|group| group.stats.failures).sum::<u64>(), 0);
+        world.query(41, r#"{__name__=~"r.*"}"#)
+    };
+    let one = recorded(1);
+    assert_eq!(one.len(), 90);
+    assert_eq!(recorded(8), one);
+}
+
+#[test]
 fn a_restart_neither_resolves_nor_repeats_an_alert() {
     let mut world = World::new();
     let mut rules = world.rules(HIGH);

@@ -48,6 +48,36 @@ pub struct Round {
     pub is_heard: bool,
 }
 
+/// How far an evaluation of a group got.
+#[derive(Debug)]
+pub struct Progress {
+    started: Instant,
+    /// Whether it was broken off.
+    pub is_broken: bool,
+    evaluations: u64,
+    failures: u64,
+    seconds: f64,
+    samples: u64,
+}
+
+impl Progress {
+    /// Nothing yet.
+    pub fn new() -> Progress {
+        let (evaluations, failures, seconds, samples) = (0, 0, 0.0, 0);
+        Progress { started: Instant::now(), is_broken: false, evaluations, failures, seconds, samples }
+    }
+
+    /// Adds that of other rules of the group.
+    pub fn add(&mut self, other: &Progress) {
+        self.started = self.started.min(other.started);
+        self.is_broken |= other.is_broken;
+        self.evaluations += other.evaluations;
+        self.failures += other.failures;
+        self.seconds += other.seconds;
+        self.samples += other.samples;
+    }
+}
+
 /// A group and how far it got.
 pub struct RunningGroup {
     pub group: Group,
@@ -223,58 +253,84 @@ impl RunningGroup {
         self.rules.iter().flat_map(|rule| lock(&rule.state).previous.clone()).collect()
     }
 
-    /// Evaluates all rules in order at the slot of `round` and commits how far they got. Returns the
-    /// alerts somebody has to hear of.
+    /// Evaluates all rules in order at the slot of `round`. Returns the alerts somebody has to hear of.
     pub fn evaluate(&self, context: &Context<'_>, round: Round) -> Vec<Alert> {
-        let Round { slot_ms, missed, now, .. } = round;
+        let mut progress = Progress::new();
+        let mut due = Vec::new();
+        for rule in 0..self.rules.len() {
+            due.extend(self.evaluate_rule(context, rule, round, &mut progress));
+        }
+        self.finish(context, round, &progress);
+        due
+    }
+
+    /// Evaluates one rule. Returns the alerts somebody has to hear of, also if what the rule yields cannot
+    /// be stored.
+    pub fn evaluate_rule(
+        &self,
+        context: &Context<'_>,
+        at: usize,
+        round: Round,
+        progress: &mut Progress,
+    ) -> Vec<Alert> {
+        let (rule, running) = (&self.group.rules[at], &self.rules[at]);
         let started = Instant::now();
         let mut due = Vec::new();
-        let mut figures = GroupStats::default();
-        for (rule, running) in self.group.rules.iter().zip(&self.rules) {
-            let rule_started = Instant::now();
-            let outcome = self.evaluate_rule(context, rule, running, round, &mut due);
-            let took = rule_started.elapsed();
-            if context.cancel.load(Ordering::Relaxed) {
-                // As after a crash: the slot was not evaluated, and will be.
-                return due;
-            }
-            figures.evaluations += 1;
-            figures.last_rule_seconds += took.as_secs_f64();
-            let mut state = lock(&running.state);
-            state.evaluation_time = took;
-            state.last_evaluation = Some(now);
-            figures.last_samples += outcome.as_ref().unwrap_or(&0);
-            state.health = if outcome.is_ok() { Health::Good } else { Health::Bad };
-            if outcome.is_err() {
-                // What cannot be evaluated has no alerts to take up; nobody shall wait for it.
-                state.unrestored = state.unrestored.filter(|evaluations| *evaluations == 0).map(|_| 1);
-            }
-            if let Err(error) = &outcome {
-                figures.failures += 1;
-                let Group { file, name, .. } = &self.group;
-                // A full disk is told of once, not by every rule.
-                if !matches!(error, RuleError::Append(e) if e.is_disk_full()) {
-                    tracing::warn!("rule {} of group {name} in {file}: {error}", rule.name());
-                }
-            }
-            state.last_error = outcome.err().map(|e| e.to_string());
+        let outcome = self.step(context, rule, running, round, &mut due);
+        let took = started.elapsed();
+        if context.cancel.load(Ordering::Relaxed) {
+            progress.is_broken = true;
+            return due;
         }
-        *lock(&self.last_slot_ms) = Some(slot_ms);
+        let mut state = lock(&running.state);
+        state.evaluation_time = took;
+        state.last_evaluation = Some(round.now);
+        state.health = if outcome.is_ok() { Health::Good } else { Health::Bad };
+        if outcome.is_err() {
+            // What cannot be evaluated has no alerts to take up; nobody shall wait for it.
+            state.unrestored = state.unrestored.filter(|evaluations| *evaluations == 0).map(|_| 1);
+        }
+        progress.evaluations += 1;
+        progress.seconds += took.as_secs_f64();
+        progress.samples += outcome.as_ref().unwrap_or(&0);
+        if let Err(error) = &outcome {
+            progress.failures += 1;
+            let Group { file, name, .. } = &self.group;
+            // A full disk is told of once, not by every rule.
+            if !matches!(error, RuleError::Append(e) if e.is_disk_full()) {
+                tracing::warn!("rule {} of group {name} in {file}: {error}", rule.name());
+            }
+        }
+        state.last_error = outcome.err().map(|e| e.to_string());
+        due
+    }
+
+    /// Commits how far the group got, after all its rules were evaluated.
+    pub fn finish(&self, context: &Context<'_>, round: Round, progress: &Progress) {
+        if progress.is_broken {
+            // As after a crash: the slot was not evaluated, and will be.
+            return;
+        }
+        *lock(&self.last_slot_ms) = Some(round.slot_ms);
         if let Some(state) = context.state {
-            self.commit_counted(state, slot_ms);
+            self.commit_counted(state, round.slot_ms);
         }
         let mut stats = lock(&self.stats);
-        stats.evaluations += figures.evaluations;
-        stats.failures += figures.failures;
-        stats.evaluation_seconds += figures.last_rule_seconds;
-        stats.iterations += 1 + missed;
-        stats.missed += missed;
-        stats.last_evaluation = Some(now);
-        stats.last_seconds = started.elapsed().as_secs_f64();
+        stats.evaluations += progress.evaluations;
+        stats.failures += progress.failures;
+        stats.evaluation_seconds += progress.seconds;
+        stats.iterations += 1 + round.missed;
+        stats.missed += round.missed;
+        stats.last_evaluation = Some(round.now);
+        stats.last_seconds = progress.started.elapsed().as_secs_f64();
         stats.group_seconds += stats.last_seconds;
-        stats.last_rule_seconds = figures.last_rule_seconds;
-        stats.last_samples = figures.last_samples;
-        due
+        stats.last_rule_seconds = progress.seconds;
+        stats.last_samples = progress.samples;
+    }
+
+    /// How long the rules took the last time, together.
+    pub fn expected(&self) -> Duration {
+        self.rules.iter().map(|rule| lock(&rule.state).evaluation_time).sum()
     }
 
     /// Time that nobody knows anything of does not count as time that alerts were pending.
@@ -313,9 +369,9 @@ impl RunningGroup {
         rule.due(&mut state.alerts, at, millis(options.resend_delay), self.interval_ms)
     }
 
-    /// One rule: query, step, append. Adds to `due` the alerts to be heard of, also if what the rule
-    /// yields cannot be stored. Returns how many samples it yielded.
-    fn evaluate_rule(
+    /// One rule: query, step, append. Adds to `due` the alerts to be heard of. Returns how many samples
+    /// it yielded.
+    fn step(
         &self,
         context: &Context<'_>,
         rule: &Rule,

@@ -2,7 +2,8 @@
 //!
 //! A group's slots are the multiples of its interval, shifted by a part of the interval that
 //! depends on its file and name, so that groups of one interval spread over it and every restart
-//! meets the same slots.
+//! meets the same slots. Groups of which one reads what another yields have the same slots, so that it reads
+//! what is of the same time.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,7 +26,7 @@ pub struct Due {
 }
 
 impl Schedule {
-    /// The slots of the group `name` of `file`.
+    /// The slots of the group `name` of `file`, and of those that are connected with it.
     pub fn new(file: &str, name: &str, interval_ms: i64) -> Schedule {
         let interval_ms = interval_ms.max(1);
         let hash = xxh3_64(format!("{file};{name}").as_bytes());

@@ -179,7 +179,7 @@ pub struct Args {
     #[arg(long = "rules.alert.for-outage-tolerance", env = "LARUM_RULES_ALERT_FOR_OUTAGE_TOLERANCE", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub for_outage_tolerance: Duration,
 
-    /// Accepted: least time between a restart and a restored alert's firing.
+    /// Least time until an alert fires whose state was lost and was taken up from its samples.
     #[arg(long = "rules.alert.for-grace-period", env = "LARUM_RULES_ALERT_FOR_GRACE_PERIOD", value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub for_grace_period: Duration,
 
@@ -192,7 +192,7 @@ pub struct Args {
     #[arg(long = "rules.alert.resend-delay", env = "LARUM_RULES_ALERT_RESEND_DELAY", value_name = "DURATION", default_value = "1m", value_parser = duration)]
     pub resend_delay: Duration,
 
-    /// Accepted: most rules evaluated at a time.
+    /// Most rules evaluated at a time. Those that read what others yield wait for these.
     #[arg(
         long = "rules.max-concurrent-evals",
         env = "LARUM_RULES_MAX_CONCURRENT_EVALS",

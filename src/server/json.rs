@@ -41,6 +41,14 @@ pub fn success(write: impl FnOnce(&mut Vec<u8>)) -> Response {
     response(body)
 }
 
+/// Adds `,"name":[...]` after the data of an answer, such as its warnings, if there are any.
+pub fn notes(out: &mut Vec<u8>, name: &str, notes: &[String]) {
+    if !notes.is_empty() {
+        out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+        list(out, notes, |out, note| text(out, note));
+    }
+}
+
 /// How an answer begins that has data.
 pub const SUCCESS: &[u8] = br#"{"status":"success","data":"#;
 

@@ -75,6 +75,7 @@ pub fn rule_options(app: &App, config: &Config) -> RuleOptions {
         outage_tolerance: app.args.for_outage_tolerance,
         grace_period: app.args.for_grace_period,
         start_grace: app.args.start_grace,
+        max_concurrent_evals: app.args.max_concurrent_evals as usize,
         query_timeout: app.args.query_timeout,
         syntax: app.args.syntax(),
         eval: EvalOptions { default_subquery_step: config.evaluation_interval, ..app.eval_options() },

@@ -87,10 +87,7 @@ async fn answer<L: 'static>(
         let mut body = json::SUCCESS.to_vec();
         let mut watch = Watch { memory: memory.clone(), held_bytes: 0, cancel, deadline };
         write(&mut body, items, shown, &mut |len| watch.wrote(len))?;
-        if !warnings.is_empty() {
-            body.extend_from_slice(br#","warnings":"#);
-            json::list(&mut body, &warnings, |out, warning| json::text(out, warning));
-        }
+        json::notes(&mut body, "warnings", &warnings);
         body.push(b'}');
         Ok((body, memory))
     });

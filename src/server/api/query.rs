@@ -86,12 +86,8 @@ async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Respons
         if truncated {
             warnings.push("results truncated due to limit".to_owned());
         }
-        for (name, texts) in [("warnings", warnings), ("infos", answer.annotations.infos(query))] {
-            if !texts.is_empty() {
-                body.extend_from_slice(format!(",\"{name}\":").as_bytes());
-                json::list(&mut body, texts, |out, text| json::text(out, &text));
-            }
-        }
+        json::notes(&mut body, "warnings", &warnings);
+        json::notes(&mut body, "infos", &answer.annotations.infos(query));
         body.push(b'}');
         app.queries.add(evaluated - prepared, started.elapsed() - evaluated, answer.stats.samples);
         drop(answer);

@@ -35,7 +35,11 @@ pub async fn rules(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let mut shown: Vec<GroupTwin> = groups.iter().filter_map(|group| filter.group(group)).collect();
     let next = page(&mut shown, &params)?;
     let data = Data { groups: shown, next };
-    Ok(json::success(|out| json::serialized(out, &data)))
+    let circles = app.rules().map(|rules| rules.circles()).unwrap_or_default();
+    Ok(json::success(|out| {
+        json::serialized(out, &data);
+        json::notes(out, "warnings", &circles);
+    }))
 }
 
 /// Cuts the groups to the page that is asked for; gives the token of the next one.

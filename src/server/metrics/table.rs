@@ -540,6 +540,15 @@ pub(super) const METRICS: &[Metric] = &[
             out.with(&[("rule_group", &name)], group.rules.len() as f64);
         }
     }),
+    metric(
+        "larum_rule_circles",
+        Gauge,
+        "Rules of different groups that wait for each other in a circle.",
+        |s, out| {
+            let circles = s.app.rules().map(|rules| rules.circles()).unwrap_or_default();
+            out.value(circles.len() as f64);
+        },
+    ),
     group!("prometheus_rule_group_last_duration_seconds", Gauge, "How long the last evaluation took.", |g| g
         .last_seconds),
     group!(
