@@ -12,12 +12,8 @@ pub struct Difference {
     pub apply: fn(query: &str, ours: &mut Value, theirs: &mut Value) -> bool,
 }
 
+/// All of them; the first are made away with first.
 pub const DIFFERENCES: &[Difference] = &[
-    Difference {
-        name: "bytes that are no UTF-8",
-        reason: "\"\\xff\" is a byte in Prometheus, and told as U+FFFD; promql-parser makes it the character U+00FF",
-        apply: |_, ours, theirs| same_texts(ours, theirs),
-    },
     Difference {
         name: "unary plus",
         reason: "promql-parser leaves it out of the tree; Prometheus keeps it",
@@ -31,21 +27,27 @@ pub const DIFFERENCES: &[Difference] = &[
             })
         },
     },
+    Difference {
+        name: "bytes that are no UTF-8",
+        reason: "\"\\xff\" is a byte in Prometheus, and told as U+FFFD; promql-parser makes it the character U+00FF",
+        apply: same_texts,
+    },
 ];
 
-/// Makes theirs of each text ours, where they differ in nothing but bytes that are no UTF-8.
-fn same_texts(ours: &Value, theirs: &mut Value) -> bool {
+/// Makes theirs of each text ours, where they differ in nothing but bytes that escapes stand for.
+fn same_texts(query: &str, ours: &mut Value, theirs: &mut Value) -> bool {
     match (ours, theirs) {
-        (Value::Array(ours), Value::Array(theirs)) => {
-            ours.iter().zip(theirs).fold(false, |any, (ours, theirs)| same_texts(ours, theirs) | any)
-        }
-        (Value::Object(ours), Value::Object(theirs)) => ours.iter().fold(false, |any, (name, ours)| {
-            theirs.get_mut(name).is_some_and(|theirs| same_texts(ours, theirs)) | any
+        (Value::Array(ours), Value::Array(theirs)) => ours
+            .iter_mut()
+            .zip(theirs)
+            .fold(false, |any, (ours, theirs)| same_texts(query, ours, theirs) | any),
+        (Value::Object(ours), Value::Object(theirs)) => ours.iter_mut().fold(false, |any, (name, ours)| {
+            theirs.get_mut(name).is_some_and(|theirs| same_texts(query, ours, theirs)) | any
         }),
         (Value::String(ours), Value::String(theirs)) if ours != theirs => {
-            let plain = |text: &str, stand_in: fn(char) -> bool| text.replace(stand_in, "");
-            let same =
-                plain(ours, |c| c == '\u{fffd}') == plain(theirs, |c| ('\u{80}'..='\u{ff}').contains(&c));
+            // Bytes may make a character in ours, too: "\xc3\xa9" is one.
+            let ascii = |text: &str| text.replace(|c: char| !c.is_ascii(), "");
+            let same = query.contains('\\') && ascii(ours) == ascii(theirs);
             if same {
                 theirs.clone_from(ours);
             }
