@@ -8,6 +8,8 @@
 //! what the other samples add is the cost of a sample. Memory is the anonymous part of the resident
 //! set (`RssAnon`), of the process that was killed and of the one that opened its folder.
 
+#[path = "support/child.rs"]
+mod child;
 #[path = "support/scrapes.rs"]
 mod scrapes;
 mod support;
@@ -15,9 +17,7 @@ mod support;
 use larum::storage::options::Maintenance;
 use larum::{Batch, Db, Labels, Options, Timestamp};
 use scrapes::{Random, labels, value};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,9 +31,6 @@ const OPENS: usize = 5;
 /// not so many that the bound depends on them.
 const WAL_BOUND_BYTES: u64 = 128 << 20;
 const WAL_BOUND_SAMPLES: i64 = 32_000_000;
-
-/// What a child is told to do, by the variable of this name.
-const TASK: &str = "LARUM_BENCH_OPEN";
 
 fn open(path: &Path, now_ms: i64) -> Db {
     let now = Timestamp::from_millis(now_ms);
@@ -66,26 +63,18 @@ fn fill(db: &Db, series: usize, rounds: i64, interval_ms: i64) -> i64 {
     rounds
 }
 
-/// Anonymous resident memory of this process, in MB; 0 where the system does not tell.
-fn memory_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kb = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kb.unwrap_or(0.0) / 1e3
-}
-
 /// The end of all samples of a fill.
 fn end_ms(rounds: i64, interval_ms: i64) -> i64 {
     FIRST_MS + rounds * interval_ms + 60_000
 }
 
 /// Runs a task of a child: `fill` or `year` leaves a folder behind, `open` opens one.
-fn child(task: &str, path: &Path, series: usize, rounds: i64) {
+fn work(task: &str, path: &Path, series: usize, rounds: i64) {
     match task {
         "fill" => {
             let db = open(path, end_ms(rounds, INTERVAL_MS));
             let rounds = fill(&db, series, rounds, INTERVAL_MS);
-            println!("filled {} {rounds}", memory_mb());
+            println!("filled {} {rounds}", child::memory_mb());
             // Until it is killed.
             std::thread::park();
         }
@@ -116,7 +105,7 @@ fn child(task: &str, path: &Path, series: usize, rounds: i64) {
                 ms(opened),
                 ms(written),
                 ms(answered),
-                memory_mb(),
+                child::memory_mb(),
                 db.stats().partitions
             );
             // The folder stays as it was killed, but for one sample.
@@ -126,22 +115,9 @@ fn child(task: &str, path: &Path, series: usize, rounds: i64) {
     }
 }
 
-/// Runs a child and returns the figures that it prints. It is killed then.
+/// Runs a child and returns the figures that it prints.
 fn run(task: &str, path: &Path, series: usize, rounds: i64) -> Vec<f64> {
-    let mut child = Command::new(std::env::current_exe().expect("this program has a path"))
-        .env(TASK, format!("{task} {series} {rounds}"))
-        .arg(path)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("this program runs again");
-    let out = BufReader::new(child.stdout.take().expect("it was asked for"));
-    let line = out.lines().next().expect("the child prints a line").expect("it is text");
-    if task != "year" {
-        child.kill().expect("the child is ours");
-    }
-    child.wait().expect("the child is ours");
-    line.split(' ').skip(1).map(|word| word.parse().expect("it is a figure")).collect()
+    child::run(&format!("{task} {series} {rounds}"), path, task == "year")
 }
 
 /// The fastest open, in each figure.
@@ -206,10 +182,9 @@ fn year(series: usize) {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    if let Ok(task) = std::env::var(TASK) {
-        let words: Vec<&str> = task.split(' ').collect();
+    if let Some(words) = child::task() {
         let number = |at: usize| words[at].parse().expect("a number");
-        return child(words[0], Path::new(&arguments[0]), number(1) as usize, number(2));
+        return work(&words[0], Path::new(&arguments[0]), number(1) as usize, number(2));
     }
     let picked = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
     if picked("50k") {

@@ -233,6 +233,25 @@ fn a_flipped_bit_anywhere_in_a_partition_is_found_and_repaired() {
 }
 
 #[test]
+fn a_repair_saves_what_a_damaged_extent_of_the_index_does_not_cover() {
+    const MANY: i64 = 8_000;
+    let fixture = Fixture { dir: tempfile::tempdir().unwrap() };
+    let storage = Storage::open(&fixture.path(), options()).unwrap();
+    let mut batch = Batch::new();
+    (0..MANY).for_each(|series| batch.push(&labels(series), Timestamp::from_millis(START), 1.0));
+    storage.append(&batch).unwrap();
+    storage.close().unwrap();
+    drop(storage);
+    // Near the end: the series of each label. The identities of series lie in several extents before.
+    let len = std::fs::metadata(fixture.partition()).unwrap().len() as usize;
+    flip(&fixture.partition(), len - 2_000);
+    let printed = fixture.faults(&["verify"], 1);
+    assert!(printed.contains("bytes of POSTINGS") && printed.contains("8000 series"), "{printed}");
+    fixture.repair();
+    assert_eq!((fixture.samples().len() as i64, fixture.partitions_aside()), (MANY, 1));
+}
+
+#[test]
 fn a_damaged_manifest_is_found_and_put_together_again() {
     let fixture = Fixture::new();
     let before = fixture.samples();

@@ -8,11 +8,12 @@ pub fn command(bench: &str) -> String {
     format!("cargo bench --bench {bench}")
 }
 
-/// Runs `bench`; gives names and figures of its rows.
-pub fn run(bench: &str) -> Result<Vec<(String, f64)>, String> {
+/// Runs `bench`, a `quick` one with less data where it knows that; gives names and figures of its rows.
+pub fn run(bench: &str, quick: bool) -> Result<Vec<(String, f64)>, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["bench", "--quiet", "--bench", bench])
+        .envs(quick.then_some(("LARUM_BENCH_QUICK", "1")))
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -99,7 +99,7 @@ fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
         let mut done: Vec<(&Run, Server)> = Vec::new();
         for bench in &benches {
             eprintln!("accept: round {round} of {rounds}: bench {bench}");
-            match bench::run(bench) {
+            match bench::run(bench, args.quick) {
                 Ok(figures) => report.take_bench(bench, &figures),
                 Err(why) => eprintln!("accept: NOTICE: {why}"),
             }

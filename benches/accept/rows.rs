@@ -149,6 +149,21 @@ pub static ROWS: &[Row] = &[
     bench("open", "after kill -9, WAL at its bound, 400k series, to the first write and query", Max(1000.0), "ms", ("open", "open after kill, 400000 series")),
     bench("open", "after a clean stop, 365 partitions", Max(100.0), "ms", ("open", "open after clean stop, 365 partitions")),
 
+    bench("growth", "memory a series, 1 M active for 10 minutes", Max(600.0), "B", ("growth", "active, memory a series")),
+    bench("growth", "append, 1 M active series", Min(4.0), "Msamples/s", ("growth", "active, append")),
+    bench("growth", "query of 500 of 1 M active series", Max(20.0), "ms", ("growth", "active, query of 500 series")),
+    bench("growth", "query of all of 1 M active series", Max(3000.0), "ms", ("growth", "active, query of all")),
+    bench("growth", "kill -9 to the first answer, 1 M active series", Max(3000.0), "ms", ("growth", "active, open after kill")),
+    bench("growth", "1,000 partitions: the last commits to the first", Max(2.0), "x", ("growth", "partitions, last commits to first")),
+    bench("growth", "1,000 partitions: memory after a start", Max(60.0), "MB", ("growth", "partitions, memory after open")),
+    bench("growth", "1,000 partitions: start to the first answer", Max(250.0), "ms", ("growth", "partitions, open")),
+    bench("growth", "1,000 partitions: query over all of them", Max(250.0), "ms", ("growth", "partitions, query over all")),
+    bench("growth", "10 M series seen: the last to the first", Max(1.5), "x", ("growth", "seen, last waves to first")),
+    bench("growth", "10 M series seen: memory at the end", Max(300.0), "MB", ("growth", "seen, memory at the end")),
+    bench("growth", "10 M series seen: start to the first answer", Max(250.0), "ms", ("growth", "seen, open")),
+    bench("growth", "10 M series seen: query of 500 of them", Max(100.0), "ms", ("growth", "seen, query of 500 series")),
+    bench("growth", "10 M series seen: the values of a label", Max(2000.0), "ms", ("growth", "seen, values of a label")),
+
     judge("lost", "acknowledged samples lost, kill -9 at the last answer", Max(0.0), "samples", &STEADY_LEFT, at("/crash/lost")),
     Row { group: "lost", what: "acknowledged samples lost, kills under load", aim: Max(0.0), unit: "samples", by: By::Kills },
 ];

@@ -226,7 +226,15 @@ impl Fs for RealFs {
         // truncates such a file again (it only unlinks it, which leaves the map intact), the
         // folder is open to its owner alone, and the lock keeps other processes of Larum out. Nor
         // does Prometheus write to the files of a block, which it renames into place when finished.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(at_path(path))?;
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        let map = map.map_err(|e| match e.kind() {
+            io::ErrorKind::OutOfMemory => {
+                let why =
+                    "a process may have as many maps as vm.max_map_count says, and each partition is one";
+                at_path(path)(io::Error::new(e.kind(), format!("{e} ({why})")))
+            }
+            _ => at_path(path)(e),
+        })?;
         Ok(Bytes::from_owner(map))
     }
 

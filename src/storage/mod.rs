@@ -21,6 +21,7 @@ mod expiry;
 mod faults;
 mod folder;
 mod fs;
+mod gathered;
 mod head;
 pub mod inspect;
 mod jobs;

@@ -13,6 +13,7 @@
 
 use super::cutter::TIMESTAMPS_KEPT;
 use super::error::ReadError;
+use super::gathered::Gathered;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::merge::{merge, push_without};
@@ -91,13 +92,13 @@ impl View {
         let mut list: Listing<LabelSets> = Listing::default();
         let mut share = Share::of(self.memory.as_ref());
         let layers: Vec<&Layer> = self.layers_in(range).map(|(_, layer)| layer).collect();
-        let mut found: Vec<Found> = Vec::new();
+        let mut found = Gathered::new(|a: &Found, b| a.id == b.id, |_| 2 * size_of::<Found>());
         for (place, layer) in (0..).zip(&layers) {
             let asked = Asked { range, borders: &self.borders };
             for matchers in or_everything(sets) {
                 match layer.select_shown(matchers, asked) {
                     Ok(selected) => {
-                        found.extend(selected.into_iter().map(|(id, series)| Found {
+                        found.add(selected.into_iter().map(|(id, series)| Found {
                             id,
                             layer: place,
                             series,
@@ -105,15 +106,12 @@ impl View {
                     }
                     Err(error) => list.left_out(&error),
                 }
-                if let Err(refused) = share.resize(found_bytes(&found)) {
+                if let Err(refused) = share.resize(found.bytes()) {
                     return Listing { refused: Some(refused), ..list };
                 }
             }
         }
-        if layers.len() > 1 || sets.len() > 1 {
-            found.sort_unstable();
-            found.dedup_by_key(|found| found.id);
-        }
+        let mut found = found.finish();
         found.sort_unstable_by_key(|found| (found.layer, found.series));
         for of_layer in found.chunk_by(|a, b| a.layer == b.layer) {
             let part = &layers[of_layer[0].layer as usize].part;
@@ -140,25 +138,20 @@ impl View {
     ) -> Listing<Vec<String>> {
         let mut list: Listing<Vec<String>> = Listing::default();
         let mut share = Share::of(self.memory.as_ref());
-        let mut bytes = 0;
+        let mut found = Gathered::new(|a, b| a == b, |text: &String| 2 * size_of::<String>() + text.len());
         let asked = Asked { range, borders: &self.borders };
         for (_, layer) in self.layers_in(range) {
             for matchers in or_everything(sets) {
                 match ask(layer, matchers, asked) {
-                    Ok(mut items) => {
-                        bytes += items.iter().map(|item| 2 * size_of::<String>() + item.len()).sum::<usize>();
-                        list.items.append(&mut items);
-                    }
+                    Ok(items) => found.add(items),
                     Err(error) => list.left_out(&error),
                 }
-                if let Err(refused) = share.resize(bytes) {
+                if let Err(refused) = share.resize(found.bytes()) {
                     return Listing { refused: Some(refused), ..list };
                 }
             }
         }
-        // Parts mostly give them in order; this sort merges what is.
-        list.items.sort();
-        list.items.dedup();
+        list.items = found.finish();
         list.share = share;
         list
     }
