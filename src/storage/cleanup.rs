@@ -52,12 +52,9 @@ impl Looked {
         due
     }
 
-    /// Somebody does not want these to be written anew now.
-    fn decline(&mut self, deleted_from: &[Live], numbers: &[u64]) {
-        for p in deleted_from.iter().filter(|p| numbers.contains(&p.meta.number)) {
-            let look = Look { tombstones: p.meta.tombstones.unwrap_or(0), is_due: false };
-            self.0.insert(p.meta.number, look);
-        }
+    /// Somebody does not want partitions with these tombstones to be written anew now.
+    fn decline(&mut self, partitions: impl Iterator<Item = (u64, u64)>) {
+        self.0.extend(partitions.map(|(number, tombstones)| (number, Look { tombstones, is_due: false })));
     }
 }
 
@@ -66,8 +63,8 @@ impl Inner {
     pub fn free_deleted(&self) -> io::Result<()> {
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_held()?;
-        let deleted_from = self.deleted_from();
-        let mut due = self.looked().due(&deleted_from, |p| {
+        // What is held open here would take its bytes until the job is over.
+        let mut due = self.looked().due(&self.deleted_from(), |p| {
             let tombstones = p.tombstones.iter().flat_map(|tombstones| tombstones.iter());
             p.partition.deleted_bytes(tombstones)
         });
@@ -90,10 +87,12 @@ impl Inner {
     }
 
     fn rewrite_deleted_by(&self, job: &Job, numbers: Vec<u64>) -> io::Result<()> {
+        // Canceled is what is to be freed now, not what is deleted meanwhile.
+        let tombstones_of = |p: &Live| (p.meta.number, p.meta.tombstones.unwrap_or(0));
+        let tombstones: BTreeMap<u64, u64> = self.deleted_from().iter().map(tombstones_of).collect();
         let (outcome, left) = self.rewrite_by(job, numbers);
         if job.is_canceled() {
-            let deleted_from = self.deleted_from();
-            self.looked().decline(&deleted_from, &left);
+            self.looked().decline(left.iter().filter_map(|number| Some((*number, *tombstones.get(number)?))));
         }
         outcome
     }
@@ -182,9 +181,12 @@ mod tests {
     use super::*;
     use crate::storage::engine::Deleted;
     use crate::storage::jobs::JobState;
-    use crate::storage::options::{Maintenance, Options};
+    use crate::storage::options::{Clock, Maintenance, Options};
     use crate::storage::{Batch, Matcher, Storage, TimeRange};
     use larum_storage_format::Labels;
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::{Arc, OnceLock};
 
     #[test]
     fn a_tenth_of_the_chunks_is_worth_it() {
@@ -202,8 +204,11 @@ mod tests {
     }
 
     /// Two partitions, a day apart, with two series each.
-    fn open(path: &std::path::Path) -> Storage {
-        let clock = std::sync::Arc::new(|| Timestamp::from_millis(200_000_000));
+    fn open(path: &Path) -> Storage {
+        open_with(path, Arc::new(|| Timestamp::from_millis(200_000_000)))
+    }
+
+    fn open_with(path: &Path, clock: Clock) -> Storage {
         let options = Options { clock, maintenance: Maintenance::Stepped, ..Options::default() };
         let storage = Storage::open(path, options).unwrap();
         for day in [0, 100_000_000] {
@@ -278,6 +283,32 @@ mod tests {
         assert!(job.bytes_freed > 0 && storage.stats().freed_bytes == job.bytes_freed);
         storage.inner().free_deleted().unwrap();
         assert_eq!(storage.jobs().len(), 1, "nothing is left to do");
+    }
+
+    #[test]
+    fn what_is_deleted_while_a_job_runs_is_freed_although_the_job_is_canceled() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Arc::new(OnceLock::<Storage>::new());
+        // Whoever merges asks for the time.
+        let (of_clock, is_armed) = (storage.clone(), AtomicBool::new(true));
+        let clock = Arc::new(move || {
+            let jobs = of_clock.get().map(Storage::jobs).unwrap_or_default();
+            let running = jobs.first().filter(|job| job.state == JobState::Running);
+            if let (Some(storage), Some(job)) = (of_clock.get(), running)
+                && is_armed.swap(false, Relaxed)
+            {
+                storage.delete(&[vec![Matcher::equal("job", "b")]], TimeRange::ALL).unwrap();
+                assert!(storage.cancel_job(job.id));
+            }
+            Timestamp::from_millis(200_000_000)
+        });
+        let storage = storage.get_or_init(|| open_with(dir.path(), clock));
+        delete(storage, TimeRange::ALL);
+        let before = numbers(storage);
+        assert_eq!(storage.inner().free_deleted().unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!((&storage.jobs()[0].state, numbers(storage)), (&JobState::Canceled, before));
+        storage.inner().free_deleted().unwrap();
+        assert_eq!(numbers(storage).len(), 0, "everything was deleted");
     }
 
     #[test]
