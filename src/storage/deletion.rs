@@ -132,13 +132,10 @@ impl Found<'_> {
         if series.is_empty() {
             return Ok(None);
         }
-        let mut tombstones = Tombstones::new(p.meta.number, p.meta.tombstones.unwrap_or(0) + 1);
-        for (id, intervals) in p.tombstones.iter().flat_map(|old| old.iter()) {
-            intervals.iter().for_each(|&interval| tombstones.add(id, interval));
-        }
-        for &id in &series {
-            tombstones.add(id, Interval { min_ms: range.min_ms, max_ms: range.max_ms });
-        }
+        let new = Interval { min_ms: range.min_ms, max_ms: range.max_ms };
+        let mut deleted: Vec<_> = p.tombstones.iter().flat_map(|old| old.each()).collect();
+        deleted.extend(series.iter().map(|&id| (id, new)));
+        let tombstones = Tombstones::new(p.meta.number, p.meta.tombstones.unwrap_or(0) + 1, deleted);
         let bytes_of = |tombstones: &Tombstones| {
             p.partition.deleted_bytes(series.iter().map(|&id| (id, tombstones.of(id))))
         };
@@ -225,10 +222,8 @@ fn commit(inner: &Inner, new: Vec<Arc<Tombstones>>) -> io::Result<()> {
 /// Writes the tombstones of a live partition again, whose file is damaged. Called with the lock for
 /// deletions.
 pub(crate) fn write_anew(inner: &Inner, old: &Tombstones) -> io::Result<()> {
-    let mut new = Tombstones::new(old.partition, old.number + 1);
-    for (id, intervals) in old.iter() {
-        intervals.iter().for_each(|&interval| new.add(id, interval));
-    }
+    let mut new = old.clone();
+    new.number += 1;
     commit(inner, vec![Arc::new(new)])
 }
 
@@ -246,15 +241,16 @@ pub(crate) fn pass_on(
     now: &[&Live],
     output: &mut Live,
 ) -> io::Result<()> {
-    let mut tombstones = Tombstones::new(output.meta.number, 1);
+    let mut deleted = Vec::new();
     for (before, now) in before.iter().zip(now).filter(|(before, now)| before.meta != now.meta) {
         for (id, intervals) in now.tombstones.iter().flat_map(|t| t.iter()) {
             if output.partition.has(id) {
                 let old = before.tombstones.as_ref().map_or(&[][..], |t| t.of(id));
-                new_in(intervals, old).for_each(|interval| tombstones.add(id, interval));
+                deleted.extend(new_in(intervals, old).map(|interval| (id, interval)));
             }
         }
     }
+    let tombstones = Tombstones::new(output.meta.number, 1, deleted);
     if !tombstones.is_empty() {
         replace_file(fs, &folder.tombstones(output.meta.number, 1), &tombstones.encode())?;
         output.meta.tombstones = Some(1);

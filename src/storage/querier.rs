@@ -731,9 +731,8 @@ mod tests {
     fn a_deletion_hides_what_its_layer_holds_and_nothing_else() {
         let mut layers = [Fake::layer(&["a", "b"], &[10, 20], 1.0), Fake::layer(&["b", "c"], &[20, 30], 2.0)];
         let b = Labels::from_pairs([("__name__", "m"), ("job", "b")]).unwrap();
-        let mut tombstones = Tombstones::new(0, 1);
         let always = Interval { min_ms: i64::MIN, max_ms: i64::MAX };
-        tombstones.add(SeriesId::of(&b, IdentitySeed(1)), always);
+        let tombstones = Tombstones::new(0, 1, vec![(SeriesId::of(&b, IdentitySeed(1)), always)]);
         layers[0].tombstones = Some(Arc::new(tombstones));
         let view = View::new(layers.into(), [], Borders::at(i64::MIN));
         assert_eq!(load(&view, "b", TimeRange::ALL), [(20, 2.0), (30, 2.0)]);
@@ -752,11 +751,9 @@ mod tests {
             (vec![(11, 20)], TimeRange::new(0, 19), true),
         ] {
             let mut layer = Fake::layer(&["a", "b"], &[10, 20], 1.0);
-            let mut tombstones = Tombstones::new(0, 1);
-            for &(min_ms, max_ms) in &deleted {
-                tombstones.add(SeriesId::of(&a, IdentitySeed(1)), Interval { min_ms, max_ms });
-            }
-            layer.tombstones = Some(Arc::new(tombstones));
+            let id = SeriesId::of(&a, IdentitySeed(1));
+            let deleted_of = deleted.iter().map(|&(min_ms, max_ms)| (id, Interval { min_ms, max_ms }));
+            layer.tombstones = Some(Arc::new(Tombstones::new(0, 1, deleted_of.collect())));
             let view = View::new([layer].into(), [], Borders::at(i64::MIN));
             let jobs: &[&str] = if is_listed { &["a", "b"] } else { &["b"] };
             assert_eq!(view.label_values("job", &[], range).items, jobs, "{deleted:?}");

@@ -8,7 +8,6 @@ use crate::cursor::{Cursor, DecodeError};
 use crate::envelope::{Unverified, seal};
 use crate::series_id::SeriesId;
 use crate::varint::{put_uvarint, zigzag};
-use std::collections::BTreeMap;
 
 /// The first eight bytes of a tombstone file.
 pub const TOMBSTONES_MAGIC: &[u8; 8] = b"LARUMT01";
@@ -33,51 +32,81 @@ impl Interval {
 }
 
 /// The deleted intervals of one partition.
+///
+/// A deletion may hit all series of all partitions, and all of it is in memory as long as it waits for
+/// merges: 40 bytes for a series with one interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstones {
     /// The number of the partition.
     pub partition: u64,
     /// The number of this file among the partition's tombstone files, from 1 on.
     pub number: u64,
-    /// Per series, ascending and neither overlapping nor adjacent; never empty.
-    intervals: BTreeMap<SeriesId, Vec<Interval>>,
+    /// Ascending.
+    ids: Vec<SeriesId>,
+    /// Where the intervals of each series end.
+    ends: Vec<usize>,
+    /// Of one series after the other; of each ascending, neither overlapping nor adjacent, at least one.
+    intervals: Vec<Interval>,
 }
 
 impl Tombstones {
-    /// Tombstones without any interval.
-    pub fn new(partition: u64, number: u64) -> Tombstones {
-        Tombstones { partition, number, intervals: BTreeMap::new() }
+    /// Tombstones of these intervals, in any order. One that ends before it begins deletes nothing.
+    pub fn new(partition: u64, number: u64, mut deleted: Vec<(SeriesId, Interval)>) -> Tombstones {
+        deleted.retain(|(_, interval)| interval.min_ms <= interval.max_ms);
+        // It is mostly put together of few lists that are sorted.
+        deleted.sort_by_key(|(id, interval)| (*id, interval.min_ms));
+        let series = deleted.chunk_by(|a, b| a.0 == b.0).count();
+        let mut out = Tombstones::empty(partition, number, series);
+        out.intervals.reserve_exact(series);
+        for of_series in deleted.chunk_by(|a, b| a.0 == b.0) {
+            let from = out.intervals.len();
+            for (_, interval) in of_series {
+                match out.intervals[from..].last_mut() {
+                    Some(last) if last.max_ms.saturating_add(1) >= interval.min_ms => {
+                        last.max_ms = last.max_ms.max(interval.max_ms);
+                    }
+                    _ => out.intervals.push(*interval),
+                }
+            }
+            out.end_series(of_series[0].0);
+        }
+        out
     }
 
-    /// Deletes an interval of a series. One that ends before it begins deletes nothing.
-    pub fn add(&mut self, id: SeriesId, interval: Interval) {
-        if interval.min_ms > interval.max_ms {
-            return;
-        }
-        let intervals = self.intervals.entry(id).or_default();
-        // Those that touch the new one are one run of the list; they become one interval with it.
-        let from = intervals.partition_point(|i| i.max_ms < interval.min_ms.saturating_sub(1));
-        let to = intervals.partition_point(|i| i.min_ms <= interval.max_ms.saturating_add(1));
-        let joined = intervals[from..to].iter().fold(interval, |a, b| Interval {
-            min_ms: a.min_ms.min(b.min_ms),
-            max_ms: a.max_ms.max(b.max_ms),
-        });
-        intervals.splice(from..to, [joined]);
+    fn empty(partition: u64, number: u64, series: usize) -> Tombstones {
+        let (ids, ends) = (Vec::with_capacity(series), Vec::with_capacity(series));
+        Tombstones { partition, number, ids, ends, intervals: Vec::new() }
+    }
+
+    /// The intervals behind those of the series before are of this one.
+    fn end_series(&mut self, id: SeriesId) {
+        self.ids.push(id);
+        self.ends.push(self.intervals.len());
+    }
+
+    fn at(&self, place: usize) -> &[Interval] {
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.intervals[start..self.ends[place]]
     }
 
     /// The deleted intervals of a series, ascending.
     pub fn of(&self, id: SeriesId) -> &[Interval] {
-        self.intervals.get(&id).map_or(&[], Vec::as_slice)
+        self.ids.binary_search(&id).map_or(&[], |place| self.at(place))
     }
 
     /// All series with deleted intervals, ascending by id.
     pub fn iter(&self) -> impl Iterator<Item = (SeriesId, &[Interval])> {
-        self.intervals.iter().map(|(id, intervals)| (*id, intervals.as_slice()))
+        self.ids.iter().enumerate().map(|(place, id)| (*id, self.at(place)))
+    }
+
+    /// All intervals with their series, as [`Tombstones::new`] takes them.
+    pub fn each(&self) -> impl Iterator<Item = (SeriesId, Interval)> {
+        self.iter().flat_map(|(id, intervals)| intervals.iter().map(move |interval| (id, *interval)))
     }
 
     /// Whether nothing is deleted.
     pub fn is_empty(&self) -> bool {
-        self.intervals.is_empty()
+        self.ids.is_empty()
     }
 
     /// The bytes of the file.
@@ -85,8 +114,8 @@ impl Tombstones {
         let mut body = Vec::new();
         put_uvarint(&mut body, self.partition);
         put_uvarint(&mut body, self.number);
-        put_uvarint(&mut body, self.intervals.len() as u64);
-        for (id, intervals) in &self.intervals {
+        put_uvarint(&mut body, self.ids.len() as u64);
+        for (id, intervals) in self.iter() {
             body.extend_from_slice(&id.to_le_bytes());
             put_uvarint(&mut body, intervals.len() as u64);
             for interval in intervals {
@@ -105,42 +134,43 @@ impl Tombstones {
     pub fn decode(bytes: &[u8]) -> Result<Tombstones, DecodeError> {
         const WHAT: &str = "tombstones";
         let mut cursor = Unverified::open(bytes, TOMBSTONES_MAGIC, WHAT)?.verify()?;
-        let mut out = Tombstones::new(cursor.uvarint("partition number")?, cursor.uvarint(WHAT)?);
+        let (partition, number) = (cursor.uvarint("partition number")?, cursor.uvarint(WHAT)?);
         let count = cursor.count(SERIES_BYTES_MIN, "number of series")?;
-        let mut previous = None;
+        let mut out = Tombstones::empty(partition, number, count);
+        out.intervals.reserve_exact(count);
         for _ in 0..count {
             let start = cursor.clone();
             let id = SeriesId(cursor.u128("series id")?);
-            if previous.is_some_and(|previous| previous >= id) {
+            if out.ids.last().is_some_and(|&previous| previous >= id) {
                 return Err(start.corrupt("series id", "not ascending"));
             }
-            previous = Some(id);
-            out.intervals.insert(id, decode_intervals(&mut cursor)?);
+            decode_intervals(&mut cursor, &mut out.intervals)?;
+            out.end_series(id);
         }
         cursor.finish(WHAT)?;
         Ok(out)
     }
 }
 
-fn decode_intervals(cursor: &mut Cursor<'_>) -> Result<Vec<Interval>, DecodeError> {
+fn decode_intervals(cursor: &mut Cursor<'_>, out: &mut Vec<Interval>) -> Result<(), DecodeError> {
     const WHAT: &str = "deleted interval";
     let count = cursor.count(2, "number of intervals")?;
     if count == 0 {
         return Err(cursor.corrupt(WHAT, "a series without intervals"));
     }
-    let mut intervals: Vec<Interval> = Vec::with_capacity(count);
+    let from = out.len();
     for _ in 0..count {
         let start = cursor.clone();
         let (min_ms, len) = (cursor.ivarint(WHAT)?, cursor.uvarint(WHAT)?);
         let Some(max_ms) = min_ms.checked_add_unsigned(len) else {
             return Err(start.corrupt(WHAT, "it ends beyond the end of time"));
         };
-        if intervals.last().is_some_and(|last| last.max_ms.saturating_add(1) >= min_ms) {
+        if out[from..].last().is_some_and(|last| last.max_ms.saturating_add(1) >= min_ms) {
             return Err(start.corrupt(WHAT, "it touches the one before"));
         }
-        intervals.push(Interval { min_ms, max_ms });
+        out.push(Interval { min_ms, max_ms });
     }
-    Ok(intervals)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -154,11 +184,9 @@ mod tests {
 
     #[test]
     fn touching_intervals_become_one() {
-        let mut tombstones = Tombstones::new(7, 1);
         let id = SeriesId(5);
-        for (min, max) in [(10, 20), (40, 50), (21, 25), (60, 55), (0, 1), (24, 41), (i64::MAX, i64::MAX)] {
-            tombstones.add(id, interval(min, max));
-        }
+        let added = [(10, 20), (40, 50), (21, 25), (60, 55), (0, 1), (24, 41), (i64::MAX, i64::MAX)];
+        let tombstones = Tombstones::new(7, 1, added.map(|(min, max)| (id, interval(min, max))).into());
         assert_eq!(tombstones.of(id), [interval(0, 1), interval(10, 50), interval(i64::MAX, i64::MAX)]);
         assert!(tombstones.of(id)[1].contains(50) && !tombstones.of(id)[1].contains(51));
         assert_eq!(tombstones.of(SeriesId(6)), []);
@@ -166,10 +194,20 @@ mod tests {
     }
 
     #[test]
+    fn a_series_with_one_interval_takes_forty_bytes() {
+        let tombstones = Tombstones::new(1, 1, (0..1000).map(|id| (SeriesId(id), interval(5, 6))).collect());
+        for Tombstones { ids, ends, intervals, .. } in
+            [Tombstones::decode(&tombstones.encode()).unwrap(), tombstones]
+        {
+            assert_eq!((ids.capacity(), ends.capacity(), intervals.capacity()), (1000, 1000, 1000));
+        }
+        assert_eq!(size_of::<SeriesId>() + size_of::<usize>() + size_of::<Interval>(), 40);
+    }
+
+    #[test]
     fn every_cut_and_every_changed_byte_is_refused() {
-        let mut tombstones = Tombstones::new(7, 2);
-        tombstones.add(SeriesId(1), interval(i64::MIN, i64::MAX));
-        tombstones.add(SeriesId(2), interval(3, 4));
+        let added = vec![(SeriesId(2), interval(3, 4)), (SeriesId(1), interval(i64::MIN, i64::MAX))];
+        let tombstones = Tombstones::new(7, 2, added);
         let bytes = tombstones.encode();
         assert_eq!(Tombstones::decode(&bytes), Ok(tombstones));
         for at in 0..bytes.len() {
@@ -183,10 +221,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_deleted_is_what_was_added(added in proptest::collection::vec((0..3u128, -50..50i64, 0..20i64), 0..40)) {
-            let mut tombstones = Tombstones::new(1, 1);
-            for &(id, min, len) in &added {
-                tombstones.add(SeriesId(id), interval(min, min + len));
-            }
+            let of = |&(id, min, len): &(u128, i64, i64)| (SeriesId(id), interval(min, min + len));
+            let tombstones = Tombstones::new(1, 1, added.iter().map(of).collect());
+            prop_assert_eq!(&Tombstones::new(1, 1, tombstones.each().collect()), &tombstones);
             for id in 0..3 {
                 for t in -60..80 {
                     let expected = added.iter().any(|&(i, min, len)| i == id && min <= t && t <= min + len);

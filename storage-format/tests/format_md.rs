@@ -299,9 +299,8 @@ fn manifest() -> Manifest {
 }
 
 fn tombstones() -> Tombstones {
-    let mut tombstones = Tombstones::new(4, 1);
-    tombstones.add(SeriesId::of(&labels(), SEED), Interval { min_ms: 75_000, max_ms: 90_000 });
-    tombstones
+    let interval = Interval { min_ms: 75_000, max_ms: 90_000 };
+    Tombstones::new(4, 1, vec![(SeriesId::of(&labels(), SEED), interval)])
 }
 
 fn metadata() -> MetricMetadata {
