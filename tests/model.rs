@@ -9,7 +9,7 @@ use folder::copy_folder;
 use larum::Labels;
 use larum::storage::options::{Maintenance, WalFsync};
 use larum::storage::series_set::Columns;
-use larum::storage::{Batch, Matcher, Options, Source, Storage, TimeRange, Timestamp, View};
+use larum::storage::{Batch, Matcher, Options, RetentionPolicy, Source, Storage, TimeRange, Timestamp, View};
 use larum_storage_format::{Histogram, STALE_NAN, Samples, Span, Value};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,9 +128,22 @@ fn some_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// How long the series of jobs a and b are kept.
+#[derive(Debug, Clone, Copy)]
+struct Retention {
+    a: Option<i64>,
+    b: Option<i64>,
+    /// Whether job a has a policy of its own.
+    has_policy: bool,
+}
+
 /// None; longer than what is late by the most; and so long that days are merged with one another.
-fn some_retention() -> impl Strategy<Value = Option<i64>> {
-    proptest::sample::select(vec![None, Some(4 * DAY), Some(20 * DAY)])
+fn some_retention() -> impl Strategy<Value = Retention> {
+    let keeps = || proptest::sample::select(vec![None, Some(4 * DAY), Some(20 * DAY)]);
+    prop_oneof![
+        keeps().prop_map(|keep| Retention { a: keep, b: keep, has_policy: false }),
+        (keeps(), keeps()).prop_map(|(a, b)| Retention { a, b, has_policy: true }),
+    ]
 }
 
 /// Somebody who began to read at some time.
@@ -160,7 +173,7 @@ impl Reader {
 }
 
 struct World {
-    retention: Option<i64>,
+    retention: Retention,
     root: tempfile::TempDir,
     generation: u32,
     now: Arc<AtomicI64>,
@@ -169,14 +182,18 @@ struct World {
     readers: Vec<Reader>,
 }
 
+fn is_a(series: u8) -> bool {
+    series < 2
+}
+
 fn labels(series: u8) -> Labels {
-    let job = if series < 2 { "a" } else { "b" };
+    let job = if is_a(series) { "a" } else { "b" };
     Labels::from_pairs([("__name__", "m"), ("job", job), ("instance", "i"), ("series", &series.to_string())])
         .unwrap()
 }
 
 impl World {
-    fn new(retention: Option<i64>) -> World {
+    fn new(retention: Retention) -> World {
         let mut world = World {
             retention,
             root: tempfile::tempdir().unwrap(),
@@ -201,10 +218,16 @@ impl World {
             maintenance: Maintenance::Stepped,
             // What a power cut takes is not tested here.
             wal_fsync: WalFsync::Never,
-            retention: self.retention.map(|ms| Duration::from_millis(ms as u64)),
+            retention: self.retention.b.map(|ms| Duration::from_millis(ms as u64)),
+            retention_policies: self.retention.has_policy.then(|| self.policy()).into_iter().collect(),
             ..Options::default()
         };
         self.storage = Some(Storage::open(&self.path(), options).unwrap());
+    }
+
+    fn policy(&self) -> RetentionPolicy {
+        let keep = self.retention.a.map(|ms| Duration::from_millis(ms as u64));
+        RetentionPolicy { matchers: vec![Matcher::equal("job", "a")], keep }
     }
 
     fn storage(&self) -> &Storage {
@@ -301,10 +324,9 @@ impl World {
     /// Time passes, and what is older than the retention has expired.
     fn advance(&mut self, by: i64) {
         self.now.fetch_add(by, Ordering::Relaxed);
-        if let Some(retention) = self.retention {
-            let border = self.now() - retention;
-            self.model.retain(|(_, t), _| *t >= border);
-        }
+        let border = |keep: Option<i64>| keep.map_or(i64::MIN, |keep| self.now() - keep);
+        let (a, b) = (border(self.retention.a), border(self.retention.b));
+        self.model.retain(|(series, t), _| *t >= if is_a(*series) { a } else { b });
     }
 
     fn crash(&mut self, lose_manifest: bool) {
@@ -322,8 +344,8 @@ impl World {
         let view = self.storage().view();
         assert_eq!(read(&view), self.model);
 
-        // With a retention, a partition may have expired in part.
-        if self.retention.is_none() {
+        // A partition may have expired in part: that is looked into only where there are policies.
+        if self.retention.has_policy || self.retention.b.is_none() {
             let stored: BTreeSet<String> = self.model.keys().map(|(s, _)| s.to_string()).collect();
             let listed = view.label_values("series", &[], TimeRange::ALL).items;
             assert_eq!(listed, stored.iter().cloned().collect::<Vec<_>>());

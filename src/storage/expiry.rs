@@ -3,16 +3,20 @@
 //!
 //! 1. A partition is dropped when the last of its series has expired.
 //! 2. It is written anew within a day after a tenth of its bytes has expired. Within that day it waits
-//!    for the end of what else expires as a whole, so that it is not written twice; and it is left to
-//!    be dropped if that comes first.
+//!    for the end of what else expires as a whole, so that it is not written twice; what is shorter than
+//!    a day waits for being merged into one. It is left to be dropped if that comes first.
 //! 3. How its bytes expire is worked out once, from the times of its chunks.
+
+use super::cut::{DAY_MS, HOUR_MS};
 
 /// A partition is written anew once one in so many of its bytes has expired.
 const WORTH_ONE_IN: u64 = 10;
 
-/// Within so long; of which the last hours are for the work itself.
-const WITHIN_MS: i64 = 24 * 60 * 60 * 1000;
-const WAIT_MS: i64 = 20 * 60 * 60 * 1000;
+/// Within so long.
+const WITHIN_MS: i64 = DAY_MS;
+
+/// It waits for so long; the last hours are for the work itself.
+const WAIT_MS: i64 = 20 * HOUR_MS;
 
 /// The times of a partition are divided into so many steps.
 const STEPS: usize = 64;
@@ -120,13 +124,17 @@ impl Expiry {
             present.iter().filter_map(|(share, keep_ms)| Some(share.range_ms.0.saturating_add((*keep_ms)?)));
         let worth_at_ms = first_time(begins.min().unwrap_or(last_ms), last_ms, is_worth_it);
         let is_dropped_soon = drop_at_ms.is_some_and(|at_ms| at_ms <= worth_at_ms.saturating_add(WITHIN_MS));
-        let latest_ms = worth_at_ms.saturating_add(WAIT_MS);
+        let is_merged_soon =
+            present.iter().all(|(share, _)| share.range_ms.1 - share.range_ms.0 < DAY_MS / 2);
+        let wait_ms = if is_merged_soon { WITHIN_MS } else { WAIT_MS };
+        let latest_ms = worth_at_ms.saturating_add(wait_ms);
         let ends_soon =
             ends_ms.into_iter().flatten().filter(|at_ms| (worth_at_ms..=latest_ms).contains(at_ms));
         Expiry {
             drop_at_ms,
             worth_at_ms: (!is_dropped_soon).then_some(worth_at_ms),
-            rewrite_at_ms: (!is_dropped_soon).then_some(ends_soon.max().unwrap_or(latest_ms)),
+            rewrite_at_ms: (!is_dropped_soon)
+                .then(|| ends_soon.max().filter(|_| !is_merged_soon).unwrap_or(latest_ms)),
         }
     }
 }
@@ -232,6 +240,14 @@ mod tests {
                 Some(149),
                 Some(149 + 20),
             ),
+            (
+                "six hours are merged into a day before they are written anew alone",
+                vec![share(600, (0, 6), 6), share(600, (0, 6), 6)],
+                vec![days(3), always],
+                None,
+                Some(72 + 1),
+                Some(72 + 1 + 24),
+            ),
             ("all goes at once", vec![day(100), day(100)], vec![days(3), days(3)], Some(96), None, None),
         ] {
             let expiry = Expiry::of_shares(&shares, &keeps);
@@ -251,7 +267,7 @@ mod tests {
                 hours(expiry.rewrite_at_ms)
             );
             let within = expiry.rewrite_at_ms.zip(expiry.worth_at_ms);
-            assert!(within.is_none_or(|(at, worth)| at - worth < DAY), "{what}");
+            assert!(within.is_none_or(|(at, worth)| at - worth <= DAY), "{what}");
             let may = Expiry { drop_at_ms: expiry.drop_at_ms, ..Expiry::default() };
             assert!(expiry.rewrite_at_ms.is_none() || may.may_be_rewritten(0, keeps.into_iter()), "{what}");
         }
