@@ -9,7 +9,7 @@
 //! them, `merging` first.
 
 use super::batch::{Appended, Batch};
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Live};
 use super::cleanup::Looked;
 use super::compaction::{self, Levels};
 use super::cut::{self, Rhythm};
@@ -28,7 +28,7 @@ use super::options::{Maintenance, Options, SizeLimit};
 use super::part::Part;
 use super::policy::{Borders, Policies, RetentionPolicy};
 use super::querier::{Layer, View};
-use super::retention::{Now, Retention, trusted_until};
+use super::retention::{Now, Retention, day_before, trusted_until};
 use super::retention_status::{RetentionShares, RetentionStatus};
 use super::schedule::{CleanupSchedule, Cleanups};
 use super::scrub::{POSITION_FILE, Scrub, ScrubStatus};
@@ -155,8 +155,12 @@ impl Storage {
         let partitions = catalog.live().iter().map(|p| &p.meta).chain(catalog.missing());
         let ranges = partitions.map(|p| (p.min_ms, p.max_ms));
         let ranges = ranges.chain(replayed.map(|range| (range.min_ms, range.max_ms)));
-        let times = ranges.flat_map(|(min_ms, max_ms)| [min_ms, max_ms]);
-        let trusted_ms = trusted_until(times, now.wall_ms, as_millis(options.max_ahead));
+        let mut times: Vec<i64> = ranges.flat_map(|(min_ms, max_ms)| [min_ms, max_ms]).collect();
+        // The ends of a long partition do not tell whether there was anything the day before.
+        let day_before = day_before(now.wall_ms);
+        let has_times = |p: &Live| p.partition.has_times_in(day_before);
+        times.extend(catalog.live().iter().any(has_times).then_some(day_before.max_ms));
+        let trusted_ms = trusted_until(times.into_iter(), now.wall_ms, as_millis(options.max_ahead));
         let policies = Policies::new(options.retention, options.retention_policies.clone());
         let levels = Levels::new(policies.keeps_ms());
         let retention = Retention::new(policies, now, trusted_ms);

@@ -9,6 +9,7 @@
 //! that suit it. So those before must go on to the last day, too, or nothing expires for a day.
 
 use super::policy::{Borders, Policies};
+use super::time::TimeRange;
 use std::sync::Arc;
 
 /// More than this is a jump; and so long it is not believed.
@@ -89,6 +90,12 @@ impl Retention {
     }
 }
 
+/// The day before the last one.
+pub(crate) fn day_before(now_ms: i64) -> TimeRange {
+    let yesterday_ms = now_ms.saturating_sub(DAY_MS);
+    TimeRange::new(yesterday_ms.saturating_sub(DAY_MS), yesterday_ms)
+}
+
 /// Until when the clock of a start may have been right, of the `times` of samples: the newest, if
 /// there are samples up to the last day, else the newest before that. Times beyond what is accepted
 /// say nothing.
@@ -98,8 +105,8 @@ pub(crate) fn trusted_until(
     max_ahead_ms: i64,
 ) -> Option<i64> {
     let newest = |until_ms: i64| times.clone().filter(|&t| t <= until_ms).max();
-    let yesterday_ms = now_ms.saturating_sub(DAY_MS);
-    let before = newest(yesterday_ms).filter(|&t| yesterday_ms.saturating_sub(t) > DAY_MS);
+    let day_before = day_before(now_ms);
+    let before = newest(day_before.max_ms).filter(|&t| t < day_before.min_ms);
     before.or_else(|| newest(now_ms.saturating_add(max_ahead_ms)))
 }
 

@@ -151,6 +151,22 @@ impl Partition {
         deleted.filter_map(of_series).sum()
     }
 
+    /// Whether any sample lies in the range. Decodes the timestamps of few chunks, mostly of none.
+    pub fn has_times_in(&self, range: TimeRange) -> bool {
+        let header = self.header();
+        if range.contains(header.min_ms) || range.contains(header.max_ms) {
+            return true;
+        }
+        if !range.overlaps(&TimeRange::new(header.min_ms, header.max_ms)) {
+            return false;
+        }
+        (0..self.file.column_count() as u32).any(|column| {
+            let bounds = self.file.column_bounds(column);
+            bounds.is_ok_and(|bounds| range.overlaps(&TimeRange::new(*bounds.start(), *bounds.end())))
+                && self.file.column(column).is_ok_and(|times| times.iter().any(|&t| range.contains(t)))
+        })
+    }
+
     /// The times of the first and the last sample of a chunk.
     pub fn times_of(&self, chunk: &Chunk, columns: &mut Columns) -> Result<Option<(i64, i64)>, DecodeError> {
         let (_, times) = self.timestamps(chunk, 0, columns)?;
