@@ -144,12 +144,12 @@ impl Model {
         self.damaged.push(range);
     }
 
-    /// Compares with what was read. What is older than `border_ms` has expired: it may be gone, and
-    /// must be if `strict`.
+    /// Compares with what was read. What is older than the border of its series has expired: it may be
+    /// gone, and must be if `strict`.
     ///
     /// # Panics
     /// If they differ.
-    pub fn check(&mut self, found: &Found, border_ms: i64, strict: bool, after: After) {
+    pub fn check(&mut self, found: &Found, border_ms: impl Fn(u8) -> i64, strict: bool, after: After) {
         let is_damaged = |key: &Key| self.damaged.iter().any(|range| range.contains(key.1));
         let is_known = |key: &Key| self.samples.contains_key(key) || is_damaged(key);
         if let Some((key, stored)) = found.iter().find(|(key, _)| !is_known(key)) {
@@ -158,7 +158,7 @@ impl Model {
         let unsure = std::mem::take(&mut self.unsure);
         for (key, may) in self.samples.iter_mut().filter(|(key, _)| !is_damaged(key)) {
             let found = found.get(key).cloned();
-            if key.1 < border_ms {
+            if key.1 < border_ms(key.0) {
                 assert!(found.is_none() || !strict, "{key:?} has expired");
                 assert!(found.is_none() || may.contains(&found), "{key:?} is {found:?}, may be {may:?}");
                 continue;

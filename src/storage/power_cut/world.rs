@@ -14,7 +14,7 @@ use crate::storage::options::{Maintenance, Options, SizeLimit, WalFsync};
 use crate::storage::part::{Load, Part};
 use crate::storage::partition::{Partition, PartitionError};
 use crate::storage::series_set::{Columns, SeriesSet};
-use crate::storage::{Batch, Matcher, TimeRange, Timestamp};
+use crate::storage::{Batch, Matcher, RetentionPolicy, TimeRange, Timestamp};
 use larum_storage_format::manifest::Manifest;
 use larum_storage_format::{DecodeErrorKind, Labels, Value};
 use std::collections::BTreeSet;
@@ -67,6 +67,9 @@ pub(super) const FLIPS_IN: u64 = 8;
 /// Every so many seeds it fills now and then.
 const FILLS_IN: u64 = 5;
 
+/// Every so many seeds series are kept for different times.
+const POLICIES_IN: u64 = 6;
+
 /// The process has ended in the middle of a step.
 struct Ended;
 
@@ -82,7 +85,8 @@ pub(super) struct World {
     random: Arc<Mutex<Rng>>,
     fsync: WalFsync,
     wal_bytes: u64,
-    retention_ms: Option<i64>,
+    /// How long the series of job a are kept, and how long those of job b.
+    keeps_ms: [Option<i64>; 2],
     model: Model,
     storage: Option<Storage>,
     /// Snapshots that were acknowledged, and what was in them.
@@ -133,6 +137,12 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
         true => [Some(3 * DAY_MS), Some(8 * HOUR_MS)][rng.below(2) as usize],
         false => [None, Some(3 * DAY_MS), Some(8 * HOUR_MS)][rng.below(3) as usize],
     };
+    // Every so many seeds job a has a policy of its own, for longer or for shorter.
+    let keeps_ms = match seed % POLICIES_IN {
+        2 => [Some(8 * HOUR_MS), retention_ms.map(|_| 3 * DAY_MS)],
+        3 => [None, retention_ms],
+        _ => [retention_ms; 2],
+    };
     let mut world = World {
         disk,
         path: PathBuf::from("/disk/data"),
@@ -141,7 +151,7 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
         random: Arc::new(Mutex::new(Rng::new(rng.next()))),
         fsync,
         wal_bytes: [2 << 10, 16 << 10, 1 << 20][rng.below(3) as usize],
-        retention_ms,
+        keeps_ms,
         expires,
         rng,
         model: Model::default(),
@@ -165,8 +175,12 @@ pub(super) fn run(seed: u64, fsync: WalFsync, omitted: Option<Site>, warnings: W
     Outcome { ops: world.disk.ops(), trace: world.disk.trace(), sites: world.disk.sites(), ends: lives }
 }
 
+fn is_a(series: u8) -> bool {
+    series < 3
+}
+
 fn labels(series: u8) -> Labels {
-    let (job, series) = (if series < 3 { "a" } else { "b" }, series.to_string());
+    let (job, series) = (if is_a(series) { "a" } else { "b" }, series.to_string());
     Labels::from_pairs([("__name__", "m"), ("job", job), ("instance", "i"), ("series", &series)]).unwrap()
 }
 
@@ -177,13 +191,17 @@ impl World {
 
     fn options(&self) -> Options {
         let (now_ms, random) = (self.now_ms.clone(), self.random.clone());
+        let [a_ms, b_ms] = self.keeps_ms;
+        let length = |keep_ms: Option<i64>| keep_ms.map(|ms| Duration::from_millis(ms as u64));
+        let policy = || RetentionPolicy { matchers: vec![Matcher::equal("job", "a")], keep: length(a_ms) };
         Options {
             clock: Arc::new(move || Timestamp::from_millis(now_ms.load(Ordering::Relaxed))),
             random: Arc::new(move || Ok(random.lock().unwrap_or_else(PoisonError::into_inner).next())),
             maintenance: Maintenance::Stepped,
             wal_fsync: self.fsync,
             wal_bytes: self.wal_bytes,
-            retention: self.retention_ms.map(|ms| Duration::from_millis(ms as u64)),
+            retention: length(b_ms),
+            retention_policies: (a_ms != b_ms).then(policy).into_iter().collect(),
             // Never reached, but measured.
             size_limit: SizeLimit { percentage: Some(100.0), bytes: None },
             ..Options::default()
@@ -374,16 +392,18 @@ impl World {
         let warnings: Vec<String> = self.warnings.take().into_iter().filter(|w| !fine(w)).collect();
         assert_eq!(warnings, Vec::<String>::new(), "after {after:?}");
         assert_eq!(self.disk.violations(), Vec::<String>::new());
-        self.check_damaged(self.border_ms());
+        self.check_damaged(self.border_ms(0).max(self.border_ms(SERIES - 1)));
     }
 
-    fn border_ms(&self) -> i64 {
-        self.retention_ms.map_or(i64::MIN, |ms| self.now() - ms)
+    /// Where a series begins.
+    fn border_ms(&self, series: u8) -> i64 {
+        let keep_ms = self.keeps_ms[usize::from(!is_a(series))];
+        keep_ms.map_or(i64::MIN, |ms| self.now() - ms)
     }
 
     fn compare(&self, storage: &Storage, model: &mut Model, after: After) {
         let found = read(storage, self.flips);
-        model.check(&found, self.border_ms(), !storage.stats().retention_paused, after);
+        model.check(&found, |series| self.border_ms(series), !storage.stats().retention_paused, after);
     }
 
     /// Does one thing.
@@ -402,7 +422,7 @@ impl World {
             29 if self.rng.one_in(2) => self.compact(),
             29 => self.clean(),
             30..33 => self.delete(),
-            33 if self.retention_ms.is_some() => self.expire(),
+            33 if self.expires_at_all() => self.expire(),
             33..37 => {
                 let most = if self.rng.one_in(3) { 9 * HOUR_MS } else { 40 * MINUTE_MS };
                 let by = self.rng.between(1, most);
@@ -432,7 +452,7 @@ impl World {
     /// Late samples, overwritten ones, and the first of a series.
     fn append_late(&mut self) -> Result<(), Ended> {
         let keys: Vec<Key> = self.model.keys().collect();
-        let reach = self.retention_ms.unwrap_or(4 * DAY_MS) / 5 * 4;
+        let reach = self.keeps_ms.into_iter().flatten().min().unwrap_or(4 * DAY_MS) / 5 * 4;
         let oldest = self.now() - reach;
         let count = 1 + self.rng.below(12);
         let mut samples = Vec::new();
@@ -550,6 +570,10 @@ impl World {
         Ok(())
     }
 
+    fn expires_at_all(&self) -> bool {
+        self.keeps_ms.iter().any(Option::is_some)
+    }
+
     /// Time passes and nobody writes, so that one window expires after the other.
     fn expire(&mut self) -> Result<(), Ended> {
         self.flush()?;
@@ -562,7 +586,7 @@ impl World {
 
     /// Often a process begins by dropping what expired before it did.
     fn expire_at_once(&mut self) -> Result<(), Ended> {
-        if self.retention_ms.is_none() || !self.rng.one_in(3) {
+        if !self.expires_at_all() || !self.rng.one_in(3) {
             return Ok(());
         }
         self.now_ms.fetch_add(2 * HOUR_MS, Ordering::Relaxed);
