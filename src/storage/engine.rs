@@ -436,12 +436,13 @@ impl Storage {
     /// Those of the file system. The storage is closed all the same; the next start then replays the
     /// WAL.
     pub fn close(&self) -> io::Result<()> {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Held to the end: whoever closes at the same time waits until it is done.
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if self.inner.closing.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         // The threads are joined here; they stop at the next series of a merge.
-        drop(workers);
+        drop(workers.take());
         let cut = self.inner.cut_all();
         let closed = self.inner.head.close();
         self.inner.note_scrub_position();
@@ -650,6 +651,12 @@ mod tests {
                 std::thread::yield_now();
             }
             assert!(is_held() && !closing.is_finished());
+            // Who closes again waits for it, too.
+            let again = scope.spawn(|| storage.close().unwrap());
+            while storage.workers.try_lock().is_ok() && !again.is_finished() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            assert!(!again.is_finished());
             assert!(inner.check_open().is_err(), "by which the deletion knows that it is to end");
             drop(deletion);
         });
