@@ -675,6 +675,30 @@ fn a_merge_that_fails_anywhere_is_tried_again() {
 }
 
 #[test]
+fn what_an_unsure_commit_left_goes_at_a_start_although_the_merge_was_done_again() {
+    let mut fixture = Fixture::new();
+    for t in 0..2 {
+        fixture.append("a", &[t]);
+        fixture.storage.flush().unwrap();
+    }
+    // The MANIFEST may be in place or not.
+    let last_sync = once(|op, name| op == Op::SyncDir && name == "data", ErrorKind::Other);
+    fixture.fs.set(Fault { works: true, ..last_sync });
+    fixture.storage.compact().unwrap_err();
+    assert!(fixture.fs.heal());
+    // The process ends before anything is removed.
+    let hits = |op, name: &str| op == Op::Remove && name.ends_with(".part");
+    fixture.fs.set(Fault { times: 100, ..once(hits, ErrorKind::PermissionDenied) });
+    fixture.storage.compact().unwrap();
+    assert_eq!(fixture.files().len(), 4);
+    let to = tempfile::tempdir().unwrap();
+    copy_folder(&fixture.dir.path().join("data"), to.path());
+    let storage = open(&FaultyFs::default(), to.path());
+    assert_eq!(RealFs.list(&to.path().join("partitions")).unwrap().len(), 1);
+    assert_eq!(read(&storage), fixture.expected);
+}
+
+#[test]
 fn a_deletion_that_fails_deletes_nothing_until_it_is_tried_again() {
     let delete = |fixture: &Fixture| {
         let set = vec![Matcher::equal("job", "a")];

@@ -449,8 +449,11 @@ fn sort_out_strays(
     for &number in files.partitions.iter().filter(|number| !is_named(number)) {
         let path = folder.partition(number);
         let exists = fs.exists(&path).map_err(io_error(&path))?;
-        let is_needless =
-            || retired(&number) || replaced.contains(&number) || is_uncommitted(fs, &path, catalog, &live);
+        let is_needless = || {
+            retired(&number)
+                || replaced.contains(&number)
+                || is_uncommitted(fs, &path, catalog, &live, &replaced)
+        };
         if exists && is_needless() {
             gone.insert(number);
         } else if exists && aside.contains(&number) {
@@ -491,8 +494,14 @@ fn sort_out_strays(
 }
 
 /// Whether all samples of a file are elsewhere: still in the WAL, or in the partitions that it was
-/// to replace.
-fn is_uncommitted(fs: &dyn Fs, path: &Path, catalog: &Catalog, live: &BTreeMap<u64, &Live>) -> bool {
+/// to replace, or in what another merge `replaced` these by.
+fn is_uncommitted(
+    fs: &dyn Fs,
+    path: &Path,
+    catalog: &Catalog,
+    live: &BTreeMap<u64, &Live>,
+    replaced: &BTreeSet<u64>,
+) -> bool {
     let Ok(header) = fs.map(path).map_err(drop).and_then(|b| PartitionHeader::decode(&b).map_err(drop))
     else {
         return false;
@@ -502,7 +511,7 @@ fn is_uncommitted(fs: &dyn Fs, path: &Path, catalog: &Catalog, live: &BTreeMap<u
     header.seed == manifest.seed
         && match origin.sources.is_empty() {
             true => origin.generations.0 > 0 && origin.generations.0 >= manifest.first_generation,
-            false => origin.sources.iter().all(|number| live.contains_key(number)),
+            false => origin.sources.iter().all(|n| live.contains_key(n) || replaced.contains(n)),
         }
 }
 
