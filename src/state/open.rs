@@ -151,8 +151,8 @@ pub fn open(folder: &Path) -> Result<sled::Db, NotOpened> {
             );
             return Ok(db);
         }
-        Err(failure @ Failure::Full(_)) => return Err(not_opened(failure)),
-        Err(_) => {}
+        Err(Failure::Damaged(_)) => {}
+        Err(failure) => return Err(not_opened(failure)),
     }
 
     let aside = free_name(folder);
