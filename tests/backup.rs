@@ -96,6 +96,8 @@ fn a_running_server_is_backed_up_and_only_what_is_new_is_copied() {
     let larum = fixture.larum(&["--web.enable-admin-api"]);
     let url = format!("--url={}", larum.url);
     let now = now_ms();
+    // A new disk.
+    std::fs::create_dir_all(fixture.path("backups/lost+found")).unwrap();
     write(&larum, 100, now - 60_000);
     let printed = fixture.print(&["backup", "--to=backups", &url, "--name=first"]);
     assert!(printed.starts_with("backup first taken and verified\n3 files copied, "), "{printed}");

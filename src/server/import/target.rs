@@ -46,7 +46,7 @@ impl<A: FnMut(&Batch) -> Result<Pending, AppendError>> FolderTarget<A> {
 
 impl<A: FnMut(&Batch) -> Result<Pending, AppendError>> Target for FolderTarget<A> {
     fn append(&mut self, batch: &Batch, totals: &mut Totals) -> Result<(), ImportError> {
-        let begun = Instant::now();
+        let (begun, mut has_told) = (Instant::now(), false);
         let appended = loop {
             match (self.append)(batch).and_then(Pending::wait) {
                 Ok(appended) => break appended,
@@ -54,7 +54,12 @@ impl<A: FnMut(&Batch) -> Result<Pending, AppendError>> Target for FolderTarget<A
                 Err(error) if error.retry_after.is_zero() || begun.elapsed() > self.patience => {
                     return Err(error.into());
                 }
-                Err(error) => std::thread::sleep(error.retry_after.min(RETRY)),
+                Err(error) => {
+                    if !std::mem::replace(&mut has_told, true) {
+                        tracing::warn!(%error, "an import waits for at most {:?}", self.patience);
+                    }
+                    std::thread::sleep(error.retry_after.min(RETRY));
+                }
             }
         };
         totals.samples += appended.accepted as u64;
@@ -81,12 +86,18 @@ impl ServerTarget {
             (header::CONTENT_TYPE, "application/x-protobuf"),
             (header::HeaderName::from_static("x-prometheus-remote-write-version"), "0.1.0"),
         ];
-        let begun = Instant::now();
+        let (begun, mut has_told) = (Instant::now(), false);
+        let mut tell = |error: &str| {
+            if !std::mem::replace(&mut has_told, true) {
+                tracing::warn!(error, "the import waits");
+            }
+        };
         loop {
             let answer = match self.client.post("/api/v1/write", &headers, body.to_vec(), ANSWER_TIMEOUT) {
                 Ok(answer) => answer,
                 Err(error) if begun.elapsed() > SERVER_PATIENCE => return Err(ImportError::Server(error)),
-                Err(_) => {
+                Err(error) => {
+                    tell(&error);
                     std::thread::sleep(RETRY);
                     continue;
                 }
@@ -98,6 +109,7 @@ impl ServerTarget {
                 (StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS, _)
                     if begun.elapsed() < PATIENCE =>
                 {
+                    tell(answer.text.trim());
                     let seconds = answer.headers.get(header::RETRY_AFTER);
                     let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
                     std::thread::sleep(seconds.map_or(RETRY, Duration::from_secs).min(10 * RETRY));

@@ -33,6 +33,8 @@ const LOCK: &str = "backups.lock";
 /// The folders in a backup.
 const FOLDERS: [&str; 2] = ["partitions", "state"];
 const MANIFEST: &str = "MANIFEST";
+/// What a new file system has, where nobody else may look.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// A folder of backups.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Backups {
     /// The same in this file system.
     pub(crate) fn open_on(fs: Arc<dyn Fs>, root: &Path) -> io::Result<Backups> {
         fs.create_dir(root)?;
-        let names = fs.list(root)?;
+        let names = names_in(&*fs, root)?;
         let is_ours =
             |name: &String| name == LOCK || fs.exists(&root.join(name).join(CONTENTS)).unwrap_or(false);
         if !names.is_empty() && !names.iter().any(is_ours) {
@@ -106,7 +108,7 @@ impl Backups {
     /// Those of the file system.
     pub fn list(&self) -> io::Result<Vec<Backup>> {
         let mut found = Vec::new();
-        for name in self.fs.list(&self.root)? {
+        for name in names_in(&*self.fs, &self.root)? {
             let path = self.root.join(&name).join(CONTENTS);
             if exists_inside(&*self.fs, &path)? {
                 let contents = Contents::decode(&self.fs.read(&path)?);
@@ -274,7 +276,7 @@ impl Backups {
     /// What killed runs left.
     fn unfinished(&self) -> io::Result<Vec<String>> {
         let mut kept = Vec::new();
-        for name in self.fs.list(&self.root)? {
+        for name in names_in(&*self.fs, &self.root)? {
             let dir = self.root.join(&name);
             let mark = dir.join(UNFINISHED);
             let is_marked =
@@ -306,6 +308,13 @@ impl Backups {
         }
         fs.remove_dir(&dir)
     }
+}
+
+/// The names in a folder, but for what a new file system has.
+fn names_in(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = fs.list(dir)?;
+    names.retain(|name| name != LOST_AND_FOUND);
+    Ok(names)
 }
 
 /// Whether there is something of that name; not where its folder is a file.

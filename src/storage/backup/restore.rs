@@ -1,14 +1,11 @@
 //! A backup becomes a data folder.
 
 use super::copy::{copy, digest};
-use super::{Backups, FOLDERS};
+use super::{Backups, FOLDERS, names_in};
 use crate::storage::folder::{Folder, take_lock};
 use crate::storage::fs::{replace_file, sync_above, temporary_name};
 use std::io::{self, ErrorKind};
 use std::path::Path;
-
-/// What a new file system has.
-const LOST_AND_FOUND: &str = "lost+found";
 
 impl Backups {
     /// Copies a backup into the folder `to`, which must be empty unless an earlier restore did not come to
@@ -23,8 +20,8 @@ impl Backups {
         let target = Folder::new(to);
         let mark = target.restoring();
         fs.create_dir(to)?;
-        let is_nothing = |name: &String| name == LOST_AND_FOUND || to.join(name) == temporary_name(&mark);
-        if !fs.exists(&mark)? && !fs.list(to)?.iter().all(is_nothing) {
+        let is_nothing = |name: &String| to.join(name) == temporary_name(&mark);
+        if !fs.exists(&mark)? && !names_in(fs, to)?.iter().all(is_nothing) {
             let what = format!("{}: a backup is restored into an empty folder only", to.display());
             return Err(io::Error::new(ErrorKind::AlreadyExists, what));
         }
