@@ -112,6 +112,28 @@ fn a_folder_that_cannot_be_used_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn a_query_ends_when_its_client_goes_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &["--query.timeout=10m"]);
+    let running = || {
+        let page = get(&format!("{}/metrics", larum.url)).expect("the server answers").body;
+        page.contains("\nprometheus_engine_queries 1\n")
+    };
+    let mut client = TcpStream::connect(("127.0.0.1", larum.port)).expect("the server accepts");
+    // 11,000 windows of 360,000 samples, which takes minutes.
+    let query = "quantile_over_time(0.5,vector(1)[100h:1s])";
+    let request = format!(
+        "GET /api/v1/query_range?query={query}&start=0&end=11000&step=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    );
+    client.write_all(request.as_bytes()).expect("the request is sent");
+    wait_until("the query runs", PATIENCE, running);
+    drop(client);
+    wait_until("the query has ended", PATIENCE, || !running());
+    let memory = get(&format!("{}/api/v1/status/memory", larum.url)).expect("the server answers").json();
+    assert_eq!(memory["data"]["reservedBytes"]["queries"], 0, "{memory}");
+}
+
+#[test]
 fn a_write_is_answered_by_what_came_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let larum = Larum::start(dir.path(), &["--storage.tsdb.retention.time=1d"]);

@@ -341,6 +341,9 @@ pub(crate) fn each(
     }
 }
 
+/// After so many samples in windows it is looked whether anybody still waits for the result.
+const SAMPLES_PER_LOOK: usize = 1 << 16;
+
 /// What is done with the windows of a range vector.
 #[derive(Clone, Copy)]
 pub(crate) struct Work {
@@ -397,6 +400,7 @@ pub(crate) fn over_windows(
                 && sums.fill(&series.floats, &floats, &mut prefix, &mut output.row.floats, &mut bits)
         });
         let windows = if summed { 0 } else { count };
+        let mut looked_at = 0;
         for (step, t_ms) in steps.iter().enumerate().take(windows) {
             let (range, histogram_range) = if anchored {
                 reach(t_ms).anchored(&series)
@@ -406,8 +410,10 @@ pub(crate) fn over_windows(
             if range.is_empty() && histogram_range.is_empty() {
                 continue;
             }
-            if step % 1024 == 1023 {
+            looked_at += range.len() + histogram_range.len();
+            if looked_at > SAMPLES_PER_LOOK {
                 evaluator.alive()?;
+                looked_at = 0;
             }
             at_step.iter_mut().zip(&scalar_rows).for_each(|(v, row)| *v = row[step]);
             let window = window(&series, range, histogram_range, t_ms, &at_step);

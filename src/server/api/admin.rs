@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// tells what would be.
 pub async fn delete_series(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     enabled(&app)?;
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let sets = required_matcher_sets(&params)?;
     let range = time_range(&params)?;
     if !params.flag("dry_run")? {
@@ -92,7 +92,7 @@ pub async fn compact(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
 /// always included. `name` is what to call it, which nothing there may be called yet.
 pub async fn snapshot(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     enabled(&app)?;
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let name = match params.get("name") {
         None => snapshot_name().map_err(ApiError::internal)?,
         Some(name) if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => name.to_owned(),

@@ -40,7 +40,7 @@ pub async fn open_metrics(State(app): State<Arc<App>>, request: Request) -> Resu
     }
     let (head, body) = request.into_parts();
     // The body is no form, whatever the sender calls it.
-    let params = Params::read(Request::from_parts(head, Body::empty()), app.args.read_timeout).await?;
+    let params = Params::read(Request::from_parts(head, Body::empty()), &app).await?;
     let default_ms = match params.get("timestamp") {
         None => None,
         Some("now") => Some(Timestamp::now().as_millis()),

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 /// `GET,POST /api/v1/series`
 pub async fn series(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let sets = required_matcher_sets(&params)?;
     let range = time_range(&params)?;
     answer(
@@ -30,7 +30,7 @@ pub async fn series(State(app): State<Arc<App>>, request: Request) -> Result<Res
 
 /// `GET,POST /api/v1/labels`
 pub async fn names(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let sets = matcher_sets(&params)?;
     let range = time_range(&params)?;
     answer(
@@ -49,7 +49,7 @@ pub async fn values(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let name = unescape_name(&name);
     if name.is_empty() {
         return Err(ApiError::bad_data("invalid label name: \"\""));

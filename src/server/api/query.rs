@@ -19,7 +19,7 @@ const MAX_POINTS: i64 = 11_000;
 
 /// `GET,POST /api/v1/query`
 pub async fn instant(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let at = match params.time("time")? {
         Some(at) => at,
         None => app.db().map_or_else(Timestamp::now, |db| db.now()),
@@ -29,7 +29,7 @@ pub async fn instant(State(app): State<Arc<App>>, request: Request) -> Result<Re
 
 /// `GET,POST /api/v1/query_range`
 pub async fn range(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let start = params.required_time("start")?;
     let end = params.required_time("end")?;
     if end < start {
@@ -115,7 +115,7 @@ fn options(app: &App, params: &Params, started: Instant) -> Result<(EvalOptions,
 
 /// `GET,POST /api/v1/format_query`
 pub async fn format(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let query = params.get("query").unwrap_or("");
     let expr = promql::parse_with(query, app.args.syntax()).map_err(|e| ApiError::parameter("query", e))?;
     Ok(json::success(|out| json::text(out, &expr.to_string())))
@@ -123,7 +123,7 @@ pub async fn format(State(app): State<Arc<App>>, request: Request) -> Result<Res
 
 /// `GET,POST /api/v1/parse_query`
 pub async fn parse(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let query = params.get("query").unwrap_or("");
     let expr = promql::parse_with(query, app.args.syntax()).map_err(|e| ApiError::parameter("query", e))?;
     Ok(json::success(|out| promql::ast_json::write_ast(out, &expr, json::text)))

@@ -29,7 +29,7 @@ pub async fn alerts(State(app): State<Arc<App>>) -> Response {
 
 /// `GET /api/v1/rules`
 pub async fn rules(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let filter = Filter::new(&params)?;
     let groups = app.rules().map(|rules| rules.groups()).unwrap_or_default();
     let mut shown: Vec<GroupTwin> = groups.iter().filter_map(|group| filter.group(group)).collect();

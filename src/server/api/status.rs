@@ -157,7 +157,7 @@ pub async fn memory(State(app): State<Arc<App>>) -> Response {
 
 /// `GET /api/v1/status/tsdb`
 pub async fn tsdb(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let limit = params.limit()?.unwrap_or(10).min(10_000);
     let deadline = std::time::Instant::now() + app.args.query_timeout;
     let data = super::on_query_thread(&app, deadline, move |_, db, _| {
@@ -225,7 +225,7 @@ fn damage_json(damage: &Damage) -> Value {
 /// `GET /api/v1/status/tsdb/retention`: what the data folder takes and may take, by policies and by the
 /// `limit` metrics that take most, and what goes next.
 pub async fn retention(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     let limit = params.limit()?.unwrap_or(10).min(10_000);
     let now = std::time::Instant::now();
     let deadline = now + app.args.query_timeout;
@@ -311,7 +311,7 @@ fn disk_json(disk: &DiskStatus) -> Value {
 
 /// `GET /api/v1/metadata`
 pub async fn metadata(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let params = Params::read(request, app.args.read_timeout).await?;
+    let params = Params::read(request, &app).await?;
     // A negative limit is none.
     let limit = match params.get("limit").map(str::parse::<i64>) {
         None => usize::MAX,

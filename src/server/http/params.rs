@@ -1,29 +1,52 @@
 //! Parameters of a request: those of a form in the body, then those of the URL.
 
+use super::super::app::App;
 use super::super::error::{ApiError, ErrorKind};
 use super::body::{self, BodyError};
+use crate::budget::{Part, Reservation};
 use crate::promql::duration::{DurationError, parse_duration};
 use crate::storage::Timestamp;
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::{Method, header};
-use std::time::Duration;
+use std::sync::Arc;
 
 /// Longest form that is read, as in Go's `net/http`.
 const MAX_FORM_BYTES: usize = 10 << 20;
+/// A form up to this length takes its memory unasked, as a request without one does.
+const SMALL_FORM_BYTES: usize = 64 << 10;
 
 /// Names and values, decoded, in the order they came. The first of a name counts where one is
 /// asked for.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Params(Vec<(String, String)>);
+#[derive(Debug, Default, Clone)]
+pub struct Params {
+    pairs: Vec<(String, String)>,
+    /// What a long form takes, with what it is decoded to, as long as this lives.
+    _memory: Option<Arc<Reservation>>,
+}
 
 impl Params {
     /// Takes them from the URL and, if the request posts a form, from its body.
-    pub async fn read(request: Request, timeout: Duration) -> Result<Params, ApiError> {
+    ///
+    /// # Errors
+    /// The form is too long, for its kind or for the memory there is, or no form.
+    pub async fn read(request: Request, app: &App) -> Result<Params, ApiError> {
         let (head, body) = request.into_parts();
         let mut params = Params::default();
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let is_form = content_type.is_some_and(|t| t.starts_with("application/x-www-form-urlencoded"));
         if head.method == Method::POST && is_form {
+            let announced = HttpBody::size_hint(&body).upper().and_then(|n| usize::try_from(n).ok());
+            let announced = announced.map_or(MAX_FORM_BYTES, |bytes| bytes.min(MAX_FORM_BYTES));
+            if announced > SMALL_FORM_BYTES {
+                let memory = app.memory.reservation(Part::Bodies);
+                memory.grow(2 * announced as u64).map_err(|refused| {
+                    let why = format!("there is too little memory for this form: {refused}");
+                    ApiError::new(ErrorKind::Unavailable, why)
+                })?;
+                params._memory = Some(Arc::new(memory));
+            }
+            let timeout = app.args.read_timeout;
             let mut form = Vec::new();
             body::read(body, &mut form, MAX_FORM_BYTES, timeout).await.map_err(|e| match e {
                 BodyError::TooLarge => ApiError::bad_data(format!("the form exceeds {MAX_FORM_BYTES} bytes")),
@@ -52,19 +75,19 @@ impl Params {
             let at = pair.iter().position(|&b| b == b'=').unwrap_or(pair.len());
             let name = decode(&pair[..at], true)?;
             let value = decode(pair.get(at + 1..).unwrap_or(b""), true)?;
-            self.0.push((name, value));
+            self.pairs.push((name, value));
         }
         Ok(())
     }
 
     /// The first value of `name`; an empty one counts as absent, as in Prometheus.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+        self.pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
     }
 
     /// All values of `name`.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// The time `name`, if it is given.
