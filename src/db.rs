@@ -174,6 +174,12 @@ impl Db {
         self.inner.storage.set_retention(retention, policies);
     }
 
+    /// Believes the clock at once, where nothing expires for a day since it jumped, or since the newest
+    /// sample is old: somebody knows that it is right.
+    pub fn trust_clock(&self) {
+        self.inner.storage.trust_clock();
+    }
+
     /// Changes when what has expired is removed from the disk; `None` is at once.
     pub fn set_cleanup_schedule(&self, schedule: Option<CleanupSchedule>) {
         self.inner.storage.set_cleanup_schedule(schedule);

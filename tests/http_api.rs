@@ -533,14 +533,25 @@ fn status_pages_and_metrics_tell_about_the_server() {
     assert!(failed.body.ends_with("\nThe old configuration stays in force.\n"), "{}", failed.body);
     assert!(page("/metrics").body.contains("prometheus_config_last_reload_successful 0\n"));
     assert!(page("/api/v1/status/config").body.contains("evaluation_interval"), "the old one is in force");
-    let config = "global: {evaluation_interval: 2s}\nstorage: {tsdb: {retention: {time: 15d, size: 10GB}}}\n";
+    let config = "global: {evaluation_interval: 2s}\nstorage:\n  tsdb: {retention: {time: 20d, size: 10GB}}\n  \
+                  retention: [{match: '{job=\"ci\"}', keep: 3d}]\n  cleanup_schedule: CRON_TZ=Asia/Tokyo 0 2 * * *\n";
     std::fs::write(dir.path().join("larum.yml"), config).unwrap();
     larum.process.signal("HUP");
     wait_until("SIGHUP loads the configuration", PATIENCE, || {
         page("/api/v1/status/config").body.contains("evaluation_interval: 2s")
     });
-    assert_eq!(page("/api/v1/status/tsdb/retention").json()["data"]["limitBytes"], 10_u64 << 30);
-    assert_eq!(page("/api/v1/status/runtimeinfo").json()["data"]["storageRetention"], "15d or 10GiB");
+    let retention = page("/api/v1/status/tsdb/retention?limit=1").json()["data"].clone();
+    assert_eq!(retention["limitBytes"], 10_u64 << 30);
+    assert_eq!(retention["retentionSeconds"], json!(20.0 * 86_400.0));
+    let policy =
+        json!({"match": "{job=\"ci\"}", "keepSeconds": 3.0 * 86_400.0, "bytesNow": 0, "bytesAfter": 0});
+    assert_eq!((&retention["policies"][0], &retention["policies"][1]["match"]), (&policy, &json!(null)));
+    assert_eq!(retention["cleanupSchedule"], "CRON_TZ=Asia/Tokyo 0 2 * * *");
+    assert!(retention["nextCleanup"].as_str().is_some_and(|at| at.ends_with("T17:00:00Z")), "{retention}");
+    assert!(retention["metrics"].is_array() && retention["uncountedPartitions"] == 0, "{retention}");
+    assert_eq!(page("/api/v1/status/runtimeinfo").json()["data"]["storageRetention"], "20d or 10GiB");
+    assert!(page("/metrics").body.contains("\nlarum_retention_policies 2\n"));
+    assert!(page("/metrics").body.contains("\nprometheus_tsdb_retention_limit_seconds 1.728e+06\n"));
     let mut larum = larum;
     post(&format!("{}/-/quit", larum.url), &[], b"").expect("it says good bye");
     wait_until("it ends", PATIENCE, || !larum.process.is_running());
@@ -572,7 +583,7 @@ fn the_admin_api_flushes_compacts_deletes_and_copies() {
     let names = get(&format!("{}/api/v1/label/__name__/values", larum.url)).unwrap().json();
     assert!(!names["data"].to_string().contains("gone"), "{names}");
     assert!(larum.process.log().contains(r#"{__name__=\"gone\"}"#), "{}", larum.process.log());
-    for what in ["compact", "clean_tombstones"] {
+    for what in ["compact", "trust_clock", "clean_tombstones"] {
         assert_eq!(admin(what).status, 204, "{what}");
     }
     let jobs = get(&format!("{}/api/v1/admin/tsdb/jobs", larum.url)).unwrap().json();

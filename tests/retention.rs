@@ -223,6 +223,11 @@ fn a_clock_that_jumps_a_year_ahead_and_back_deletes_nothing() {
         assert!(!world.storage().stats().retention_paused);
         world.reopen();
         check(&world, "after a restart with the right time");
+        // Somebody may know better, and is believed until it jumps again.
+        world.now.store(right + 2 * DAY, Ordering::Relaxed);
+        check(&world, "after a jump of two days");
+        world.storage().trust_clock();
+        assert_shown(&world.read("ci"), &whole(right - DAY, right), "two days later");
         // And then what should expire does.
         let bytes = world.bytes();
         world.go_to(right + 6 * DAY);

@@ -373,6 +373,19 @@ impl Storage {
         self.inner.set_retention(Policies::new(retention, policies));
     }
 
+    /// Believes the clock at once, where nothing expires since it jumped: somebody knows that it is right.
+    pub fn trust_clock(&self) {
+        let now = self.inner.now();
+        let mut retention = self.inner.retention();
+        if retention.is_paused() {
+            tracing::warn!(
+                now_ms = now.wall_ms,
+                "the clock is believed, as somebody asked for it: old samples expire"
+            );
+        }
+        retention.trust(now);
+    }
+
     /// Changes when what has expired is removed; `None` is at once.
     pub fn set_cleanup_schedule(&self, schedule: Option<CleanupSchedule>) {
         let mut cleanups = self.inner.cleanups.lock().unwrap_or_else(PoisonError::into_inner);

@@ -84,6 +84,11 @@ impl Retention {
         Borders::new(&self.policies, believed_ms)
     }
 
+    /// Somebody says that the clock is right.
+    pub fn trust(&mut self, now: Now) {
+        (self.paused, self.last) = (None, now);
+    }
+
     /// Whether the clock is not believed at present, and something would expire by it.
     pub fn is_paused(&self) -> bool {
         self.paused.is_some() && self.policies.expire()
@@ -206,6 +211,15 @@ mod tests {
             let is_paused = Retention::new(policies(), at(0, 0), trusted).is_paused();
             assert_eq!(is_paused, trusted_days.is_some_and(|days| days < 99.0), "{days:?}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_somebody_trusts_is_believed_until_it_jumps_again() {
+        let mut retention = ten_days();
+        assert_eq!(border_ms(&mut retention, at(5 * DAY_MS, 20)), BORDER);
+        retention.trust(at(5 * DAY_MS, 30));
+        assert_eq!(border_ms(&mut retention, at(5 * DAY_MS, 40)), BORDER + 5 * DAY_MS);
+        assert_eq!(border_ms(&mut retention, at(50 * DAY_MS, 50)), BORDER + 5 * DAY_MS);
     }
 
     #[test]

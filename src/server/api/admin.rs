@@ -74,6 +74,18 @@ pub async fn cancel_job(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
     Ok(edge::text(StatusCode::NO_CONTENT, ""))
 }
 
+/// `POST,PUT /api/v1/admin/tsdb/trust_clock`: samples expire by the present time at once, though the clock
+/// jumped.
+pub async fn trust_clock(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    enabled(&app)?;
+    work(&app, |db| {
+        db.trust_clock();
+        Ok(())
+    })
+    .await?;
+    Ok(edge::text(StatusCode::NO_CONTENT, ""))
+}
+
 /// `POST,PUT /api/v1/admin/tsdb/flush`: cuts the head into partitions.
 pub async fn flush(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     enabled(&app)?;

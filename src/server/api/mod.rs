@@ -58,6 +58,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/admin/tsdb/jobs", get(admin::jobs))
         .route("/api/v1/admin/tsdb/jobs/{id}/cancel", post(admin::cancel_job).put(admin::cancel_job))
         .route("/api/v1/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
+        .route("/api/v1/admin/tsdb/trust_clock", post(admin::trust_clock).put(admin::trust_clock))
         .route("/api/v1/admin/tsdb/flush", post(admin::flush).put(admin::flush))
         .route("/api/v1/admin/tsdb/compact", post(admin::compact).put(admin::compact))
         .route_layer(map_request_with_state(app.clone(), when_ready));
