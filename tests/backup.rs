@@ -120,6 +120,8 @@ fn a_running_server_is_backed_up_and_only_what_is_new_is_copied() {
 
     let printed = fixture.print(&["backup", "prune", "--from=backups", "--keep=1"]);
     assert_eq!(printed, "backup first removed\n");
+    assert!(!fixture.run(&["backup", "prune", "--from=misspelt", "--keep=1"]).status.success());
+    assert!(!fixture.path("misspelt").exists());
     fixture.print(&["backup", "verify", "--from=backups"]);
     assert_eq!(fixture.backups().len(), 1);
 }
@@ -177,6 +179,7 @@ fn a_backup_that_is_killed_is_none_and_the_next_goes_on() {
     for i in 0..6u64 {
         let words = ["backup", "--to=backups", &url];
         let mut child = fixture.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Not waiting for anything: it is killed at one time or another.
         std::thread::sleep(std::time::Duration::from_millis(5 + 12 * i));
         let _ = child.kill();
         child.wait().unwrap();

@@ -31,7 +31,9 @@ pub fn run(what: &Backup) -> ExitCode {
         (Some(BackupTool::List { from }), _) => list(from),
         (Some(BackupTool::Verify { from, at }), _) => verify(from, at.as_deref()),
         (Some(BackupTool::Prune { from, keep }), _) => {
-            Backups::open(from).map_err(text).and_then(|backups| prune(&backups, keep))
+            // Where there is nothing, nothing is created.
+            let backups = Backups::look(from).and_then(|_| Backups::open(from));
+            backups.map_err(text).and_then(|backups| prune(&backups, keep))
         }
         (None, Some(to)) => take(what, to),
         (None, None) => Err("--to: the folder of backups is missing".to_owned()),
