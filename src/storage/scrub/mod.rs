@@ -37,8 +37,9 @@ const SLICE_BYTES: u64 = 1 << 20;
 /// The position is written down at least after so many bytes.
 const NOTED_BYTES: u64 = 64 << 20;
 
-/// Pauses are interrupted so often, as what there is to read changes.
+/// Pauses are interrupted so often, as what there is to read changes; and none is shorter.
 const LOOK: Duration = Duration::from_secs(60);
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// Where the position is written down.
 pub(crate) const POSITION_FILE: &str = "scrub";
@@ -100,7 +101,7 @@ impl Inner {
     /// Scrubs until the sender of `stopped` is dropped.
     pub fn scrub_until(&self, stopped: &Receiver<()>) {
         let mut pause = Duration::ZERO;
-        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause.min(LOOK)) {
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause.clamp(PAUSE_MIN, LOOK)) {
             pause = self.scrub_if_due();
         }
     }
@@ -152,6 +153,9 @@ impl Inner {
             drop(extents);
             self.note_damage(&p, damaged);
             scrub.open = Some(open);
+        } else {
+            // It counts as read, or those that cannot be would be tried again and again.
+            bytes = p.meta.byte_len;
         }
         scrub.position.read(next.partition, end);
         if end.is_none() {

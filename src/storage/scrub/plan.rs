@@ -102,7 +102,8 @@ impl Pace {
     /// is longer than what is left. A clock that is set back makes it begin anew.
     pub fn left(&mut self, now_ms: i64, interval: Duration, slice_bytes: u64, total_bytes: u64) -> Duration {
         self.last_ms = self.last_ms.min(now_ms);
-        let bytes = self.bytes.unwrap_or(slice_bytes).min(total_bytes.max(1));
+        // Where there is nothing to read, it looks again after the interval.
+        let bytes = self.bytes.unwrap_or(slice_bytes).clamp(1, total_bytes.max(1));
         let share = interval.as_millis() * u128::from(bytes) / u128::from(total_bytes.max(1));
         let least = u128::from(bytes) * 1000 / u128::from(BYTES_PER_SECOND_MAX);
         let mut pause_ms = i64::try_from(share.max(least)).unwrap_or(i64::MAX);
@@ -183,7 +184,8 @@ mod tests {
             (5_000, Some(MIB), DAY_S * 1000),
             // More than can be read in a day.
             (u64::MAX, Some(MIB), 31),
-            (0, Some(0), 0),
+            // Nothing is there.
+            (0, Some(0), DAY_S * 1000),
             // The first slice.
             (1000 * MIB, None, DAY_S),
             (5_000, None, 600_000),
