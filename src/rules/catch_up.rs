@@ -30,20 +30,45 @@ pub struct Start {
     /// Samples are fresh that are no older than this.
     interval_ms: i64,
     since_ms: Option<i64>,
+    /// What was there already; those that were replayed are no sign of a sender.
+    before: Arrived,
+}
+
+/// Samples that arrived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// How many.
+    pub samples: u64,
+    /// The time of the newest, in milliseconds since the epoch.
+    pub newest_ms: Option<i64>,
+}
+
+impl Arrived {
+    /// What arrived so far.
+    pub fn now(db: &Db) -> Arrived {
+        let stats = db.stats();
+        let samples = stats.float_samples.saturating_add(stats.histogram_samples);
+        Arrived { samples, newest_ms: stats.head_range_ms.map(|(_, newest_ms)| newest_ms) }
+    }
 }
 
 impl Start {
-    /// Waits for samples no older than `interval_ms`.
-    fn new(interval_ms: i64) -> Start {
-        Start { interval_ms, since_ms: None }
+    /// Waits for samples no older than `interval_ms`, beside those that were there `before`.
+    fn new(interval_ms: i64, before: Arrived) -> Start {
+        Start { interval_ms, since_ms: None, before }
     }
 
-    /// Whether to wait further at `now_ms`, with the newest sample from `newest_ms`.
-    pub fn goes_on(&mut self, now_ms: i64, newest_ms: Option<i64>, grace: Duration) -> bool {
+    /// What is there now does not count as arrived.
+    pub fn begin_again(&mut self, before: Arrived) {
+        self.before = before;
+    }
+
+    /// Whether to wait further at `now_ms`, with what arrived so far.
+    pub fn goes_on(&mut self, now_ms: i64, arrived: Arrived, grace: Duration) -> bool {
         let since_ms = *self.since_ms.get_or_insert(now_ms);
         let waited_ms = now_ms.saturating_sub(since_ms);
-        let is_fresh =
-            newest_ms.is_some_and(|newest_ms| now_ms.saturating_sub(newest_ms) <= self.interval_ms);
+        let is_recent = |newest_ms| now_ms.saturating_sub(newest_ms) <= self.interval_ms;
+        let is_fresh = arrived.samples > self.before.samples && arrived.newest_ms.is_some_and(is_recent);
         // If the clock went back, nobody knows how long it has been.
         !is_fresh && waited_ms >= 0 && i128::from(waited_ms) < grace.as_millis() as i128
     }
@@ -74,7 +99,7 @@ pub fn restore_all(db: &Db, groups: &[RunningGroup]) -> Result<Option<Start>, St
         if slot_ms.is_some() {
             let interval_ms =
                 start.map_or(group.interval_ms, |start| start.interval_ms.min(group.interval_ms));
-            start = Some(Start::new(interval_ms));
+            start = Some(Start::new(interval_ms, Arrived::now(db)));
         }
     }
     let kept: HashSet<_> = succession.rules.iter().flatten().flatten().copied().collect();
@@ -121,7 +146,6 @@ pub fn catch_up(
         let elapsed_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
         let until_ms = now.as_millis().saturating_add(elapsed_ms);
         let from_ms = until_ms.saturating_sub(longest_ms);
-        let covered = Covered::new(context, from_ms, until_ms);
         let mut slots = Vec::new();
         for (g, group) in groups.iter().enumerate() {
             let Some(last_ms) = group.last_slot_ms() else { continue };
@@ -136,6 +160,7 @@ pub fn catch_up(
         }
         before = slots.len();
         slots.sort_unstable();
+        let covered = Covered::new(context, from_ms, until_ms);
         for same in slots.chunk_by(|a, b| a.0 == b.0) {
             let mut due = Vec::new();
             for &(slot_ms, g) in same {
@@ -182,8 +207,9 @@ impl Covered {
         let first_ms = from_ms.saturating_sub(lookback_ms).saturating_sub(offset_ms);
         let range = TimeRange::new(first_ms, until_ms);
         let times_ms = Covered::times(context, range).unwrap_or_else(|e| {
-            tracing::warn!("when samples came is not known, rules are evaluated as if they had: {e}");
-            (first_ms..until_ms).step_by(usize::try_from(lookback_ms.max(1)).unwrap_or(usize::MAX)).collect()
+            // Alerts stay as they are.
+            tracing::warn!("when samples came is not known, the slots before the start are left out: {e}");
+            Vec::new()
         });
         Covered { times_ms, lookback_ms }
     }
@@ -234,23 +260,23 @@ mod tests {
     #[test]
     fn a_start_waits_for_fresh_samples_but_not_for_ever() {
         let grace = Duration::from_secs(300);
-        // At each second the newest sample, and whether to wait.
-        let cases: [&[(i64, Option<i64>, bool)]; 5] = [
-            &[(1000, None, true), (1299, None, true), (1300, None, false)],
-            &[(1000, Some(900), true), (1010, Some(999), true), (1011, Some(1001), false)],
-            // It was stopped for less than an interval.
-            &[(1000, Some(995), false)],
-            // A sender whose clock is ahead.
-            &[(1000, Some(1500), false)],
-            &[(1000, None, true), (900, None, false)],
+        // At each second how many samples came since, the newest of all, and whether to wait.
+        let cases: [&[(i64, u64, Option<i64>, bool)]; 6] = [
+            &[(1000, 0, None, true), (1299, 0, None, true), (1300, 0, None, false)],
+            &[(1000, 1, Some(900), true), (1010, 2, Some(999), true), (1011, 3, Some(1001), false)],
+            // What was there before the start says nothing, not even if its clock is ahead.
+            &[(1000, 0, Some(995), true), (1001, 0, Some(1500), true)],
+            &[(1000, 1, Some(995), false)],
+            &[(1000, 1, Some(1500), false)],
+            &[(1000, 0, None, true), (900, 0, None, false)],
         ];
         for looks in cases {
-            let mut start = Start::new(10_000);
-            for &(now_s, newest_s, waits) in looks {
-                let goes_on = start.goes_on(now_s * 1000, newest_s.map(|s| s * 1000), grace);
-                assert_eq!(goes_on, waits, "{looks:?} at {now_s}");
+            let mut start = Start::new(10_000, Arrived { samples: 7, newest_ms: None });
+            for &(now_s, came, newest_s, waits) in looks {
+                let arrived = Arrived { samples: 7 + came, newest_ms: newest_s.map(|s| s * 1000) };
+                assert_eq!(start.goes_on(now_s * 1000, arrived, grace), waits, "{looks:?} at {now_s}");
             }
         }
-        assert!(!Start::new(10_000).goes_on(0, None, Duration::ZERO));
+        assert!(!Start::new(10_000, Arrived::default()).goes_on(0, Arrived::default(), Duration::ZERO));
     }
 }

@@ -186,10 +186,10 @@ impl Drop for Done<'_> {
         let finished = (shared.groups[at].rules == 0 && !std::thread::panicking())
             .then(|| std::mem::replace(&mut shared.groups[at].progress, Progress::new()));
         drop(shared);
+        evaluation.changed.notify_all();
         if let Some(progress) = finished {
             let (group, round) = evaluation.due[at];
             group.finish(evaluation.context, round, &progress);
         }
-        evaluation.changed.notify_all();
     }
 }

@@ -15,6 +15,9 @@ use std::collections::{BTreeSet, HashMap};
 /// for everything, and everything cannot come first.
 const PRODUCERS_MAX: usize = 1000;
 
+/// So many circles are told. What else waits in a circle then goes by the order of the files.
+const CIRCLES_MAX: usize = 100;
+
 /// A rule as its group and its place in it.
 pub type RuleAt = (usize, usize);
 
@@ -86,15 +89,25 @@ impl RuleGraph {
     /// Who comes before whom, directly.
     fn edges(&self, rules: &[&Rule]) -> BTreeSet<(usize, usize)> {
         let mut recorded: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut alerts: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut alerting = Vec::new();
         for (number, rule) in rules.iter().enumerate() {
             match rule {
                 Rule::Recording(rule) => recorded.entry(&rule.name).or_default().push(number),
-                Rule::Alerting(_) => alerting.push(number),
+                Rule::Alerting(rule) => {
+                    alerts.entry(&rule.name).or_default().push(number);
+                    alerting.push(number);
+                }
             }
         }
         let mut edges = BTreeSet::new();
         for (reader, rule) in rules.iter().enumerate() {
+            if asks(rule) {
+                // For what is not known before: the order of the file counts.
+                let group = self.at(reader).0;
+                let others = (self.first[group]..self.first[group + 1]).filter(|&other| other != reader);
+                edges.extend(others.map(|other| (other.min(reader), other.max(reader))));
+            }
             for selector in rule.expr().selectors() {
                 let name =
                     selector.matchers.iter().find(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal);
@@ -117,7 +130,7 @@ impl RuleGraph {
             }
         }
         // Of two rules of a group with one output the later must write later.
-        for same in recorded.values() {
+        for same in recorded.values().chain(alerts.values()) {
             let pairs = same.windows(2).filter(|pair| self.at(pair[0]).0 == self.at(pair[1]).0);
             edges.extend(pairs.map(|pair| (pair[0], pair[1])));
         }
@@ -139,6 +152,12 @@ impl RuleGraph {
                         ready.push(to);
                     }
                 }
+            }
+            if self.circles.len() == CIRCLES_MAX {
+                for &from in &left {
+                    self.waiting[from].retain(|&to| to > from || !left.contains(&to));
+                }
+                return;
             }
             let Some(circle) = self.circle(&left) else { return };
             let (first, before) = (circle[0], circle[circle.len() - 1]);
@@ -170,6 +189,13 @@ impl RuleGraph {
             way.push(from);
         }
     }
+}
+
+/// Whether templates of `rule` may query.
+fn asks(rule: &Rule) -> bool {
+    let Rule::Alerting(rule) = rule else { return false };
+    let mut texts = rule.labels.iter().chain(&rule.annotations).map(|(_, text)| text.source());
+    texts.any(|text| text.contains("{{") && text.contains("query"))
 }
 
 /// Whether a series that `rule` yields may match. Labels that the rule does not set may be anything.
@@ -242,6 +268,8 @@ mod tests {
             ("b <- ALERTS{alertname=\"Up\"}, Up <- x, Down <- x", "Up<b"),
             ("b <- count(ALERTS), Up <- x, Down <- x", "Down<b Up<b"),
             ("b <- topk(scalar(n),a), a <- x, n <- x", "a<b n<b"),
+            // Both write the same series.
+            ("Up <- x; Up <- y", "Up<Up"),
         ] {
             assert_eq!(orders(text), (expected.to_owned(), Vec::new()), "{text}");
         }
@@ -266,6 +294,37 @@ mod tests {
         assert_eq!((found.as_str(), circles), ("a<b b<c", vec![names(&["a", "b", "c"])]));
         // Two that touch.
         assert_eq!(orders("a <- b + c, b <- a, c <- a").1.len(), 2);
+    }
+
+    #[test]
+    fn rules_whose_templates_ask_keep_their_place_in_the_group() {
+        let text = "groups:\n- name: g\n  rules:\n  - {record: a, expr: x}\n  - alert: B\n    expr: y\n    annotations: \
+                    {owner: '{{ with query \"a\" }}{{ . | first | value }}{{ end }}'}\n  - {record: c, expr: z}\n";
+        let groups = file::parse(Path::new("r.yml"), text, Syntax::default()).unwrap().groups;
+        let graph = RuleGraph::new(&groups);
+        let waiting = |rule| graph.waiting((0, rule)).collect::<Vec<_>>();
+        assert_eq!((waiting(0), waiting(1), waiting(2)), (vec![(0, 1)], vec![(0, 2)], vec![]));
+    }
+
+    #[test]
+    fn many_circles_cost_little() {
+        let text: Vec<String> = (0..300).map(|i| format!("A{i} <- count(ALERTS)")).collect();
+        let groups = groups(&text.join(", "));
+        let graph = RuleGraph::new(&groups);
+        assert_eq!(graph.circles.len(), CIRCLES_MAX);
+        // Nobody waits for ever.
+        let mut waits_for = vec![0; groups.len()];
+        (0..groups.len()).flat_map(|g| graph.waiting((g, 0))).for_each(|(to, _)| waits_for[to] += 1);
+        let mut ready: Vec<usize> = (0..groups.len()).filter(|&g| waits_for[g] == 0).collect();
+        let mut done = 0;
+        while let Some(g) = ready.pop() {
+            done += 1;
+            for (to, _) in graph.waiting((g, 0)) {
+                waits_for[to] -= 1;
+                ready.extend((waits_for[to] == 0).then_some(to));
+            }
+        }
+        assert_eq!(done, groups.len());
     }
 
     #[test]

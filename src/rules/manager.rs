@@ -1,7 +1,7 @@
 //! The rule manager: all groups, evaluated when they are due, by the caller or by a thread.
 
 use super::alert::Alert;
-use super::catch_up::{Start, catch_up, restore_all, skip_gap};
+use super::catch_up::{Arrived, Start, catch_up, restore_all, skip_gap};
 use super::evaluate::evaluate;
 use super::graph::{RuleAt, RuleGraph};
 use super::group::Group;
@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest the thread waits before it looks at the clock again, which may have been set.
 const LONGEST_WAIT_MS: i64 = 1000;
@@ -159,7 +159,7 @@ impl RuleManager {
     /// A group is due once per interval; the first time is the first slot after the first call. If
     /// another process evaluated it before, the slots since then come first (at most an hour of
     /// them), once samples arrive again; see [`RuleOptions::start_grace`].
-    pub fn tick(&self, now: Timestamp) -> Vec<Alert> {
+    pub fn tick(&self, mut now: Timestamp) -> Vec<Alert> {
         let _one_at_a_time = lock(&self.inner.evaluating);
         let Loaded { options, groups, graph } = self.loaded();
         let db = &self.inner.db;
@@ -168,12 +168,14 @@ impl RuleManager {
         let mut alerts = Vec::new();
         let mut start = lock(&self.inner.start);
         if let Some(waiting) = &mut *start {
-            let newest_ms = db.stats().head_range_ms.map(|(_, newest_ms)| newest_ms);
-            if waiting.goes_on(now.as_millis(), newest_ms, options.start_grace) {
+            if waiting.goes_on(now.as_millis(), Arrived::now(db), options.start_grace) {
                 return groups.iter().flat_map(|group| group.send_again(&context, now)).collect();
             }
+            let begun = Instant::now();
             alerts = catch_up(&context, &groups, &graph, now);
             *start = None;
+            let elapsed_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+            now = Timestamp::from_millis(now.as_millis().saturating_add(elapsed_ms));
         }
         let mut due = Vec::new();
         for (number, group) in groups.iter().enumerate() {
@@ -236,10 +238,13 @@ impl RuleManager {
                     changes.entries.extend(group.succeed_rule(r, &old[o], at).entries);
                 }
             }
-            if let Some(o) = succession.groups[g] {
-                group.succeed(&old[o]);
-                changes.entries.push(group.slot_entry());
+            let of_rules = succession.rules[g].iter().flatten().next().map(|(o, _)| *o);
+            match (succession.groups[g], of_rules) {
+                (Some(o), _) => group.succeed(&old[o]),
+                (None, Some(o)) => group.begin_after(&old[o]),
+                (None, None) => continue,
             }
+            changes.entries.push(group.slot_entry());
         }
         let kept: HashSet<_> = succession.rules.iter().flatten().flatten().copied().collect();
         let mut stale = HashSet::new();
@@ -258,6 +263,10 @@ impl RuleManager {
         let groups = new.into_iter().map(Arc::new).collect();
         *lock(&self.inner.loaded) = Loaded { options: Arc::new(options), groups, graph };
         self.clear(stale, &changes);
+        // What was written now is no sign of a sender.
+        if let Some(start) = &mut *lock(&self.inner.start) {
+            start.begin_again(Arrived::now(&self.inner.db));
+        }
     }
 
     /// Marks series stale and forgets alerts of rules that are gone.
@@ -288,6 +297,11 @@ impl RuleManager {
         let Loaded { groups, graph, .. } = self.loaded();
         let groups: Vec<&Group> = groups.iter().map(|group| &group.group).collect();
         graph.circles.iter().map(|circle| told(&groups, circle)).collect()
+    }
+
+    /// How many circles there are.
+    pub fn circle_count(&self) -> usize {
+        lock(&self.inner.loaded).graph.circles.len()
     }
 
     fn loaded(&self) -> Loaded {

@@ -320,6 +320,42 @@ fn slots_that_passed_are_made_up_for_once_samples_arrive() {
 }
 
 #[test]
+fn a_sender_that_was_ahead_does_not_end_the_wait_for_the_others() {
+    let (mut world, _) = world_that_stopped_while_an_alert_fired();
+    for second in (60..=600).step_by(10) {
+        world.put(second, &["other 1"]);
+    }
+    world.restart();
+    let rules = world.rules(HIGH);
+    let heard = tick(&rules, 410);
+    assert!(heard.iter().all(|alert| alert.contains("firing")), "{heard:?}");
+    // Nor does it that a rule goes meanwhile, whose series end now.
+    let more = format!("{HIGH}- name: h\n  interval: 10s\n  rules: [{{alert: Goes, expr: other > 0}}]\n");
+    rules.reload(groups(&more), RuleOptions::default());
+    rules.reload(groups(HIGH), RuleOptions::default());
+    let heard = tick(&rules, 420);
+    assert!(heard.iter().all(|alert| alert.contains("firing")), "{heard:?}");
+    assert_eq!(rules.alerts().len(), 1);
+}
+
+#[test]
+fn a_rule_that_moved_to_a_new_group_is_the_same_after_a_crash_before_its_first_slot() {
+    let (mut world, before) = world_that_stopped_while_an_alert_fired();
+    let both = HIGH.replace("  rules:\n", "  rules:\n  - {record: x, expr: load}\n");
+    let rules = world.rules(&both);
+    let parts = format!(
+        "groups:\n- name: g\n  interval: 10s\n  rules: [{{record: x, expr: load}}]\n{}",
+        HIGH.replace("groups:\n", "").replace("name: g", "name: y")
+    );
+    rules.reload(groups(&parts), RuleOptions::default());
+    drop(rules);
+    world.restart();
+    let rules = world.rules(&parts);
+    let alerts = rules.alerts();
+    assert_eq!((alerts[0].active_at, alerts[0].state), (before.active_at, AlertState::Firing));
+}
+
+#[test]
 fn an_alert_whose_condition_cleared_meanwhile_is_resolved_at_its_true_time() {
     let (world, _) = world_that_stopped_while_an_alert_fired();
     let rules = world.rules(HIGH);

@@ -231,6 +231,11 @@ impl RunningGroup {
         stats.missed += missed;
     }
 
+    /// Begins where rules that came from the group `old` got.
+    pub fn begin_after(&mut self, old: &RunningGroup) {
+        self.last_slot_ms = Mutex::new(old.last_slot_ms());
+    }
+
     /// The last slot that was evaluated, in milliseconds since the epoch.
     pub fn last_slot_ms(&self) -> Option<i64> {
         *lock(&self.last_slot_ms)
@@ -445,11 +450,12 @@ impl RunningGroup {
             written.push(hashes);
         }
         changes.entries.push((persist::group_key(&self.group), Some(persist::encode_slot(slot_ms))));
-        store.commit(buckets::RULES, &changes)?;
+        // Also what cannot be written is in the store: it is kept in memory until it can be.
+        let outcome = store.commit(buckets::RULES, &changes);
         for (running, hashes) in self.rules.iter().zip(written) {
             lock(&running.state).stored = hashes;
         }
-        Ok(())
+        outcome
     }
 
     /// How the group and its rules are doing.
