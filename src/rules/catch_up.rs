@@ -260,8 +260,9 @@ mod tests {
     #[test]
     fn a_start_waits_for_fresh_samples_but_not_for_ever() {
         let grace = Duration::from_secs(300);
-        // At each second how many samples came since, the newest of all, and whether to wait.
-        let cases: [&[(i64, u64, Option<i64>, bool)]; 6] = [
+        /// The second, how many samples came since, the newest of all, and whether to wait.
+        type Look = (i64, u64, Option<i64>, bool);
+        let cases: [&[Look]; 6] = [
             &[(1000, 0, None, true), (1299, 0, None, true), (1300, 0, None, false)],
             &[(1000, 1, Some(900), true), (1010, 2, Some(999), true), (1011, 3, Some(1001), false)],
             // What was there before the start says nothing, not even if its clock is ahead.
