@@ -94,7 +94,7 @@ pub(crate) struct Inner {
     /// How much was deleted from partitions.
     pub looked: Mutex<Looked>,
     /// Reads everything to find damage.
-    pub scrub: Mutex<Scrub>,
+    pub scrub: Scrub,
     /// How partitions expire, and when that may be acted upon.
     pub expiring: Mutex<Expiring>,
     pub cleanups: Mutex<Cleanups>,
@@ -208,7 +208,7 @@ impl Storage {
             rhythm: Mutex::default(),
             freed_ms: AtomicI64::new(maintenance::NOTHING_FREED),
             looked: Mutex::default(),
-            scrub: Mutex::new(scrub),
+            scrub,
             expiring: Mutex::default(),
             cleanups: Mutex::new(Cleanups::new(options.cleanup_schedule.clone())),
             jobs: Jobs::default(),

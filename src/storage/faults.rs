@@ -808,6 +808,31 @@ fn what_the_device_cannot_read_costs_its_chunks_and_nothing_is_thrown_away() {
 }
 
 #[test]
+fn a_scrub_that_is_short_of_files_or_memory_finds_no_damage() {
+    let mut fixture = Fixture::new();
+    fixture.append("a", &[0, 1, 2]);
+    fixture.storage.flush().unwrap();
+    let set = vec![Matcher::equal("job", "a")];
+    fixture.storage.delete(&[set], TimeRange::new(START, START)).unwrap();
+    fixture.reopen_scrubbed();
+    for kind in [ErrorKind::ResourceBusy, ErrorKind::OutOfMemory] {
+        let hits = |op, _: &str| matches!(op, Op::Read | Op::ReadAt);
+        fixture.fs.set(Fault { times: usize::MAX, ..once(hits, kind) });
+        fixture.storage.inner().scrub_if_due();
+        fixture.fs.heal();
+        assert!(fixture.storage.damage().is_empty(), "{:?}", fixture.storage.damage());
+        assert_eq!(fixture.storage.stats().damaged_files, 0, "{kind}");
+    }
+}
+
+#[test]
+fn who_asks_how_far_the_scrub_is_does_not_wait_for_it() {
+    let fixture = Fixture::new();
+    let _reads = fixture.storage.inner().scrub.reading();
+    assert_eq!(fixture.storage.scrub_status().partition, 0);
+}
+
+#[test]
 fn a_scrub_that_cannot_write_down_its_position_goes_on() {
     let mut fixture = Fixture::new();
     for time in 0..2 {

@@ -141,7 +141,21 @@ impl Lock {
 
 /// Puts the path into an error of the system, which does not name it.
 pub(crate) fn at_path(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
-    move |e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+    use rustix::io::Errno;
+    move |e| {
+        let kind = match Errno::from_io_error(&e) {
+            // They have no kind of their own, and their number is lost here.
+            Some(Errno::MFILE | Errno::NFILE) => io::ErrorKind::ResourceBusy,
+            _ => e.kind(),
+        };
+        io::Error::new(kind, format!("{}: {e}", path.display()))
+    }
+}
+
+/// Whether the process or the system is short of something (open files, memory), which says nothing
+/// about the file.
+pub(crate) fn is_shortage(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::OutOfMemory)
 }
 
 /// Whether the device is full (or the user's share of it).
@@ -439,6 +453,16 @@ mod tests {
         assert_eq!(RealFs.map(&path).unwrap(), b"0ab34!"[..]);
         assert!(RealFs.create(&path).is_err());
         assert_eq!(RealFs.read(&path).unwrap(), b"0ab34!");
+    }
+
+    #[test]
+    fn too_many_open_files_are_a_shortage_and_a_bad_sector_is_none() {
+        use rustix::io::Errno;
+        for (errno, expected) in
+            [(Errno::MFILE, true), (Errno::NFILE, true), (Errno::NOMEM, true), (Errno::IO, false)]
+        {
+            assert_eq!(is_shortage(&at_path(Path::new("a"))(errno.into())), expected, "{errno}");
+        }
     }
 
     #[test]

@@ -19,16 +19,17 @@ use super::deletion;
 use super::engine::Inner;
 use super::error::OpenError;
 use super::folder::read_tombstones;
-use super::fs::replace_hint;
+use super::fs::{is_shortage, replace_hint};
 use super::partition::pieces::{DamagedExtents, Pieces, Trouble};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use larum_storage_format::manifest::Manifest;
 use larum_storage_format::partition::Chunk;
 use larum_storage_format::partition::extents::ExtentList;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::{MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// At most so many bytes are read at a time.
@@ -47,8 +48,16 @@ pub(crate) const POSITION_FILE: &str = "scrub";
 /// The scrub of a database.
 #[derive(Debug)]
 pub(crate) struct Scrub {
-    position: Position,
-    /// As it was written down last.
+    /// Changed by whoever has `reading`. Its lock is never held while something is read, so that who
+    /// asks for it need not wait for a slow device.
+    position: Mutex<Position>,
+    reading: Mutex<Reading>,
+}
+
+/// What is between two slices.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// The position as it was written down last.
     noted: Position,
     pace: Pace,
     open: Option<OpenPartition>,
@@ -82,27 +91,35 @@ impl Scrub {
     pub fn new(written: Option<Vec<u8>>, now_ms: i64) -> Scrub {
         let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
         let position = text.and_then(|text| text.parse().ok()).unwrap_or_default();
-        Scrub {
-            position,
+        let reading = Reading {
             noted: position,
             pace: Pace::new(now_ms),
             open: None,
             unnoted_bytes: 0,
             buffer: Vec::new(),
-        }
+        };
+        Scrub { position: Mutex::new(position), reading: Mutex::new(reading) }
+    }
+
+    pub fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn position(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    fn scrub(&self) -> MutexGuard<'_, Scrub> {
-        self.scrub.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Scrubs until the sender of `stopped` is dropped.
+    /// Scrubs until the sender of `stopped` is dropped. A slice that panics is tried again: without
+    /// its thread, damage would be found by nobody.
     pub fn scrub_until(&self, stopped: &Receiver<()>) {
         let mut pause = Duration::ZERO;
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause.clamp(PAUSE_MIN, LOOK)) {
-            pause = self.scrub_if_due();
+            pause = catch_unwind(AssertUnwindSafe(|| self.scrub_if_due())).unwrap_or_else(|_| {
+                tracing::warn!("the scrub panicked, it is tried again");
+                LOOK
+            });
         }
     }
 
@@ -111,26 +128,27 @@ impl Inner {
         let Some(interval) = self.options.scrub_interval else { return Duration::MAX };
         let now_ms = self.now().wall_ms;
         let total_bytes = self.catalog().live().iter().map(|p| p.meta.byte_len).sum();
-        let mut scrub = self.scrub();
-        let left = scrub.pace.left(now_ms, interval, SLICE_BYTES, total_bytes);
+        let mut reading = self.scrub.reading();
+        let left = reading.pace.left(now_ms, interval, SLICE_BYTES, total_bytes);
         if !left.is_zero() {
             return left;
         }
-        let bytes = self.scrub_slice(&mut scrub);
+        let bytes = self.scrub_slice(&mut reading);
         self.counters.scrubbed_bytes.fetch_add(bytes, Relaxed);
-        scrub.pace.read(now_ms, bytes);
-        scrub.unnoted_bytes += bytes;
-        if scrub.unnoted_bytes >= NOTED_BYTES {
-            self.note_position(&mut scrub);
+        reading.pace.read(now_ms, bytes);
+        reading.unnoted_bytes += bytes;
+        if reading.unnoted_bytes >= NOTED_BYTES {
+            self.note_position(&mut reading);
         }
-        scrub.pace.left(now_ms, interval, SLICE_BYTES, total_bytes)
+        reading.pace.left(now_ms, interval, SLICE_BYTES, total_bytes)
     }
 
     /// Reads the next slice, and tells how many bytes that were.
-    fn scrub_slice(&self, scrub: &mut Scrub) -> u64 {
+    fn scrub_slice(&self, reading: &mut Reading) -> u64 {
+        let position = *self.scrub.position();
         let (next, p, is_last) = {
             let catalog = self.catalog();
-            let Some(next) = scrub.position.next(&catalog.manifest().partitions) else { return 0 };
+            let Some(next) = position.next(&catalog.manifest().partitions) else { return 0 };
             let Some(p) = catalog.get(next.partition).cloned() else { return 0 };
             (next, p, catalog.live().last().is_some_and(|last| last.meta.number == next.partition))
         };
@@ -138,7 +156,7 @@ impl Inner {
             self.scrub_manifest();
         }
         let (mut bytes, mut end) = (0, None);
-        let known = scrub.open.take().filter(|open| open.number == next.partition);
+        let known = reading.open.take().filter(|open| open.number == next.partition);
         if known.is_none() {
             self.scrub_tombstones(&p);
             bytes += p.meta.byte_len - p.partition.header().checksums_at();
@@ -146,29 +164,32 @@ impl Inner {
         if let Some(open) = known.or_else(|| self.open_pieces(&p)) {
             let mut damaged = Vec::new();
             let mut extents = open.extents.from(next.offset).peekable();
-            if let Some(read) = open.file.read_next(&mut extents, &mut scrub.buffer, &mut damaged) {
+            if let Some(read) = open.file.read_next(&mut extents, &mut reading.buffer, &mut damaged) {
                 bytes += read.end - read.start;
                 end = extents.peek().map(|_| read.end);
             }
             drop(extents);
             self.note_damage(&p, damaged);
-            scrub.open = Some(open);
+            reading.open = Some(open);
         } else {
             // It counts as read, or those that cannot be would be tried again and again.
             bytes = p.meta.byte_len;
         }
-        scrub.position.read(next.partition, end);
+        let mut position = self.scrub.position();
+        position.read(next.partition, end);
+        if end.is_none() && is_last {
+            position.round_ended_ms = self.now().wall_ms;
+        }
+        drop(position);
         if end.is_none() {
-            scrub.open = None;
-            if is_last {
-                scrub.position.round_ended_ms = self.now().wall_ms;
-            }
-            self.note_position(scrub);
+            reading.open = None;
+            self.note_position(reading);
         }
         bytes
     }
 
-    /// Opens a partition as if for the first time. `None`: it cannot be, which is noted.
+    /// Opens a partition as if for the first time. `None`: it cannot be, which is noted, unless it says
+    /// nothing about the file: then the next round reads it.
     fn open_pieces(&self, p: &Live) -> Option<OpenPartition> {
         let path = p.partition.path();
         let opened = Pieces::open(&*self.fs, path).and_then(|file| {
@@ -183,6 +204,10 @@ impl Inner {
             Ok(_) => (0, "another partition has its name".to_owned(), Kind::Vital),
             // Who replaced it has removed it, too.
             Err(_) if self.catalog().get(p.meta.number).is_none() => return None,
+            Err(Trouble::Io(error)) if is_shortage(&error) => {
+                tracing::warn!(file = %path.display(), %error, "a partition could not be scrubbed this time");
+                return None;
+            }
             Err(trouble) if trouble.is_missing() => (0, "the file was removed".to_owned(), Kind::Vital),
             Err(Trouble::Io(error)) => (0, error.to_string(), Kind::Unreadable),
             Err(Trouble::Damage(error)) => {
@@ -222,9 +247,13 @@ impl Inner {
     fn scrub_manifest(&self) {
         let mut catalog = self.catalog();
         let path = self.folder.manifest();
-        let read = self.fs.read(&path).map_err(|e| e.to_string());
-        let Err(error) = read.and_then(|bytes| Manifest::decode(&bytes).map_err(|e| e.to_string())) else {
-            return;
+        let error = match self.fs.read(&path) {
+            Ok(bytes) => match Manifest::decode(&bytes) {
+                Ok(_) => return,
+                Err(error) => error.to_string(),
+            },
+            Err(error) if is_shortage(&error) => return,
+            Err(error) => error.to_string(),
         };
         self.counters.damaged.fetch_add(1, Relaxed);
         let written = self.check_held().and_then(|()| catalog.write(&*self.fs, &self.folder));
@@ -237,6 +266,7 @@ impl Inner {
         let path = self.folder.tombstones(p.meta.number, number);
         let error = match read_tombstones(&*self.fs, &path) {
             Ok(_) => return,
+            Err(OpenError::Io { source, .. }) if is_shortage(&source) => return,
             Err(OpenError::Damaged { what, .. }) => what,
             Err(error) => error.to_string(),
         };
@@ -281,24 +311,25 @@ impl Inner {
 
     /// Writes down how far the scrub is. It begins anew where that fails, and nothing more.
     pub fn note_scrub_position(&self) {
-        self.note_position(&mut self.scrub());
+        self.note_position(&mut self.scrub.reading());
     }
 
-    fn note_position(&self, scrub: &mut Scrub) {
-        scrub.unnoted_bytes = 0;
-        if scrub.position == scrub.noted {
+    fn note_position(&self, reading: &mut Reading) {
+        reading.unnoted_bytes = 0;
+        let position = *self.scrub.position();
+        if position == reading.noted {
             return;
         }
         let path = self.folder.root().join(POSITION_FILE);
-        match replace_hint(&*self.fs, &path, scrub.position.to_string().as_bytes()) {
-            Ok(()) => scrub.noted = scrub.position,
+        match replace_hint(&*self.fs, &path, position.to_string().as_bytes()) {
+            Ok(()) => reading.noted = position,
             Err(error) => tracing::debug!(%error, "the position of the scrub cannot be written down"),
         }
     }
 
     /// How far the scrub is.
     pub fn scrub_status(&self) -> ScrubStatus {
-        let Position { partition, round_ended_ms, .. } = self.scrub().position;
+        let Position { partition, round_ended_ms, .. } = *self.scrub.position();
         ScrubStatus {
             interval: self.options.scrub_interval,
             partition,
