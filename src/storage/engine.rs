@@ -173,9 +173,6 @@ impl Storage {
                  the clock may be wrong, nothing expires for a day"
             );
         }
-        let floor = options.disk.emergency_retention;
-        let floor =
-            floor.map(|length| Retention::new(Policies::new(Some(length), Vec::new()), now, trusted_ms));
         let replayed_bytes = match replayed {
             Some(_) => usage::measure(&*fs, &folder).map_err(io_error(path))?.usage.wal,
             None => 0,
@@ -198,7 +195,7 @@ impl Storage {
             levels: Mutex::new(levels),
             abandoned: Mutex::default(),
             retention: Mutex::new(retention),
-            disk: Disk::new(options.disk, options.wal_bytes, reserve, replayed_bytes, floor),
+            disk: Disk::new(options.disk, options.wal_bytes, reserve, replayed_bytes),
             size_limit: Mutex::new(options.size_limit),
             limit_bytes: AtomicU64::new(0),
             usage: Mutex::default(),
@@ -495,20 +492,25 @@ impl Inner {
 
     /// The oldest times that are kept.
     pub fn borders(&self, now: Now) -> Borders {
+        let believed_ms = self.believed_ms(now);
+        Borders::new(self.retention().policies(), believed_ms)
+    }
+
+    /// The time by which samples expire. Says so if the clock jumped.
+    pub fn believed_ms(&self, now: Now) -> i64 {
         let mut retention = self.retention();
         let was_paused = retention.is_paused();
-        let borders = retention.borders(now);
-        let border_ms = borders.oldest_ms;
+        let believed_ms = retention.believed_ms(now);
         match (was_paused, retention.is_paused()) {
             (false, true) => tracing::warn!(
                 now_ms = now.wall_ms,
-                border_ms,
+                believed_ms,
                 "the clock jumped by more than a day: nothing expires for a day, unless it comes back"
             ),
-            (true, false) => tracing::info!(border_ms, "the clock is believed again, old samples expire"),
+            (true, false) => tracing::info!(believed_ms, "the clock is believed again, old samples expire"),
             _ => {}
         }
-        borders
+        believed_ms
     }
 
     /// Keeps something else from now on.

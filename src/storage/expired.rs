@@ -33,14 +33,10 @@ impl Inner {
     /// What has expired by then may be removed. `None`: nothing at present, since the clock is not
     /// believed, or the time for it has not come.
     pub fn cleanup_until_ms(&self) -> Option<i64> {
-        let believed_ms = {
-            let now = self.now();
-            // Says so if the clock jumped.
-            self.borders(now);
-            let mut retention = self.retention();
-            let believed_ms = retention.believed_ms(now);
-            (!retention.is_paused()).then_some(believed_ms)?
-        };
+        let believed_ms = self.believed_ms(self.now());
+        if self.retention().is_paused() {
+            return None;
+        }
         let until_ms = self.cleanups.lock().unwrap_or_else(PoisonError::into_inner).until_ms(believed_ms);
         // Where space is low, nobody waits for a schedule.
         if self.disk.status().state == DiskState::Enough { until_ms } else { Some(believed_ms) }

@@ -13,6 +13,7 @@ use super::engine::Storage;
 use super::error::UnavailableCause;
 use super::fs::{FileUse, Fs, Lock, ReadFile, RealFs, Space, WriteFile};
 use super::options::{DiskOptions, Maintenance, MinFree, Options, SizeLimit, WalFsync};
+use super::retention::Now;
 use super::series_set::{Columns, SeriesSet};
 use super::{Batch, Matcher, TimeRange, Timestamp};
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -422,6 +424,40 @@ fn emergency_retention_drops_the_oldest_down_to_its_floor_and_nothing_if_nobody_
         let stats = fixture.storage.stats();
         assert_eq!(stats.partitions_emergency, 6 - stats.partitions);
     }
+}
+
+#[test]
+fn emergency_retention_drops_what_is_old_by_a_clock_that_was_wrong_long_ago() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(AtomicI64::new(START - 400 * 24 * HOUR));
+    let clock_of_options = clock.clone();
+    let options = Options {
+        clock: Arc::new(move || Timestamp::from_millis(clock_of_options.load(Relaxed))),
+        maintenance: Maintenance::Stepped,
+        disk: DiskOptions {
+            min_free: Some(MinFree::Bytes(MIB)),
+            emergency_retention: Some(Duration::from_secs(3 * 24 * 3600)),
+        },
+        ..Options::default()
+    };
+    let storage = Storage::open(dir.path(), options).unwrap();
+    let inner = storage.inner();
+    // The clock is set right at once, and a day later that is believed.
+    clock.store(START, Relaxed);
+    let day_ms = 24 * HOUR;
+    for days in 0..=10 {
+        let wall_ms = START + (days - 10) * day_ms;
+        inner.believed_ms(Now { wall_ms, monotonic_ms: 1 + days * day_ms });
+    }
+    let labels = Labels::from_pairs([("__name__", "m")]).unwrap();
+    for day in (0..6).rev() {
+        let mut batch = Batch::new();
+        batch.push(&labels, Timestamp::from_millis(START - day * day_ms - 2 * HOUR), 1.0);
+        assert_eq!(storage.append(&batch).unwrap().accepted, 1);
+        storage.flush().unwrap();
+    }
+    inner.drop_for_space(u64::MAX, Now { wall_ms: START, monotonic_ms: 1 + 10 * day_ms }).unwrap();
+    assert_eq!(storage.stats().partitions_emergency, 2);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! At a start, samples of the last day say little: a clock that was wrong then has given them times
 //! that suit it. So those before must go on to the last day, too, or nothing expires for a day.
 
-use super::policy::{Borders, Policies};
+use super::policy::Policies;
 use super::time::TimeRange;
 use std::sync::Arc;
 
@@ -78,12 +78,6 @@ impl Retention {
         self.paused.as_ref().map_or(now.wall_ms, |pause| pause.before.wall_ms)
     }
 
-    /// The oldest times that are kept now.
-    pub fn borders(&mut self, now: Now) -> Borders {
-        let believed_ms = self.believed_ms(now);
-        Borders::new(&self.policies, believed_ms)
-    }
-
     /// Somebody says that the clock is right.
     pub fn trust(&mut self, now: Now) {
         (self.paused, self.last) = (None, now);
@@ -124,7 +118,7 @@ fn jumped(before: Now, now: Now) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::matcher::Matcher;
-    use super::super::policy::RetentionPolicy;
+    use super::super::policy::{Borders, RetentionPolicy};
     use super::*;
     use std::time::Duration;
 
@@ -142,7 +136,8 @@ mod tests {
 
     /// The border of all, and those of the policies are where they should be beside it.
     fn border_ms(retention: &mut Retention, now: Now) -> i64 {
-        let borders = retention.borders(now).by_policy.unwrap().borders_ms;
+        let believed_ms = retention.believed_ms(now);
+        let borders = Borders::new(retention.policies(), believed_ms).by_policy.unwrap().borders_ms;
         assert_eq!(borders[..2], [borders[2] + 7 * DAY_MS, i64::MIN]);
         borders[2]
     }
@@ -163,7 +158,8 @@ mod tests {
     #[test]
     fn without_retention_nothing_is_too_old() {
         let mut retention = Retention::new(Policies::default(), at(0, 0), Some(0));
-        assert_eq!(retention.borders(at(400 * DAY_MS, 1)).newest_ms(), i64::MIN);
+        let believed_ms = retention.believed_ms(at(400 * DAY_MS, 1));
+        assert_eq!(Borders::new(retention.policies(), believed_ms).newest_ms(), i64::MIN);
         assert!(!retention.is_paused(), "nothing waits for the clock");
         retention.set(policies());
         assert!(retention.is_paused());

@@ -15,7 +15,7 @@ use super::folder::Folder;
 use super::fs::{Fs, Space};
 use super::options::DiskOptions;
 use super::part::Part;
-use super::retention::{Now, Retention};
+use super::retention::Now;
 use super::time::as_millis;
 use super::{surplus, wal};
 use forecast::Forecast;
@@ -102,8 +102,6 @@ struct Seen {
     situation: Situation,
     state: DiskState,
     forecast: Forecast,
-    /// The floor of emergency retention.
-    floor: Option<Retention>,
     /// Until when so many bytes will be free, by what was dropped.
     promised: Option<(i64, u64)>,
     /// Until when samples are refused since the system refused to write.
@@ -115,18 +113,12 @@ struct Seen {
 impl Disk {
     /// Nothing is known yet but whether the reserve is there, and how long the WAL is that was
     /// replayed.
-    pub fn new(
-        options: DiskOptions,
-        wal_bytes: u64,
-        reserve: bool,
-        replayed_bytes: u64,
-        floor: Option<Retention>,
-    ) -> Disk {
+    pub fn new(options: DiskOptions, wal_bytes: u64, reserve: bool, replayed_bytes: u64) -> Disk {
         let situation = Situation { reserve, ..Situation::default() };
         Disk {
             options,
             segment_bytes: wal::segment_bytes(wal_bytes),
-            seen: Mutex::new(Seen { situation, floor, ..Seen::default() }),
+            seen: Mutex::new(Seen { situation, ..Seen::default() }),
             read_only: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             frozen_bytes: AtomicU64::new(replayed_bytes),
@@ -328,22 +320,19 @@ impl Inner {
     }
 
     /// Drops the oldest partitions, down to the floor of emergency retention.
-    fn drop_for_space(&self, bytes: u64, now: Now) -> io::Result<()> {
+    pub fn drop_for_space(&self, bytes: u64, now: Now) -> io::Result<()> {
         if now.monotonic_ms < self.disk.seen().nothing_until_ms {
             return Ok(());
         }
         let measured = self.measure()?;
+        let believed_ms = self.believed_ms(now);
         let catalog = self.catalog();
         self.check_held()?;
         let in_head = self.head.generations().into_iter().filter_map(|g| g.time_range());
         let newest_ms = catalog.live().iter().map(|p| p.meta.max_ms).chain(in_head.map(|r| r.max_ms)).max();
-        let floor_ms = {
-            let mut seen = self.disk.seen();
-            let by_clock = seen.floor.as_mut().map_or(i64::MIN, |floor| floor.borders(now).oldest_ms);
-            let length_ms = self.options.disk.emergency_retention.map_or(i64::MAX, as_millis);
-            // If nothing came for long, the last that came is kept.
-            newest_ms.map_or(i64::MIN, |newest_ms| by_clock.min(newest_ms.saturating_sub(length_ms)))
-        };
+        let length_ms = self.options.disk.emergency_retention.map_or(i64::MAX, as_millis);
+        // If nothing came for long, the last that came is kept.
+        let floor_ms = newest_ms.map_or(i64::MIN, |ms| ms.min(believed_ms).saturating_sub(length_ms));
         let surplus =
             surplus::surplus(&catalog.manifest().partitions, &measured.freed, bytes, 0, Some(floor_ms));
         let dropped = self.drop_partitions(catalog, surplus.numbers.into_iter().collect())?;
