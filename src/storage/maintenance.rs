@@ -332,7 +332,7 @@ impl Inner {
     /// Merges, into more outputs where they would be too long, until `stop` says true. Called with the
     /// lock for merges.
     pub fn merge_and_count(&self, mut merge: Merge, stop: &dyn Fn() -> bool) -> io::Result<()> {
-        self.disk.check_merge(self.bytes_of(&merge.inputs))?;
+        let _room = self.disk.room_for_merge(self.bytes_of(&merge.inputs))?;
         let started = Instant::now();
         let mut outcome = self.merge(&merge, stop);
         // The times are filled too unevenly.

@@ -68,7 +68,8 @@ pub(crate) fn min_free_bytes(min_free: Option<MinFree>, capacity_bytes: u64) -> 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Situation {
     pub free_bytes: u64,
-    /// What files take that were removed just now, and that somebody still reads.
+    /// What will be free soon: files that were removed just now and that somebody still reads, and what
+    /// a merge has taken for itself.
     pub promised_bytes: u64,
     /// So much shall be free.
     pub min_free_bytes: u64,
@@ -136,6 +137,11 @@ impl Situation {
         let spare = self.free_bytes.saturating_sub(self.read_only_below_bytes());
         (u128::from(spare) * u128::from(MERGE_EXTRA_ONE_IN) / u128::from(MERGE_EXTRA_ONE_IN + 1)) as u64
     }
+}
+
+/// What a merge of such inputs takes at most until they are removed.
+pub(crate) fn merge_takes_bytes(input_bytes: u64) -> u64 {
+    input_bytes.saturating_add(input_bytes / MERGE_EXTRA_ONE_IN)
 }
 
 /// Whether the reserve is to be there.

@@ -102,12 +102,48 @@ struct Seen {
     situation: Situation,
     state: DiskState,
     forecast: Forecast,
-    /// Until when so many bytes will be free, by what was dropped.
+    /// When somebody looked last.
+    looked_ms: i64,
+    /// Until when so many bytes will be free, by what was removed.
     promised: Option<(i64, u64)>,
+    /// The merge that is under way.
+    merge: Option<Merging>,
     /// Until when samples are refused since the system refused to write.
     refused_until_ms: i64,
     /// Until when nothing is looked for that could be dropped, as there was nothing.
     nothing_until_ms: i64,
+}
+
+/// What a merge that is under way will give back, at the latest with its inputs.
+#[derive(Debug, Clone, Copy)]
+struct Merging {
+    /// What was free when it began.
+    free_bytes: u64,
+    /// What it takes at most.
+    bytes: u64,
+}
+
+impl Merging {
+    /// What of that it has taken by now, if so much is free.
+    fn taken_bytes(&self, free_bytes: u64) -> u64 {
+        self.free_bytes.saturating_sub(free_bytes).min(self.bytes)
+    }
+}
+
+/// Counts what a merge takes as promised until it is dropped, and for the time of a long query: its
+/// inputs may still be read.
+#[derive(Debug)]
+pub(crate) struct Room<'a>(&'a Disk);
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut seen = self.0.seen();
+        let Some(merge) = seen.merge.take() else { return };
+        // An earlier promise is not prolonged, or merge after merge would keep it up for ever.
+        let new = (seen.looked_ms.saturating_add(PROMISED_MS), merge.free_bytes);
+        let (until_ms, bytes) = seen.promised.unwrap_or(new);
+        seen.promised = Some((until_ms, bytes.max(merge.free_bytes)));
+    }
 }
 
 impl Disk {
@@ -174,13 +210,15 @@ impl Disk {
         if seen.space == Space::default() { u64::MAX } else { seen.situation.merge_bytes_max() }
     }
 
-    /// Whether there is room for a merge of so much; it is told if not.
-    pub fn check_merge(&self, input_bytes: u64) -> io::Result<()> {
+    /// Makes sure that there is room for a merge of so much, for as long as what this gives is kept; it
+    /// is told if there is none. Called with the lock for merges.
+    pub fn room_for_merge(&self, input_bytes: u64) -> io::Result<Room<'_>> {
+        let free_bytes = self.seen().situation.free_bytes;
         if input_bytes <= self.merge_bytes_max() {
             self.no_merge_waits();
-            return Ok(());
+            self.seen().merge = Some(Merging { free_bytes, bytes: ladder::merge_takes_bytes(input_bytes) });
+            return Ok(Room(self));
         }
-        let free_bytes = self.seen().situation.free_bytes;
         if !self.merge_waits.swap(true, Relaxed) {
             tracing::warn!(input_bytes, free_bytes, "a merge of partitions waits for space on the disk");
         }
@@ -226,10 +264,13 @@ impl Disk {
         if self.refused.swap(false, Relaxed) {
             seen.refused_until_ms = now_ms.saturating_add(REFUSED_MS);
         }
+        seen.looked_ms = now_ms;
         seen.promised = seen.promised.filter(|(until_ms, _)| now_ms < *until_ms);
+        let by_drop = seen.promised.map_or(0, |(_, bytes)| bytes.saturating_sub(space.free_bytes));
+        let by_merge = seen.merge.map_or(0, |merge| merge.taken_bytes(space.free_bytes));
         let situation = Situation {
             free_bytes: space.free_bytes,
-            promised_bytes: seen.promised.map_or(0, |(_, bytes)| bytes.saturating_sub(space.free_bytes)),
+            promised_bytes: by_drop.saturating_add(by_merge),
             min_free_bytes: ladder::min_free_bytes(self.options.min_free, space.capacity_bytes),
             segment_bytes: self.segment_bytes,
             uncut_bytes: active_bytes.saturating_add(self.frozen_bytes.load(Relaxed)),
@@ -353,5 +394,34 @@ impl Inner {
             "the oldest partitions were dropped, as the disk is nearly full"
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::MinFree;
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_a_merge_takes_meanwhile_costs_no_data() {
+        let options = DiskOptions {
+            min_free: Some(MinFree::Bytes(160 * MIB)),
+            emergency_retention: Some(Duration::ZERO),
+        };
+        let disk = Disk::new(options, 128 * MIB, true, 0);
+        let drop_mib = |free_mib: u64, now_ms: i64| {
+            let space = Space { capacity_bytes: 1000 * MIB, free_bytes: free_mib * MIB };
+            disk.decide(space, 0, now_ms).drop_bytes / MIB
+        };
+        assert_eq!(drop_mib(200, 0), 0);
+        let room = disk.room_for_merge(100 * MIB).unwrap();
+        assert_eq!(drop_mib(75, 0), 0, "that is what it was allowed");
+        assert_eq!(disk.status().state, DiskState::Low);
+        assert_eq!(drop_mib(30, 0), 15, "somebody else takes space, too");
+        drop(room);
+        assert_eq!(drop_mib(75, 0), 0, "somebody may still read the inputs");
+        assert_eq!(drop_mib(75, PROMISED_MS), 95);
     }
 }
