@@ -114,6 +114,15 @@ struct Seen {
     nothing_until_ms: i64,
 }
 
+impl Seen {
+    /// So much was removed, beside what was before.
+    fn promise(&mut self, freed_bytes: u64) {
+        let before = self.promised.map_or(0, |(_, bytes)| bytes);
+        let free_bytes = before.max(self.situation.free_bytes).saturating_add(freed_bytes);
+        self.promised = Some((self.looked_ms.saturating_add(PROMISED_MS), free_bytes));
+    }
+}
+
 /// What a merge that is under way will give back, at the latest with its inputs.
 #[derive(Debug, Clone, Copy)]
 struct Merging {
@@ -382,8 +391,7 @@ impl Inner {
             seen.nothing_until_ms = now.monotonic_ms.saturating_add(NOTHING_MS);
             return Ok(());
         }
-        let free_bytes = seen.situation.free_bytes.saturating_add(surplus.freed_bytes);
-        seen.promised = Some((now.monotonic_ms.saturating_add(PROMISED_MS), free_bytes));
+        seen.promise(surplus.freed_bytes);
         drop(seen);
         self.counters.emergency.fetch_add(dropped.len() as u64, Relaxed);
         tracing::warn!(
@@ -403,6 +411,25 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_was_dropped_before_is_promised_still_when_more_is_dropped() {
+        let options = DiskOptions {
+            min_free: Some(MinFree::Bytes(160 * MIB)),
+            emergency_retention: Some(Duration::ZERO),
+        };
+        let disk = Disk::new(options, 128 * MIB, true, 0);
+        let space = Space { capacity_bytes: 1000 * MIB, free_bytes: 100 * MIB };
+        // The longer the WAL, the more must be free.
+        let drop_bytes = |wal_mib: u64| disk.decide(space, wal_mib * MIB, 0).drop_bytes;
+        let first = drop_bytes(0);
+        assert_eq!(first, 70 * MIB);
+        disk.seen().promise(first);
+        let second = drop_bytes(200);
+        assert!(second > 0);
+        disk.seen().promise(second);
+        assert_eq!(drop_bytes(200), 0);
+    }
 
     #[test]
     fn what_a_merge_takes_meanwhile_costs_no_data() {
