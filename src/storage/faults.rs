@@ -478,6 +478,10 @@ fn the_reserve_is_given_up_on_a_full_disk_and_made_again() {
     fixture.reopen_disk(DiskOptions::default());
     assert!(!is_there(), "given up to open");
     fixture.check("after it was opened");
+    fixture.storage.close().unwrap();
+    fixture.fs.set_free(200);
+    fixture.storage.inner().watch_disk().unwrap();
+    assert!(!is_there(), "the folder is another process's now");
 }
 
 #[test]

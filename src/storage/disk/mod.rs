@@ -352,6 +352,11 @@ impl Inner {
         if keep == self.disk.seen().situation.reserve {
             return;
         }
+        // Whoever closes waits for it.
+        let _catalog = self.catalog();
+        if self.check_held().is_err() {
+            return;
+        }
         let path = self.folder.reserve();
         let outcome = match keep {
             true => self.fs.create(&path).and_then(|file| file.preallocate(RESERVE_BYTES)),
