@@ -101,33 +101,65 @@ impl<'a> Directory<'a> {
         Directory { section, chunk_count, offset_unit, data_len }
     }
 
-    /// The positions of the chunks of a series. Usually every series has one chunk and the
-    /// position is the ordinal; else it is searched.
+    /// The positions of the chunks of a series. Mostly all of the `series_count` series have as many
+    /// chunks, and they stand where they are then expected; else they are searched from there.
     ///
     /// # Errors
     /// A directory that no writer writes.
-    pub(crate) fn of_series(&self, ordinal: u32) -> Result<Range<u32>, DecodeError> {
-        let (mut low, mut high) = (0, self.chunk_count);
-        let starts_here = |position: u32| -> Result<bool, DecodeError> {
-            let is = |position: u32| Ok::<_, DecodeError>(self.ordinal(position)? == ordinal);
-            Ok(is(position)? && (position == 0 || !is(position - 1)?))
+    pub(crate) fn of_series(&self, ordinal: u32, series_count: u32) -> Result<Range<u32>, DecodeError> {
+        let expected = |ordinal: u64| {
+            let position = ordinal * u64::from(self.chunk_count) / u64::from(series_count.max(1));
+            position.min(self.chunk_count.into()) as u32
         };
-        if ordinal < high && starts_here(ordinal)? {
-            (low, high) = (ordinal, ordinal);
+        let start = self.first_from(ordinal, expected(ordinal.into()))?;
+        let end = match ordinal.checked_add(1) {
+            Some(next) => self.first_from(next, expected(next.into()).max(start))?,
+            None => self.chunk_count,
+        };
+        Ok(start..end.max(start))
+    }
+
+    /// The position of the first chunk of this series, or of a later one, sought around `expected`.
+    fn first_from(&self, ordinal: u32, expected: u32) -> Result<u32, DecodeError> {
+        let is_before = |position: u32| Ok::<_, DecodeError>(self.ordinal(position)? < ordinal);
+        let (mut low, mut high) = (0, self.chunk_count);
+        // Twice as far each time, until the border is within reach.
+        let mut reach = 1;
+        if expected == high || !is_before(expected)? {
+            high = expected;
+            // Series rise by one at most: the chunk of series n stands at n at the earliest.
+            while low < high && high > ordinal {
+                let at = high.saturating_sub(reach);
+                if is_before(at)? {
+                    low = at + 1;
+                    break;
+                }
+                high = at;
+                reach *= 2;
+            }
+            if high <= ordinal {
+                return Ok(high);
+            }
+        } else {
+            low = expected + 1;
+            while low < high {
+                let at = low.saturating_add(reach - 1).min(high - 1);
+                if !is_before(at)? {
+                    high = at;
+                    break;
+                }
+                low = at + 1;
+                reach *= 2;
+            }
         }
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.ordinal(middle)? < ordinal {
-                low = middle + 1;
-            } else {
-                high = middle;
+            match is_before(middle)? {
+                true => low = middle + 1,
+                false => high = middle,
             }
         }
-        let mut end = low;
-        while end < self.chunk_count && self.ordinal(end)? == ordinal {
-            end += 1;
-        }
-        Ok(low..end)
+        Ok(low)
     }
 
     /// The timestamp slice of a chunk, and where the chunk lies in DATA.
@@ -136,8 +168,11 @@ impl<'a> Directory<'a> {
         let lift = |column, number| self.lifted(&block, at, column, number, position);
         let start = u64::from(lift(1, block.words[1])?) * self.offset_unit;
         let end = match position + 1 {
-            next if next < self.chunk_count => u64::from(self.offset(next)?) * self.offset_unit,
-            _ => self.data_len,
+            next if next >= self.chunk_count => self.data_len,
+            next if at + 1 < block.len => {
+                u64::from(self.lifted(&block, at + 1, 1, block.words[1], next)?) * self.offset_unit
+            }
+            next => u64::from(self.offset(next)?) * self.offset_unit,
         };
         if start > end || end > self.data_len {
             return Err(self.corrupt(position, "a chunk is out of order or out of bounds"));
@@ -229,7 +264,10 @@ mod tests {
         for ordinal in 0..series + 2 {
             let start = chunks.partition_point(|chunk| chunk.ordinal < ordinal) as u32;
             let end = chunks.partition_point(|chunk| chunk.ordinal <= ordinal) as u32;
-            assert_eq!(directory.of_series(ordinal).unwrap(), start..end);
+            for count in [series, 1, 7, u32::MAX] {
+                let found = directory.of_series(ordinal, count).unwrap();
+                assert!(found == (start..end) || found.is_empty() && start == end, "{found:?}");
+            }
         }
         assert!(directory.chunk(chunks.len() as u32).is_err());
     }
@@ -271,7 +309,7 @@ mod tests {
                 if let Ok((_, range)) = directory.chunk(position) {
                     prop_assert!(range.start <= range.end && range.end <= 1000);
                 }
-                if let Ok(positions) = directory.of_series(position) {
+                if let Ok(positions) = directory.of_series(position, count / 2) {
                     prop_assert!(positions.end <= count);
                 }
             }

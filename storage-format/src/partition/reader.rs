@@ -211,7 +211,7 @@ impl<B: AsRef<[u8]>> Partition<B> {
     ) -> Result<impl ExactSizeIterator<Item = Result<Chunk, DecodeError>> + '_, DecodeError> {
         let (directory, timestamps) = (self.directory(), self.timestamps()?);
         let base = self.header.section(Section::Data).start;
-        Ok(directory.of_series(ordinal)?.map(move |position| {
+        Ok(directory.of_series(ordinal, self.header.series_count)?.map(move |position| {
             let (slice, range) = directory.chunk(position)?;
             let range = (base + range.start) as usize..(base + range.end) as usize;
             Ok(Chunk { timestamps: timestamps.slice(slice)?, range })
