@@ -10,6 +10,7 @@
 //! 3. Loading a series collects its runs from its layers, cuts out what was deleted from each
 //!    layer, and merges the rest. Who wants nothing but the newest sample gets the newest of each
 //!    layer: the newest of these is the newest of all, and each layer that holds that time has it.
+//!    Layers that end before it are not asked.
 
 use super::cutter::TIMESTAMPS_KEPT;
 use super::error::ReadError;
@@ -17,7 +18,7 @@ use super::gathered::Gathered;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::merge::{merge, push_without};
-use super::part::{Load, Part, PartLabels};
+use super::part::{Load, Part, PartLabels, Run};
 use super::policy::{Borders, Kept, from};
 use super::series_set::{Columns, SeriesSet, Source};
 use super::time::TimeRange;
@@ -322,24 +323,26 @@ impl Selection<'_> {
         }
     }
 
-    fn load_as(&self, index: usize, columns: &mut Columns, newest_only: bool) -> Result<Samples, ReadError> {
-        let samples = columns.most_samples();
-        let mut load = Load { newest_only, ..Load::new(self.range, columns) };
-        for place in self.places(index) {
-            let SelectedLayer { number, layer, kept, .. } = &self.layers[place.layer as usize];
-            load.part = *number;
-            let border_ms = kept.as_ref().map_or(i64::MIN, |kept| kept.border_ms(place.series));
-            load.range = from(self.range, border_ms);
-            layer.load(place.id, place.series, &mut load);
-            if load.room == 0 {
-                return Err(ReadError::SeriesTooLong { samples });
-            }
+    /// Loads what a layer has of a series.
+    fn load_place(&self, place: &Found, load: &mut Load<'_>) -> Result<(), ReadError> {
+        let SelectedLayer { number, layer, kept, .. } = &self.layers[place.layer as usize];
+        load.part = *number;
+        let border_ms = kept.as_ref().map_or(i64::MIN, |kept| kept.border_ms(place.series));
+        load.range = from(self.range, border_ms);
+        layer.load(place.id, place.series, load);
+        match load.room {
+            0 => Err(ReadError::SeriesTooLong { samples: load.columns.most_samples() }),
+            _ => Ok(()),
         }
-        let Load { runs, damaged, .. } = load;
+    }
+
+    /// Merges what was loaded of a series.
+    fn loaded(&self, index: usize, load: Load<'_>) -> Samples {
+        let Load { runs, damaged, columns, .. } = load;
         if !damaged.is_empty() {
             self.warn(index, &damaged);
         }
-        Ok(merge(runs, columns))
+        merge(runs, columns)
     }
 
     fn warn(&self, index: usize, damaged: &[ReadError]) {
@@ -374,11 +377,32 @@ impl SeriesSet for Selection<'_> {
     }
 
     fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
-        self.load_as(index, columns, false)
+        let mut load = Load::new(self.range, columns);
+        self.places(index).iter().try_for_each(|place| self.load_place(place, &mut load))?;
+        Ok(self.loaded(index, load))
     }
 
     fn load_newest(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
-        self.load_as(index, columns, true)
+        let mut load = Load { newest_only: true, ..Load::new(self.range, columns) };
+        let last = |run: &Run| run.timestamps.last().copied();
+        let mut newest_ms = i64::MIN;
+        // From the newest layer down: mostly it has the newest sample, and the others none as new.
+        for place in self.places(index).iter().rev() {
+            let own = self.layers[place.layer as usize].layer.part.time_range();
+            if own.is_none_or(|own| own.max_ms < newest_ms) {
+                continue;
+            }
+            let loaded = load.runs.len();
+            self.load_place(place, &mut load)?;
+            // By rising precedence.
+            load.runs.rotate_left(loaded);
+            // Of histograms those before it tell whether its counter was reset.
+            if load.runs.iter().all(|run| run.histograms.is_empty()) {
+                newest_ms = load.runs.iter().filter_map(last).fold(newest_ms, i64::max);
+            }
+        }
+        load.runs.retain(|run| last(run) >= Some(newest_ms));
+        Ok(self.loaded(index, load))
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -515,11 +539,11 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::part::{Run, is_deleted};
+    use crate::storage::part::is_deleted;
     use crate::storage::policy::{Policies, PolicySets, RetentionPolicy};
     use crate::storage::series_set::ColumnPiece;
-    use larum_storage_format::IdentitySeed;
     use larum_storage_format::tombstones::Interval;
+    use larum_storage_format::{IdentitySeed, STALE_NAN};
     use std::time::Duration;
 
     /// The value of a layer whose index is damaged.
@@ -773,6 +797,27 @@ mod tests {
         let series = view.series(&sets, TimeRange::ALL).items;
         let jobs: Vec<_> = series.iter().map(|labels| labels.get("job").unwrap().to_owned()).collect();
         assert_eq!(jobs, ["a", "c"]);
+    }
+
+    #[test]
+    fn the_newest_sample_is_not_sought_where_all_is_older() {
+        const DAMAGED: f64 = -1.0;
+        let stale = STALE_NAN;
+        for (layers, expected) in [
+            ([(&[10, 20], 1.0), (&[30, 40], 2.0)], (40, 2.0)),
+            ([(&[10, 40], 1.0), (&[20, 40], 2.0)], (40, 2.0)),
+            ([(&[10, 40], 1.0), (&[30, 40], stale)], (40, 1.0)),
+            ([(&[10, 50], 1.0), (&[20, 40], 2.0)], (50, 1.0)),
+            ([(&[10, 20], DAMAGED), (&[30, 40], 2.0)], (40, 2.0)),
+        ] {
+            let layers = layers.map(|(times, value)| Fake::layer(&["a"], times, value));
+            let view = View::new(layers.into(), [], Borders::at(i64::MIN));
+            let set = view.select(&[], TimeRange::ALL).unwrap();
+            let newest = set.load_newest(0, &mut Columns::default()).unwrap();
+            let last = newest.timestamps.len() - 1;
+            assert_eq!((newest.timestamps[last], newest.floats[last]), expected);
+            assert!(set.warnings().is_empty(), "{:?}", set.warnings());
+        }
     }
 
     #[test]

@@ -207,9 +207,7 @@ impl Partition {
         part: u32,
         columns: &mut Columns,
     ) -> Result<(ColumnPiece, Arc<[i64]>), DecodeError> {
-        let slice = chunk.timestamps;
-        let piece =
-            ColumnPiece { part, column: slice.column, start: slice.start.into(), len: slice.len.into() };
+        let (slice, piece) = (chunk.timestamps, piece_of(chunk, part));
         if let Some(known) = columns.get(&[piece]) {
             return Ok((piece, known));
         }
@@ -241,6 +239,19 @@ impl Partition {
         Ok(range.overlaps(&TimeRange::new(*bounds.start(), *bounds.end())))
     }
 
+    /// The timestamps of a chunk; `None` if it lies outside the range, as far as can be told without
+    /// decoding them.
+    fn times_near(&self, chunk: &Chunk, load: &mut Load<'_>) -> Result<Option<Arc<[i64]>>, DecodeError> {
+        // Of most series another one of the same target was asked for before.
+        if let Some(known) = load.columns.get(&[piece_of(chunk, load.part)]) {
+            return Ok(Some(known));
+        }
+        if !self.may_overlap(chunk, &load.range)? {
+            return Ok(None);
+        }
+        self.timestamps(chunk, load.part, load.columns).map(|(_, timestamps)| Some(timestamps))
+    }
+
     /// Whether all samples of a chunk lie in the range, as far as that can be told without decoding
     /// its timestamps.
     fn lies_in(&self, chunk: &Chunk, range: TimeRange) -> bool {
@@ -250,55 +261,60 @@ impl Partition {
 
     /// One chunk as a run, cut to the range; `None` if it lies outside.
     fn load_chunk(&self, chunk: &Chunk, load: &mut Load<'_>) -> Result<Option<Run>, DecodeError> {
-        if !self.may_overlap(chunk, &load.range)? {
-            return Ok(None);
-        }
-        let (piece, timestamps) = self.timestamps(chunk, load.part, load.columns)?;
+        let Some(timestamps) = self.times_near(chunk, load)? else { return Ok(None) };
         let (from, to) = (before(&timestamps, load.range.min_ms), up_to(&timestamps, load.range.max_ms));
         if from >= to {
             return Ok(None);
         }
+        let run = self.decode(chunk, piece_of(chunk, load.part), timestamps)?;
+        Ok(if to - from == run.floats.len() { Some(run) } else { run.slice(from..to, load.columns) })
+    }
+
+    /// All of a chunk as a run.
+    fn decode(&self, chunk: &Chunk, piece: ColumnPiece, timestamps: Arc<[i64]>) -> Result<Run, DecodeError> {
         let decoded = self.file.decode(chunk, &timestamps)?;
         let floats = match decoded.histograms.is_empty() {
             true => decoded.floats,
             false => vec![0.0; timestamps.len()],
         };
-        let len = timestamps.len();
-        let run = Run {
+        Ok(Run {
             origin: Some(piece),
             timestamps,
             floats,
             histograms: (0..).zip(decoded.histograms).collect(),
             start_timestamps: decoded.start_timestamps,
-        };
-        Ok(if to - from == len { Some(run) } else { run.slice(from..to, load.columns) })
+        })
     }
 
-    /// The newest sample in the range, if it ends a chunk whose statistics know it.
-    fn newest(&self, series: u32, load: &mut Load<'_>) -> Result<Option<Run>, DecodeError> {
-        let mut newest: Option<(Chunk, ColumnPiece, Arc<[i64]>, usize)> = None;
+    /// The newest sample in the range. It often ends a chunk whose statistics know it; else that chunk is
+    /// decoded, and no other.
+    fn newest(&self, series: u32, load: &mut Load<'_>) -> Result<Newest, DecodeError> {
+        let mut newest: Option<(Chunk, Arc<[i64]>, usize)> = None;
         for chunk in self.file.chunks(series)? {
             let chunk = chunk?;
-            if !self.may_overlap(&chunk, &load.range)? {
-                continue;
-            }
-            let (piece, timestamps) = self.timestamps(&chunk, load.part, load.columns)?;
+            let Some(timestamps) = self.times_near(&chunk, load)? else { continue };
             let Some(at) = up_to(&timestamps, load.range.max_ms).checked_sub(1) else {
                 continue;
             };
-            let is_newer = newest.as_ref().is_none_or(|(_, _, other, there)| other[*there] < timestamps[at]);
+            let is_newer = newest.as_ref().is_none_or(|(_, other, there)| other[*there] < timestamps[at]);
             if timestamps[at] >= load.range.min_ms && is_newer {
-                newest = Some((chunk, piece, timestamps, at));
+                newest = Some((chunk, timestamps, at));
             }
         }
-        let Some((chunk, piece, timestamps, at)) = newest else { return Ok(None) };
-        if at + 1 < timestamps.len() {
-            return Ok(None);
-        }
-        let Some(stats) = self.file.stats(&chunk, &timestamps)? else { return Ok(None) };
+        let Some((chunk, timestamps, at)) = newest else { return Ok(Newest::None) };
+        let piece = piece_of(&chunk, load.part);
+        let stats = match at + 1 == timestamps.len() {
+            true => self.file.stats(&chunk, &timestamps)?,
+            false => None,
+        };
+        let Some(stats) = stats else {
+            let run = self.decode(&chunk, piece, timestamps)?;
+            let alone = run.histograms.is_empty().then(|| run.slice(at..at + 1, load.columns)).flatten();
+            return Ok(alone.map_or(Newest::Histogram, Newest::Float));
+        };
         let origin = ColumnPiece { start: piece.start + at as u32, len: 1, ..piece };
         let start = Some(stats.last_start_timestamp_ms).filter(|&start| start != 0);
-        Ok(Some(Run {
+        Ok(Newest::Float(Run {
             origin: Some(origin),
             timestamps: load.columns.shared(&[origin], || vec![timestamps[at]]),
             floats: vec![stats.last],
@@ -334,6 +350,19 @@ impl Partition {
         self.file.verify_labels(&selected)?;
         self.file.series_ids(&selected)
     }
+}
+
+/// The newest sample of a series in a range.
+enum Newest {
+    None,
+    Float(Run),
+    Histogram,
+}
+
+/// Where the timestamps of a chunk come from.
+fn piece_of(chunk: &Chunk, part: u32) -> ColumnPiece {
+    let slice = chunk.timestamps;
+    ColumnPiece { part, column: slice.column, start: slice.start.into(), len: slice.len.into() }
 }
 
 /// How many of the ascending timestamps lie before `min_ms`. Mostly none does, and a binary search
@@ -423,11 +452,15 @@ impl Part for Partition {
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
-        // Damage is met again below, and told.
-        if load.newest_only
-            && let Ok(Some(run)) = self.newest(series, load)
-        {
-            return load.runs.push(run);
+        if load.newest_only {
+            match self.newest(series, load) {
+                Ok(Newest::None) => return,
+                Ok(Newest::Float(run)) => return load.runs.push(run),
+                // Those before it tell whether its counter was reset.
+                Ok(Newest::Histogram) => {}
+                // Damage is met again below, and told.
+                Err(_) => {}
+            }
         }
         let chunks = match self.file.chunks(series) {
             Ok(chunks) => chunks,
