@@ -72,7 +72,7 @@ pub(crate) struct Inner {
     /// One deletion at a time, and no commit of a merge meanwhile.
     pub deleting: Mutex<()>,
     /// The lengths of windows.
-    levels: Mutex<Levels>,
+    pub levels: Mutex<Levels>,
     /// Numbers of partitions that failed work left, still to be removed.
     pub abandoned: Mutex<Vec<u64>>,
     pub retention: Mutex<Retention>,
@@ -511,16 +511,6 @@ impl Inner {
             _ => {}
         }
         believed_ms
-    }
-
-    /// Keeps something else from now on.
-    fn set_retention(&self, policies: Policies) {
-        let mut retention = self.retention();
-        if retention.set(policies) {
-            let policies = retention.policies().clone();
-            *self.levels.lock().unwrap_or_else(PoisonError::into_inner) = Levels::new(policies.keeps_ms());
-            self.head.set_policies(&policies);
-        }
     }
 
     /// The lengths of windows.

@@ -2,6 +2,7 @@
 //! much is not are written anew. What has expired is hidden long before; this is about bytes.
 
 use super::catalog::Live;
+use super::compaction::Levels;
 use super::disk::DiskState;
 use super::engine::Inner;
 use super::expiry::{Expiry, Share};
@@ -24,12 +25,23 @@ const DECLINED_MS: i64 = 24 * 60 * 60 * 1000;
 #[derive(Debug, Default)]
 pub(crate) struct Expiring {
     policies: Arc<Policies>,
-    shares: BTreeMap<u64, Arc<Shares>>,
+    /// `None` where the index is damaged: nobody reads it again and again.
+    shares: BTreeMap<u64, Option<Arc<Shares>>>,
     /// Until when partitions are left alone, since somebody canceled their job.
     declined_ms: BTreeMap<u64, i64>,
 }
 
 impl Inner {
+    /// Keeps something else from now on.
+    pub fn set_retention(&self, policies: Policies) {
+        let mut retention = self.retention();
+        if retention.set(policies) {
+            let policies = retention.policies().clone();
+            *self.levels.lock().unwrap_or_else(PoisonError::into_inner) = Levels::new(policies.keeps_ms());
+            self.head.set_policies(&policies);
+        }
+    }
+
     /// What has expired by then may be removed. `None`: nothing at present, since the clock is not
     /// believed, or the time for it has not come.
     pub fn cleanup_until_ms(&self) -> Option<i64> {
@@ -164,9 +176,8 @@ impl Inner {
         if !has_expired || !expiry.may_be_rewritten(p.meta.min_ms, present.into_iter()) {
             return Ok(expiry);
         }
-        let Some(shares) = self.shares(p, &policies, live)? else { return Ok(expiry) };
-        let keeps_ms: Vec<Option<i64>> = policies.keeps_ms().collect();
-        Ok(Expiry { drop_at_ms: expiry.drop_at_ms, ..Expiry::of_shares(&shares.by_policy, &keeps_ms) })
+        let shares = self.shares(p, &policies, live)?;
+        Ok(shares.map_or(expiry, |shares| Expiry { drop_at_ms: expiry.drop_at_ms, ..shares.expiry }))
     }
 
     /// How the bytes of a partition are spread; `None` if its index is damaged.
@@ -177,18 +188,21 @@ impl Inner {
         live: &[Live],
     ) -> io::Result<Option<Arc<Shares>>> {
         if let Some(known) = self.expiring_by(policies, live).shares.get(&p.meta.number) {
-            return Ok(Some(known.clone()));
+            return Ok(known.clone());
         }
-        let Ok(sets) = p.partition.policy_sets(policies) else { return Ok(None) };
-        let shares = match look(p, &sets, policies.list().len() + 1, &|| self.closing.load(Acquire)) {
-            Ok(Some(shares)) => Arc::new(shares),
-            Ok(None) => {
+        let looked = match p.partition.policy_sets(policies) {
+            Ok(sets) => look(p, &sets, policies, &|| self.closing.load(Acquire)).ok(),
+            Err(_) => None,
+        };
+        let shares = match looked {
+            Some(None) => {
                 return Err(io::Error::new(io::ErrorKind::Interrupted, "the database is being closed"));
             }
-            Err(_) => return Ok(None),
+            Some(Some(shares)) => Some(Arc::new(shares)),
+            None => None,
         };
         self.expiring_by(policies, live).shares.insert(p.meta.number, shares.clone());
-        Ok(Some(shares))
+        Ok(shares)
     }
 
     fn expiring(&self, live: &[Live]) -> MutexGuard<'_, Expiring> {
@@ -226,16 +240,17 @@ pub(crate) fn expiry_of(p: &Live, policies: &Arc<Policies>) -> Expiry {
 fn look(
     p: &Live,
     sets: &PolicySets,
-    policies: usize,
+    policies: &Policies,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Shares>, DecodeError> {
     let file = p.partition.file();
     let range_ms = (p.meta.min_ms, p.meta.max_ms);
-    let mut shares = Shares { by_policy: vec![Share::new(range_ms); policies], by_metric: Vec::new() };
+    let keeps_ms: Vec<Option<i64>> = policies.keeps_ms().collect();
+    let mut shares = Shares { by_policy: vec![Share::new(range_ms); keeps_ms.len()], ..Shares::default() };
     let mut columns = Columns::default();
     let mut reader = file.label_reader()?;
     let mut metric: Option<(u32, String)> = None;
-    let mut of_metric: Vec<u64> = vec![0; policies];
+    let mut of_metric: Vec<u64> = vec![0; keeps_ms.len()];
     for ordinal in 0..file.series_count() {
         if ordinal % 1024 == 0 && stop() {
             return Ok(None);
@@ -259,6 +274,7 @@ fn look(
         columns.forget_beyond(super::cutter::TIMESTAMPS_KEPT);
     }
     take_metric(&mut shares, metric, &mut of_metric);
+    shares.expiry = Expiry::of_shares(&shares.by_policy, &keeps_ms);
     Ok(Some(shares))
 }
 

@@ -136,6 +136,8 @@ pub(crate) struct Shares {
     pub by_policy: Vec<Share>,
     /// Over its metrics, of each policy.
     pub by_metric: Vec<(String, usize, u64)>,
+    /// What becomes of it.
+    pub expiry: Expiry,
 }
 
 impl Shares {
