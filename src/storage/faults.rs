@@ -8,6 +8,7 @@
 mod folder;
 
 use self::folder::copy_folder;
+use super::backup::Backups;
 use super::disk::DiskState;
 use super::engine::Storage;
 use super::error::UnavailableCause;
@@ -789,6 +790,26 @@ fn a_snapshot_that_fails_leaves_no_links() {
         skip += 1;
     }
     assert!(skip > 5);
+}
+
+#[test]
+fn what_cannot_be_linked_into_a_backup_is_copied() {
+    let mut fixture = Fixture::new();
+    fixture.append("a", &[0]);
+    let snapshot = fixture.dir.path().join("snapshot");
+    fixture.storage.snapshot(&snapshot, &[]).unwrap();
+    let to = tempfile::tempdir().unwrap();
+    let backups = Backups::open_on(Arc::new(fixture.fs.clone()), to.path()).unwrap();
+    let take = |name| backups.take(&snapshot, name, Timestamp::from_millis(START), false).unwrap();
+    for name in ["a", "b", "c"] {
+        take(name);
+    }
+    // As if the last had been killed before its end.
+    std::fs::remove_file(to.path().join("c/BACKUP")).unwrap();
+    std::fs::write(to.path().join("c/UNFINISHED"), "").unwrap();
+    fixture.fs.set(Fault { times: usize::MAX, ..once(|op, _| op == Op::HardLink, ErrorKind::TooManyLinks) });
+    assert_eq!(take("c").copied.0, 2);
+    assert_eq!(backups.verify("c").unwrap(), Vec::<String>::new());
 }
 
 #[test]

@@ -198,13 +198,13 @@ impl Backups {
         let fs = &*self.fs;
         let to = dir.join(path);
         // What a run with the same name left.
-        let left = fs.exists(&to)?;
+        let mut left = fs.exists(&to)?;
         if is_partition {
             for backup in sources.earlier {
                 let known = backup.contents.as_ref().ok().and_then(|contents| contents.find(path));
                 let old = self.root.join(&backup.name).join(path);
                 let Some(known) = known.filter(|_| is_same_partition(fs, from, &old)) else { continue };
-                if left {
+                if std::mem::take(&mut left) {
                     fs.remove(&to)?;
                 }
                 // Not every file system links, and not without end.
