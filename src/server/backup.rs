@@ -33,7 +33,7 @@ pub fn run(what: &Backup) -> ExitCode {
         (Some(BackupTool::Prune { from, keep }), _) => {
             // Where there is nothing, nothing is created.
             let backups = Backups::look(from).and_then(|_| Backups::open(from));
-            backups.map_err(text).and_then(|backups| prune(&backups, keep))
+            backups.map_err(text).and_then(|backups| prune(&backups, keep, None))
         }
         (None, Some(to)) => take(what, to),
         (None, None) => Err("--to: the folder of backups is missing".to_owned()),
@@ -100,7 +100,7 @@ fn take(what: &Backup, to: &Path) -> Result<ExitCode, String> {
             println!("{files} files {how}, {}", format_bytes(bytes));
         }
     }
-    prune(&backups, &what.keep)?;
+    prune(&backups, &what.keep, Some(&name))?;
     for path in &taken.missing {
         eprintln!(
             "larum: {}: it is missing in the data folder, and so in the backup",
@@ -221,9 +221,9 @@ fn verify(from: &Path, at: Option<&str>) -> Result<ExitCode, String> {
     Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn prune(backups: &Backups, keep: &KeepBackups) -> Result<ExitCode, String> {
+fn prune(backups: &Backups, keep: &KeepBackups, just_taken: Option<&str>) -> Result<ExitCode, String> {
     let keep = Keep { newest: keep.keep, within: keep.keep_for };
-    for name in backups.prune(keep, Timestamp::now()).map_err(text)? {
+    for name in backups.prune(keep, Timestamp::now(), just_taken).map_err(text)? {
         println!("backup {name} removed");
     }
     Ok(ExitCode::SUCCESS)

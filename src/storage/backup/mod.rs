@@ -261,14 +261,16 @@ impl Backups {
         self.remove_files(name)
     }
 
-    /// Removes the backups that need not be kept, and gives their names. The newest is always kept.
+    /// Removes the backups that need not be kept, and gives their names. The newest is always kept, and
+    /// so is the one that was `just_taken`; nor does a wrong clock take the others.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn prune(&self, keep: Keep, now: Timestamp) -> io::Result<Vec<String>> {
+    pub fn prune(&self, keep: Keep, now: Timestamp, just_taken: Option<&str>) -> io::Result<Vec<String>> {
         let list = self.list()?;
         let created = |backup: &Backup| Some((backup.name.clone(), backup.contents.as_ref().ok()?.created));
-        let names = keep::needless(&list.iter().filter_map(created).collect::<Vec<_>>(), keep, now);
+        let list: Vec<(String, Timestamp)> = list.iter().filter_map(created).collect();
+        let names = keep::needless(&list, keep, now, just_taken);
         names.iter().try_for_each(|name| self.remove(name))?;
         Ok(names)
     }

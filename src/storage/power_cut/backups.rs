@@ -140,7 +140,7 @@ fn a_removal_that_ends_anywhere_leaves_the_others_whole() {
         disk
     };
     let keep = Keep { newest: Some(1), within: None };
-    let prune = |disk: &Disk| backups(disk)?.prune(keep, Timestamp::from_millis(9)).map(drop);
+    let prune = |disk: &Disk| backups(disk)?.prune(keep, Timestamp::from_millis(9), None).map(drop);
     let ends = at_every_operation(prepare, prune, |disk, end| {
         let names = check(disk);
         assert!(names == ["b2"] || names == ["b1", "b2"], "{names:?} after {end}");
