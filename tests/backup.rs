@@ -171,6 +171,26 @@ fn damage_in_a_backup_is_found_not_restored_and_mended_by_a_full_one() {
 }
 
 #[test]
+fn a_backup_that_lacks_a_partition_says_so_and_takes_none_of_the_earlier_ones() {
+    let fixture = Fixture::new();
+    let larum = fixture.larum(&[]);
+    write(&larum, 5, now_ms());
+    larum.process.kill_9();
+    fixture.print(&["backup", "--to=backups", "--name=a"]);
+    let lost = first_partition(&fixture.path("data"));
+    std::fs::remove_file(&lost).unwrap();
+    let taken = fixture.run(&["backup", "--to=backups", "--name=b", "--keep=1"]);
+    assert_eq!(taken.status.code(), Some(1));
+    let file = lost.file_name().unwrap().to_str().unwrap();
+    assert!(err(&taken).contains(file) && err(&taken).contains("no earlier backup"), "{}", err(&taken));
+    assert_eq!(fixture.backups(), ["a", "b"]);
+    // Once it is back, everything is as before.
+    std::fs::copy(first_partition(&fixture.path("backups/a")), &lost).unwrap();
+    fixture.print(&["backup", "--to=backups", "--name=c", "--keep=1"]);
+    assert_eq!(fixture.backups(), ["c"]);
+}
+
+#[test]
 fn a_backup_that_is_killed_is_none_and_the_next_goes_on() {
     let fixture = Fixture::new();
     let larum = fixture.larum(&["--web.enable-admin-api"]);

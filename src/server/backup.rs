@@ -100,14 +100,17 @@ fn take(what: &Backup, to: &Path) -> Result<ExitCode, String> {
             println!("{files} files {how}, {}", format_bytes(bytes));
         }
     }
-    prune(&backups, &what.keep, Some(&name))?;
+    if taken.missing.is_empty() {
+        return prune(&backups, &what.keep, Some(&name));
+    }
     for path in &taken.missing {
         eprintln!(
             "larum: {}: it is missing in the data folder, and so in the backup",
             data.join(path).display()
         );
     }
-    Ok(if taken.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    // An earlier one may hold it.
+    Err("no earlier backup was removed, for this one lacks something".to_owned())
 }
 
 /// Removes the snapshots that this run and killed ones took; gives the names of those that were not there.

@@ -76,7 +76,12 @@ impl Catalog {
         catalog
     }
 
-    /// The MANIFEST as committed last.
+    /// The MANIFEST as it is written, with what is missing.
+    pub fn manifest_to_write(&self) -> Manifest {
+        with_missing(&self.manifest, &self.missing)
+    }
+
+    /// The MANIFEST as committed last, without what is missing.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -123,7 +128,7 @@ impl Catalog {
 
     /// Writes the MANIFEST as it is.
     pub fn write(&mut self, fs: &dyn Fs, folder: &Folder) -> io::Result<()> {
-        manifest::write(fs, folder, &with_missing(&self.manifest, &self.missing))
+        manifest::write(fs, folder, &self.manifest_to_write())
     }
 
     /// Commits a change: once the MANIFEST is replaced, it is done. On an error nothing changed as

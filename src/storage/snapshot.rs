@@ -49,8 +49,19 @@ fn link(inner: &Inner, target: &Folder) -> io::Result<()> {
             fs.hard_link(&inner.folder.tombstones(number, n), &target.tombstones(number, n))?;
         }
     }
+    // Of what is missing there may be one of its two files. The copy names it, too, and lacks the other.
+    for p in catalog.missing() {
+        link_if_there(fs, &inner.folder.partition(p.number), &target.partition(p.number))?;
+        if let Some(n) = p.tombstones {
+            link_if_there(fs, &inner.folder.tombstones(p.number, n), &target.tombstones(p.number, n))?;
+        }
+    }
     fs.sync_dir(&target.partitions())?;
-    super::manifest::write(fs, target, catalog.manifest())?;
+    super::manifest::write(fs, target, &catalog.manifest_to_write())?;
     sync_above(fs, target.root());
     Ok(())
+}
+
+fn link_if_there(fs: &dyn Fs, from: &Path, to: &Path) -> io::Result<()> {
+    if fs.exists(from)? { fs.hard_link(from, to) } else { Ok(()) }
 }
