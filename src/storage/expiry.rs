@@ -26,6 +26,8 @@ const STEPS: usize = 64;
 pub(crate) struct Share {
     /// Of the chunks.
     pub bytes: u64,
+    /// The oldest sample.
+    oldest_ms: i64,
     /// The newest sample.
     newest_ms: i64,
     /// The times of the partition.
@@ -37,12 +39,13 @@ pub(crate) struct Share {
 impl Share {
     /// Nothing yet, in a partition of these times.
     pub fn new(range_ms: (i64, i64)) -> Share {
-        Share { bytes: 0, newest_ms: i64::MIN, range_ms, steps: Vec::new() }
+        Share { bytes: 0, oldest_ms: i64::MAX, newest_ms: i64::MIN, range_ms, steps: Vec::new() }
     }
 
     /// Adds a chunk with samples from `first_ms` to `last_ms`.
     pub fn add(&mut self, first_ms: i64, last_ms: i64, bytes: u64) {
         self.bytes += bytes;
+        self.oldest_ms = self.oldest_ms.min(first_ms);
         self.newest_ms = self.newest_ms.max(last_ms);
         self.steps.resize(STEPS, 0.0);
         let (from, to) = (self.place(first_ms), self.place(last_ms));
@@ -61,8 +64,12 @@ impl Share {
         ((t_ms as f64 - min_ms as f64) / span * STEPS as f64).clamp(0.0, STEPS as f64)
     }
 
-    /// About how many bytes lie before a border.
+    /// About how many bytes lie before a border: none if no sample does, or a partition would be written
+    /// anew for nothing, and again.
     pub fn before(&self, border_ms: i64) -> u64 {
+        if border_ms <= self.oldest_ms {
+            return 0;
+        }
         if border_ms > self.newest_ms {
             return self.bytes;
         }
@@ -157,7 +164,8 @@ fn first_time(first_ms: i64, last_ms: i64, holds: impl Fn(i64) -> bool) -> i64 {
 mod tests {
     use super::*;
 
-    const HOUR: i64 = 60 * 60 * 1000;
+    const MINUTE: i64 = 60 * 1000;
+    const HOUR: i64 = 60 * MINUTE;
     const DAY: i64 = 24 * HOUR;
 
     /// A share of so many bytes, evenly spread over the hours of a partition that begins at 0.
@@ -168,6 +176,18 @@ mod tests {
             share.add(hour * HOUR, (hour + 1) * HOUR - 1, bytes / chunks.unsigned_abs());
         }
         share
+    }
+
+    #[test]
+    fn nothing_lies_before_the_oldest_sample() {
+        let mut share = Share::new((0, DAY - 1));
+        let (first, last) = (10 * HOUR + 5 * MINUTE, 10 * HOUR + 10 * MINUTE);
+        share.add(first, last, 100);
+        for (border, expected) in
+            [(first - MINUTE, 0..1), (first, 0..1), (first + 1, 1..100), (last + 1, 100..101)]
+        {
+            assert!(expected.contains(&share.before(border)), "{border}: {}", share.before(border));
+        }
     }
 
     #[test]
