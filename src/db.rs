@@ -190,9 +190,10 @@ impl Db {
         self.inner.storage.set_size_limit(limit);
     }
 
-    /// What the data folder takes, what it may take, and what is dropped next.
-    pub fn retention_status(&self) -> io::Result<RetentionStatus> {
-        self.inner.storage.retention_status()
+    /// What the data folder takes, what it may take, and what is dropped next; looks into the files for
+    /// what is written anew next, but not beyond `until`.
+    pub fn retention_status(&self, until: Instant) -> io::Result<RetentionStatus> {
+        self.inner.storage.retention_status(until)
     }
 
     /// How the bytes of partitions are spread over policies, and over at most `limit` metrics; looks

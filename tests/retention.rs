@@ -305,12 +305,12 @@ fn a_schedule_delays_what_time_demands_and_nothing_else() {
     let day = START + 4 * DAY;
     world.go_to(day + 30 * MINUTE);
     assert_eq!((world.read("ci").len(), world.bytes()), (0, before), "hidden, and there");
-    let status = world.storage().retention_status().unwrap();
+    let status = world.storage().retention_status(Instant::now() + Duration::from_secs(60)).unwrap();
     let next = status.next_by_rewriting.expect("half of it has expired");
     assert_eq!((status.next_cleanup_ms, next.partitions), (Some(day + HOUR), 1));
     world.go_to(day + 2 * HOUR);
     assert!(world.bytes() * 100 < before * 56, "{} of {before}", world.bytes());
-    let status = world.storage().retention_status().unwrap();
+    let status = world.storage().retention_status(Instant::now() + Duration::from_secs(60)).unwrap();
     assert_eq!((status.next_cleanup_ms, status.next_by_rewriting), (Some(day + DAY + HOUR), None));
     assert_eq!(world.storage().stats().next_cleanup_ms, Some(day + DAY + HOUR));
     // Limits on size do not wait.
@@ -342,7 +342,7 @@ fn shares_tell_what_each_policy_and_metric_takes_now_and_afterwards() {
     let due = shares();
     assert_eq!((due.policies[0].bytes_after, due.policies[2].bytes_after), (0, rest.bytes));
     assert_eq!((due.metrics[0].bytes, due.metrics[0].bytes_after), (ci.bytes + rest.bytes, rest.bytes));
-    let status = storage.retention_status().unwrap();
+    let status = storage.retention_status(Instant::now() + Duration::from_secs(60)).unwrap();
     let after = status.bytes_after as f64 - (status.usage.total() - world.bytes()) as f64;
     storage.maintain().unwrap();
     let found = world.bytes() as f64;

@@ -35,7 +35,7 @@ use super::scrub::{POSITION_FILE, Scrub, ScrubStatus};
 use super::snapshot;
 use super::stats::{Counters, HeadStatus, StorageStats};
 use super::time::{TimeRange, as_millis};
-use super::usage::{self, FolderUse};
+use super::usage::FolderUse;
 use super::wal::Pending;
 use std::io;
 use std::path::Path;
@@ -174,7 +174,10 @@ impl Storage {
             );
         }
         let replayed_bytes = match replayed {
-            Some(_) => usage::measure(&*fs, &folder).map_err(io_error(path))?.usage.wal,
+            Some(_) => {
+                let files = fs.usage(&folder.wal()).map_err(io_error(path))?;
+                files.iter().map(|file| file.bytes).sum()
+            }
             None => 0,
         };
         let counters = Counters::default();
@@ -357,7 +360,7 @@ impl Storage {
         self.inner.check_open()?;
         let synced = self.inner.head.sync();
         self.inner.watch_disk()?;
-        self.inner.drop_and_cut()?;
+        self.inner.cut_and_drop()?;
         self.inner.merge_and_free()?;
         self.inner.scrub_if_due();
         self.inner.rescue_damaged()?;
@@ -397,12 +400,13 @@ impl Storage {
     }
 
     /// What the folder takes, what it may take, and what is dropped next. Asks the file system about
-    /// every file in the folder.
+    /// every file in the folder. What is written anew next is told of the partitions whose index was read
+    /// by `until`.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn retention_status(&self) -> io::Result<RetentionStatus> {
-        self.inner.retention_status()
+    pub fn retention_status(&self, until: Instant) -> io::Result<RetentionStatus> {
+        self.inner.retention_status(until)
     }
 
     /// How the bytes of partitions are spread over the policies of retention, and over the metrics that

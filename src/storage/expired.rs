@@ -96,6 +96,9 @@ impl Inner {
         let newest_ms = Borders::new(&self.retention().policies().clone(), until_ms).newest_ms();
         let mut due = Vec::new();
         for p in live.iter().filter(|p| p.meta.min_ms < newest_ms) {
+            // The first time, this reads the times of all chunks; appends may wait for merges. If one fails,
+            // the background tries it again and tells of it.
+            let _ = self.merge_urgent(&|| self.closing.load(Acquire));
             let expiry = self.expiry(p, &live, until_ms)?;
             // Who named the times wants no other ones.
             let at_ms = if is_scheduled { expiry.worth_at_ms } else { expiry.rewrite_at_ms };
@@ -120,8 +123,8 @@ impl Inner {
         outcome
     }
 
-    /// What retention has still to do.
-    pub fn retention_status(&self) -> io::Result<RetentionStatus> {
+    /// What retention has still to do, as far as it is known at `until` how the bytes are spread.
+    pub fn retention_status(&self, until: Instant) -> io::Result<RetentionStatus> {
         self.resolve_limit()?;
         let measured = self.measure()?;
         let until_ms = self.cleanup_until_ms();
@@ -129,7 +132,10 @@ impl Inner {
         let live = self.catalog().live().to_vec();
         let mut expected = BTreeMap::new();
         for p in &live {
-            let expiry = self.expiry(p, &live, until_ms.unwrap_or(i64::MIN))?;
+            let expiry = match self.has_time_for(p, &policies, &live, until) {
+                true => self.expiry(p, &live, until_ms.unwrap_or(i64::MIN))?,
+                false => expiry_of(p, &policies),
+            };
             let shares = expiry.rewrite_at_ms.and_then(|_| self.shares(p, &policies, &live).transpose());
             let left =
                 shares.transpose()?.map_or(1.0, |shares| shares.left_of_all(&policies, &expiry, until_ms));
@@ -153,7 +159,7 @@ impl Inner {
         let live = self.catalog().live().to_vec();
         let mut partitions = Vec::new();
         for p in &live {
-            if Instant::now() < until
+            if self.has_time_for(p, &policies, &live, until)
                 && let Some(shares) = self.shares(p, &policies, &live)?
             {
                 partitions.push((shares, self.expiry(p, &live, until_ms.unwrap_or(i64::MIN))?));
@@ -164,6 +170,11 @@ impl Inner {
             uncounted_partitions,
             ..RetentionShares::of(&policies, &partitions, until_ms, limit)
         })
+    }
+
+    /// Whether how the bytes of a partition are spread can be told without going beyond `until`.
+    fn has_time_for(&self, p: &Live, policies: &Arc<Policies>, live: &[Live], until: Instant) -> bool {
+        Instant::now() < until || self.expiring_by(policies, live).shares.contains_key(&p.meta.number)
     }
 
     /// What becomes of a partition, of the `live` ones; that it is written anew is known only once some

@@ -586,7 +586,7 @@ fn a_partition_that_cannot_be_removed_takes_no_other_with_it() {
         fixture.append("a", &[-day * 24 * HOUR]);
         fixture.storage.flush().unwrap();
     }
-    let bytes = fixture.storage.retention_status().unwrap().usage.total();
+    let bytes = fixture.storage.retention_status(Instant::now()).unwrap().usage.total();
     fixture.storage.set_size_limit(SizeLimit { bytes: Some(bytes - 1), percentage: None });
     let hits = |op, name: &str| op == Op::Remove && name.ends_with(".part");
     fixture.fs.set(Fault { times: 100, ..once(hits, ErrorKind::PermissionDenied) });

@@ -65,7 +65,7 @@ impl Workers {
         // Appends wait for a cut that does not end, but for a merge only when there are many to do.
         let jobs: [(&str, i32, Job); 3] = [
             ("larum-disk", 0, Inner::watch_disk),
-            ("larum-cut", 5, Inner::drop_and_cut),
+            ("larum-cut", 5, Inner::cut_and_drop),
             ("larum-merge", 10, Inner::merge_and_free),
         ];
         for (name, niceness, job) in jobs {
@@ -132,12 +132,12 @@ impl Drop for Workers {
 }
 
 impl Inner {
-    /// Drops what has expired and what is too much, and cuts if it is due. A cut that fails, as on a
-    /// full disk, keeps nothing from being dropped.
-    pub fn drop_and_cut(&self) -> io::Result<()> {
-        let dropped = self.drop_expired();
-        let dropped = dropped.and(self.drop_surplus());
-        self.cut_if_due().and(dropped)
+    /// Cuts if it is due, for appends may wait for that, and drops what has expired and what is too
+    /// much. A cut that fails, as on a full disk, keeps nothing from being dropped.
+    pub fn cut_and_drop(&self) -> io::Result<()> {
+        let cut = self.cut_if_due();
+        let expired = self.drop_expired();
+        cut.and(expired).and(self.drop_surplus())
     }
 
     /// Cuts if the WAL is long enough, a border of windows passed, senders fell silent, or a cut

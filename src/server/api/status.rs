@@ -235,7 +235,8 @@ pub async fn retention(State(app): State<Arc<App>>, request: Request) -> Result<
     let data = super::on_query_thread(&app, deadline, move |_, db, _| {
         let shares =
             db.retention_shares(limit, look_until).map_err(|error| ApiError::internal(error.to_string()))?;
-        let status = db.retention_status().map_err(|error| ApiError::internal(error.to_string()))?;
+        let status =
+            db.retention_status(look_until).map_err(|error| ApiError::internal(error.to_string()))?;
         let mut data = retention_json(&status, &shares, schedule.as_ref());
         data["disk"] = disk_json(&db.stats().disk);
         Ok(data)
