@@ -85,6 +85,17 @@ fn files_are_checked_without_starting() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).starts_with(place), "{}", stderr(&output));
     }
+    // What a server refuses that keeps to Prometheus' syntax is refused.
+    write("experimental.yml", "groups: [{name: g, rules: [{record: a, expr: 'mad_over_time(up[5m])'}]}]\n");
+    let check = |strict: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larum"));
+        command.args(["check", "rules", "experimental.yml"]).current_dir(dir.path());
+        command.env("LARUM_QUERY_STRICT_PROMETHEUS", strict).output().unwrap()
+    };
+    assert_eq!(check("false").status.code(), Some(0));
+    let refused = check("true");
+    assert!(stderr(&refused).contains("experimental"), "{}", stderr(&refused));
+    assert_eq!(refused.status.code(), Some(1));
 }
 
 #[test]

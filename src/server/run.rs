@@ -31,7 +31,7 @@ const ALERTS_END: Duration = Duration::from_secs(10);
 /// Does what the command line asks for.
 pub fn main(args: Args) -> ExitCode {
     let outcome = match &args.command {
-        Some(Command::Check(check)) => return run_check(check),
+        Some(Command::Check(check)) => return run_check(check, args.syntax()),
         Some(Command::Test(Test::Promql { paths })) => return scripts::run(paths),
         Some(Command::Test(Test::Rules(tests))) => return rule_tests::run(tests),
         Some(Command::Tsdb(tsdb)) => return tsdb::run(tsdb),
@@ -48,10 +48,10 @@ pub fn main(args: Args) -> ExitCode {
     }
 }
 
-/// `larum check`: says of each file whether it loads.
-fn run_check(check: &Check) -> ExitCode {
+/// `larum check`: says of each file whether it loads, where queries are of this syntax.
+fn run_check(check: &Check, syntax: Syntax) -> ExitCode {
     let check_rules = |path: &Path| -> Result<String, FileError> {
-        let loaded = rules::file::load(path, Syntax::default())?;
+        let loaded = rules::file::load(path, syntax)?;
         loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
         let rules: usize = loaded.groups.iter().map(|group| group.rules.len()).sum();
         Ok(format!("{}: {} groups, {rules} rules", path.display(), loaded.groups.len()))
