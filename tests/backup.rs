@@ -256,7 +256,7 @@ fn the_api_names_a_snapshot_as_it_is_told() {
     assert_eq!(snapshot("mine").json()["data"]["name"], "mine");
     assert!(fixture.path("data/snapshots/mine/MANIFEST").is_file());
     assert!(fixture.path("data/snapshots/mine/state/export").is_file());
-    assert_ne!(snapshot("mine").status, 200, "it is there");
+    assert_eq!(snapshot("mine").status, 400, "it is there");
     assert_eq!(snapshot("..%2Fmine").status, 400);
     let up = get_with(&format!("{}/api/v1/query", larum.url), &[("query", "1")]).unwrap();
     assert_eq!(up.status, 200);

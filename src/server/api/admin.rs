@@ -178,6 +178,8 @@ async fn work<T: Send + 'static>(
     done.await.map_err(ApiError::internal)?.map_err(|error| match error.kind() {
         // A job that somebody canceled, or the server stops.
         io::ErrorKind::Interrupted => ApiError::new(ErrorKind::Canceled, error),
+        // The name of a snapshot is taken.
+        io::ErrorKind::AlreadyExists => ApiError::bad_data(error),
         _ => ApiError::internal(error),
     })
 }
