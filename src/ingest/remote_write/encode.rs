@@ -83,7 +83,7 @@ fn put_span(out: &mut Vec<u8>, number: u32, span: &Span) {
 fn put_deltas(out: &mut Vec<u8>, number: u32, counts: &[f64]) {
     let (mut packed, mut before) = (Vec::new(), 0);
     for &count in counts {
-        put_uvarint(&mut packed, zigzag(count as i64 - before));
+        put_uvarint(&mut packed, zigzag((count as i64).wrapping_sub(before)));
         before = count as i64;
     }
     put_packed(out, number, &packed);
@@ -182,6 +182,13 @@ mod tests {
         for ((at, found), expected) in again.histograms().iter().zip(&histograms) {
             assert!(found.same_bits(expected), "{at}: {found:?}");
         }
+    }
+
+    #[test]
+    fn counts_as_far_apart_as_can_be_are_encoded() {
+        let mut out = Vec::new();
+        put_deltas(&mut out, 12, &[f64::MIN, f64::MAX, f64::MIN]);
+        assert!(!out.is_empty());
     }
 
     #[test]
