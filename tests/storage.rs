@@ -137,7 +137,7 @@ fn the_newest_sample_is_read_without_decoding_unless_something_hides_it() {
     };
     let end = samples[299];
     assert_eq!(newest(START), (1, end));
-    assert_eq!(newest(samples[100].0 + 1), (101, samples[100]), "within a chunk");
+    assert_eq!(newest(samples[100].0 + 1), (1, samples[100]), "within a chunk");
     append(&storage, "a", &[(end.0, 5.5)]);
     assert_eq!(newest(START).1, (end.0, 5.5), "overwritten");
     let deleted = TimeRange::new(end.0, START);
