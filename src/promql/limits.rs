@@ -236,14 +236,20 @@ impl Budget {
     pub(crate) fn most_samples(&self) -> usize {
         // Timestamps and values, once as they are read and once merged; and others read meanwhile.
         let room = self.memory.as_ref().map_or(u64::MAX, |memory| memory.room());
-        usize::try_from(room / 64).unwrap_or(usize::MAX)
+        usize::try_from(room / 64).unwrap_or(usize::MAX).max(LEAST_SAMPLES)
     }
 
     /// The error for what could not be read.
     pub(crate) fn unread(&self, matchers: &[Matcher], error: ReadError) -> EvalError {
         match error {
             ReadError::Memory(_) | ReadError::SeriesTooLong { .. } => {
-                EvalError::Memory(format!("{NOT_ENOUGH}: {}: {error}", text(matchers)))
+                let refused = self.memory.as_ref().and_then(|memory| memory.check(u64::MAX).err());
+                let free =
+                    refused.map_or(String::new(), |Refused { free_bytes, part, limit_bytes, .. }| {
+                        let (free, limit) = (Size(free_bytes), Size(limit_bytes));
+                        format!("; {free} are free for {} under the memory limit of {limit}", part.name())
+                    });
+                EvalError::Memory(format!("{NOT_ENOUGH}: {}: {error}{free}", text(matchers)))
             }
             error => EvalError::Storage(error),
         }
@@ -258,6 +264,10 @@ impl Budget {
         EvalError::Memory(format!("{NOT_ENOUGH}: it holds {}{largest}; {refused}", Size(self.bytes.get())))
     }
 }
+
+/// So many samples of one series may always be read, a chunk's worth: questions that take next to
+/// nothing are answered as long as they can be.
+const LEAST_SAMPLES: usize = 4096;
 
 /// How the errors begin.
 const NOT_ENOUGH: &str = "not enough memory for the query";
