@@ -292,8 +292,20 @@ impl Fs for RealFs {
         match file.set_len(0).and_then(|()| file.write_all(content.as_bytes())) {
             // The lock holds without its content, by which others are told who has it.
             Err(e) if !is_disk_full(&e) => Err(at_path(path)(e)),
-            _ => Ok(Some(Lock::new(file))),
+            _ => Ok(Some(Lock::new(Locked(file)))),
         }
+    }
+}
+
+/// A file that is locked until this is dropped. A child that is forked meanwhile, for another program to
+/// begin in it, has the file open too for a moment, and would go on holding a lock that only ended with it.
+#[derive(Debug)]
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // At the latest it ends when nobody has the file open.
+        let _ = self.0.unlock();
     }
 }
 
@@ -437,6 +449,23 @@ pub(crate) fn temporary_name(path: &Path) -> std::path::PathBuf {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_lock_that_is_dropped_is_free_even_while_others_start_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::process::Command::new("true").status().unwrap();
+                }
+            });
+            let free = (0..2000).all(|_| RealFs.lock(&path, "x").unwrap().is_some());
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(free);
+        });
+    }
 
     #[test]
     fn a_file_is_appended_overwritten_cut_and_mapped() {
