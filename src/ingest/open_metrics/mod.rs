@@ -77,7 +77,7 @@ impl Decoder {
     /// # Errors
     /// As there, or the text does not end with `# EOF`.
     pub fn finish(&mut self, mut rest: Vec<u8>, batch: &mut Batch) -> Result<(), TextError> {
-        if !rest.is_empty() {
+        if rest.last().is_some_and(|last| *last != b'\n') {
             rest.push(b'\n');
         }
         self.decode(rest, batch)?;

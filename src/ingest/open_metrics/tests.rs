@@ -64,6 +64,12 @@ fn a_text_is_read_in_pieces_of_any_length() {
 }
 
 #[test]
+fn lines_count_the_same_if_whole_ones_are_left_for_the_end() {
+    let outcome = Decoder::new(None).finish(b"up 1 5\n# more\n".to_vec(), &mut Batch::new());
+    assert!(outcome.unwrap_err().to_string().starts_with("3:1: the text does not end"));
+}
+
+#[test]
 fn what_is_wrong_is_told_with_line_and_column() {
     for (text, expected) in [
         ("", "1:1: the text does not end with \"# EOF\": it was cut short, or is not OpenMetrics"),
