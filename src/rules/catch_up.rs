@@ -87,26 +87,25 @@ pub fn restore_all(db: &Db, groups: &[RunningGroup]) -> Result<Option<Start>, St
     let old: Vec<Identities> = names.iter().zip(&stored).map(identities).collect();
     let new: Vec<Identities> = groups.iter().map(RunningGroup::identities).collect();
     let succession = match_rules(&old, &new);
+    let alerts_of: Vec<Vec<_>> = stored.iter().map(|group| group.rules.values().collect()).collect();
     let mut changes = Changes::default();
-    let mut start: Option<Start> = None;
+    let mut shortest_ms: Option<i64> = None;
     for (g, group) in groups.iter().enumerate() {
         let predecessors = &succession.rules[g];
         let of_rules = predecessors.iter().flatten().map(|(o, _)| *o);
         let slot_ms = succession.groups[g].into_iter().chain(of_rules).find_map(|o| stored[o].slot_ms);
-        let alerts =
-            predecessors.iter().map(|found| found.and_then(|(o, at)| stored[o].rules.values().nth(at)));
-        changes.entries.extend(group.restore(slot_ms, &alerts.collect::<Vec<_>>()).entries);
+        let alerts: Vec<_> = predecessors.iter().map(|found| found.map(|(o, at)| alerts_of[o][at])).collect();
+        changes.entries.extend(group.restore(slot_ms, &alerts).entries);
         if slot_ms.is_some() {
-            let interval_ms =
-                start.map_or(group.interval_ms, |start| start.interval_ms.min(group.interval_ms));
-            start = Some(Start::new(interval_ms, Arrived::now(db)));
+            shortest_ms = Some(shortest_ms.map_or(group.interval_ms, |ms| ms.min(group.interval_ms)));
         }
     }
     let kept: HashSet<_> = succession.rules.iter().flatten().flatten().copied().collect();
     let has_successor: HashSet<_> = succession.groups.iter().flatten().copied().collect();
+    let named: HashSet<_> = new.iter().map(|new| &new.group).collect();
     let now_ms = db.now().as_millis();
     for (o, group) in stored.iter().enumerate() {
-        let is_named = new.iter().any(|n| n.group == old[o].group);
+        let is_named = named.contains(&old[o].group);
         let age_ms = group.slot_ms.map_or(i64::MAX, |slot_ms| now_ms.saturating_sub(slot_ms));
         if !is_named && !has_successor.contains(&o) && age_ms < FORGOTTEN_AFTER_MS {
             continue;
@@ -124,7 +123,7 @@ pub fn restore_all(db: &Db, groups: &[RunningGroup]) -> Result<Option<Start>, St
     for group in groups {
         group.restored_in(started.elapsed());
     }
-    Ok(start)
+    Ok(shortest_ms.map(|interval_ms| Start::new(interval_ms, Arrived::now(db))))
 }
 
 /// Evaluates the slots that passed since each group was evaluated last, all groups in the order of

@@ -32,8 +32,10 @@ pub fn match_rules(old: &[Identities], new: &[Identities]) -> Succession {
     let mut taken = HashSet::new();
     for (g, new) in new.iter().enumerate() {
         let Some(o) = groups[g] else { continue };
+        let places: HashMap<_, usize> =
+            old[o].rules.iter().enumerate().map(|(at, rule)| (rule, at)).collect();
         for (r, identity) in new.rules.iter().enumerate() {
-            if let Some(at) = old[o].rules.iter().position(|rule| rule == identity) {
+            if let Some(&at) = places.get(identity) {
                 taken.insert((o, at));
                 rules[g][r] = Some((o, at));
             }
