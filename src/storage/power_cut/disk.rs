@@ -194,6 +194,15 @@ impl Disk {
         Some(())
     }
 
+    /// Whether the device holds a file as processes see it, under its name.
+    pub fn is_durable(&self, path: &Path) -> bool {
+        let state = self.state();
+        let is_synced = |node: usize| state.nodes[node].content == state.nodes[node].durable;
+        state
+            .file(path)
+            .is_ok_and(|node| state.durable.get(path) == Some(&Entry::File(node)) && is_synced(node))
+    }
+
     /// Operations so far.
     pub fn ops(&self) -> u64 {
         self.state().ops
@@ -226,10 +235,8 @@ impl Disk {
         let state = &mut *guard;
         state.check_alive()?;
         state.ops += 1;
-        if op != Op::Lock {
-            state.trace = xxh3_64_with_seed(bytes, state.trace ^ op as u64);
-            state.trace = xxh3_64_with_seed(path.as_os_str().as_encoded_bytes(), state.trace);
-        }
+        state.trace = xxh3_64_with_seed(bytes, state.trace ^ op as u64);
+        state.trace = xxh3_64_with_seed(path.as_os_str().as_encoded_bytes(), state.trace);
         if state.end_at.is_some() && state.leaves_strays(op, path) {
             state.end_at = Some(state.ops);
         }
@@ -609,7 +616,8 @@ impl Fs for Disk {
         })
     }
 
-    fn lock(&self, path: &Path, content: &str) -> io::Result<Option<Lock>> {
+    // The content names the process: its length would make two runs of a seed differ.
+    fn lock(&self, path: &Path, _content: &str) -> io::Result<Option<Lock>> {
         self.run(Op::Lock, path, &[], |state| {
             if state.locks.contains(path) {
                 return Ok(None);
@@ -622,7 +630,7 @@ impl Fs for Disk {
                     state.nodes.len() - 1
                 }
             };
-            state.nodes[node].content = content.as_bytes().to_vec();
+            state.nodes[node].content = b"1234\n".to_vec();
             state.locks.insert(path.to_owned());
             Ok(Some(Lock::new(Held { disk: self.clone(), path: path.to_owned() })))
         })
