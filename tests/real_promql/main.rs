@@ -8,6 +8,7 @@ mod support;
 
 mod data;
 mod grammar;
+mod numbers;
 mod random;
 
 use grammar::{Grammar, KNOWN_CHANGES, Question};
