@@ -8,7 +8,8 @@ fn describe(rule: &AlertingRule, answer: Vec<VectorElement>) -> Result<FoundAler
         external_labels: &Labels::empty(),
         external_url: "",
         now_ms: 0,
-        query: &|_| Err("no queries here".to_owned()),
+        query: &|_, _| Err("no queries here".to_owned()),
+        failures: Default::default(),
     };
     rule.describe(answer, &surroundings)
 }

@@ -2,13 +2,14 @@
 
 use super::template::{Data, Limits, QuerySample, Template, TemplateError};
 use larum_storage_format::Labels;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The longest one expansion may take, queries included.
-const LONGEST: Duration = Duration::from_secs(1);
+pub const LONGEST: Duration = Duration::from_millis(100);
 
 /// The value of a label or annotation of an alerting rule.
 #[derive(Clone)]
@@ -16,6 +17,9 @@ pub struct TemplateText {
     source: String,
     template: Arc<Template>,
 }
+
+/// Answers a query of a template until a deadline.
+pub type Ask<'a> = dyn Fn(&str, Instant) -> Result<Vec<QuerySample>, String> + 'a;
 
 /// What an expansion sees beside the element it is for.
 pub struct Surroundings<'a> {
@@ -26,7 +30,18 @@ pub struct Surroundings<'a> {
     /// The time of the evaluation, milliseconds since the epoch.
     pub now_ms: i64,
     /// Answers `query "up"` at that time.
-    pub query: &'a dyn Fn(&str) -> Result<Vec<QuerySample>, String>,
+    pub query: &'a Ask<'a>,
+    /// What could not be expanded.
+    pub failures: RefCell<TemplateFailures>,
+}
+
+/// Templates that could not be expanded.
+#[derive(Debug, Default)]
+pub struct TemplateFailures {
+    /// How many.
+    pub count: u64,
+    /// Why the first of them could not.
+    pub first: Option<String>,
 }
 
 impl TemplateText {
@@ -41,11 +56,17 @@ impl TemplateText {
         &self.source
     }
 
-    /// The text for an element. A failure is told in the text, so that the alert gets out.
+    /// The text for an element. A failure is told in the text, so that the alert gets out, and counted.
     pub fn expand(&self, data: &Data, surroundings: &Surroundings<'_>) -> String {
-        let limits = Limits { deadline: Some(Instant::now() + LONGEST), ..Limits::default() };
-        let expanded = self.template.expand(data, &mut |query| (surroundings.query)(query), limits);
-        expanded.unwrap_or_else(|e| format!("<error expanding template: {e}>"))
+        let deadline = Instant::now() + LONGEST;
+        let limits = Limits { deadline: Some(deadline), ..Limits::default() };
+        let expanded = self.template.expand(data, &mut |query| (surroundings.query)(query, deadline), limits);
+        expanded.unwrap_or_else(|error| {
+            let mut failures = surroundings.failures.borrow_mut();
+            failures.count += 1;
+            failures.first.get_or_insert_with(|| error.to_string());
+            format!("<error expanding template: {error}>")
+        })
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::alert::Alert;
 use super::catch_up::{Arrived, Start, catch_up, restore_all, skip_gap};
+use super::durations::DurationStats;
 use super::evaluate::evaluate;
 use super::graph::{RuleAt, RuleGraph};
 use super::group::Group;
-use super::running::{self, Context, Round, RunningGroup, lock};
+use super::running::{self, Context, Round, RuleDurations, RunningGroup, lock};
 use super::schedule::Due;
 use super::status::{AlertStatus, GroupStatus};
 use super::store::Store;
@@ -116,6 +117,7 @@ struct Inner {
     /// Until the slots are made up for that passed before the start.
     start: Mutex<Option<Start>>,
     cancel: Arc<AtomicBool>,
+    durations: RuleDurations,
 }
 
 /// What is replaced when rules are loaded again.
@@ -148,6 +150,7 @@ impl RuleManager {
             loaded: Mutex::new(Loaded { options: Arc::new(options), groups, graph }),
             start: Mutex::new(start),
             cancel: Arc::default(),
+            durations: RuleDurations::default(),
         };
         Ok(RuleManager { inner: Arc::new(inner) })
     }
@@ -163,8 +166,13 @@ impl RuleManager {
         let _one_at_a_time = lock(&self.inner.evaluating);
         let Loaded { options, groups, graph } = self.loaded();
         let db = &self.inner.db;
-        let context =
-            Context { store: db, state: Some(db.state()), options: &options, cancel: &self.inner.cancel };
+        let context = Context {
+            store: db,
+            state: Some(db.state()),
+            options: &options,
+            cancel: &self.inner.cancel,
+            durations: &self.inner.durations,
+        };
         let mut alerts = Vec::new();
         let mut start = lock(&self.inner.start);
         if let Some(waiting) = &mut *start {
@@ -289,6 +297,13 @@ impl RuleManager {
     /// All pending and firing alerts.
     pub fn alerts(&self) -> Vec<AlertStatus> {
         self.loaded().groups.iter().flat_map(|group| group.alerts()).collect()
+    }
+
+    /// How long evaluations of rules took, and of whole groups.
+    pub fn durations(&self) -> [DurationStats; 2] {
+        let RuleDurations { rules, groups } = &self.inner.durations;
+        let now = Instant::now();
+        [rules.stats(now), groups.stats(now)]
     }
 
     /// Rules of different groups that wait for each other in a circle, each as text; one of each reads what

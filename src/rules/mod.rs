@@ -7,6 +7,7 @@
 pub mod alert;
 pub mod alerting;
 mod catch_up;
+pub mod durations;
 pub mod error;
 mod evaluate;
 pub mod expand;

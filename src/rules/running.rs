@@ -2,8 +2,9 @@
 
 use super::alert::{Alert, AlertState};
 use super::alerting::{ActiveAlert, ActiveAlerts, AlertingRule};
+use super::durations::Durations;
 use super::error::RuleError;
-use super::expand::{Surroundings, map};
+use super::expand::{Surroundings, TemplateFailures, map};
 use super::group::{Group, Rule};
 use super::manager::RuleOptions;
 use super::persist::{self, StoredAlert};
@@ -20,6 +21,7 @@ use crate::state::{Changes, State, StateError, buckets};
 use crate::storage::{TimeRange, Timestamp};
 use larum_storage_format::sample::STALE_NAN;
 use larum_storage_format::{Labels, Value};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +36,16 @@ pub struct Context<'a> {
     pub options: &'a RuleOptions,
     /// Set to stop evaluations that are under way.
     pub cancel: &'a Arc<AtomicBool>,
+    pub durations: &'a RuleDurations,
+}
+
+/// How long rules and groups took.
+#[derive(Debug, Default)]
+pub struct RuleDurations {
+    /// Each evaluation of a rule.
+    pub rules: Durations,
+    /// Each evaluation of a whole group.
+    pub groups: Durations,
 }
 
 /// One evaluation of a group.
@@ -56,6 +68,7 @@ pub struct Progress {
     pub is_broken: bool,
     evaluations: u64,
     failures: u64,
+    template_failures: u64,
     seconds: f64,
     samples: u64,
 }
@@ -63,8 +76,15 @@ pub struct Progress {
 impl Progress {
     /// Nothing yet.
     pub fn new() -> Progress {
-        let (evaluations, failures, seconds, samples) = (0, 0, 0.0, 0);
-        Progress { started: Instant::now(), is_broken: false, evaluations, failures, seconds, samples }
+        Progress {
+            started: Instant::now(),
+            is_broken: false,
+            evaluations: 0,
+            failures: 0,
+            template_failures: 0,
+            seconds: 0.0,
+            samples: 0,
+        }
     }
 
     /// Adds that of other rules of the group.
@@ -73,6 +93,7 @@ impl Progress {
         self.is_broken |= other.is_broken;
         self.evaluations += other.evaluations;
         self.failures += other.failures;
+        self.template_failures += other.template_failures;
         self.seconds += other.seconds;
         self.samples += other.samples;
     }
@@ -113,6 +134,9 @@ struct RuleState {
     unrestored: Option<u32>,
     health: Health,
     last_error: Option<String>,
+    /// The error that was logged last, if the rule is not well again.
+    told_error: Option<String>,
+    template_error: Option<String>,
     evaluation_time: Duration,
     last_evaluation: Option<Timestamp>,
 }
@@ -281,7 +305,8 @@ impl RunningGroup {
         let (rule, running) = (&self.group.rules[at], &self.rules[at]);
         let started = Instant::now();
         let mut due = Vec::new();
-        let outcome = self.step(context, rule, running, round, &mut due);
+        let mut templates = TemplateFailures::default();
+        let outcome = self.step(context, rule, running, round, &mut due, &mut templates);
         let took = started.elapsed();
         if context.cancel.load(Ordering::Relaxed) {
             progress.is_broken = true;
@@ -295,19 +320,36 @@ impl RunningGroup {
             // What cannot be evaluated has no alerts to take up; nobody shall wait for it.
             state.unrestored = state.unrestored.filter(|evaluations| *evaluations == 0).map(|_| 1);
         }
+        context.durations.rules.observe(took, Instant::now());
         progress.evaluations += 1;
         progress.seconds += took.as_secs_f64();
         progress.samples += outcome.as_ref().unwrap_or(&0);
-        if let Err(error) = &outcome {
-            progress.failures += 1;
-            let Group { file, name, .. } = &self.group;
-            // A full disk is told of once, not by every rule.
-            if !matches!(error, RuleError::Append(e) if e.is_disk_full()) {
-                tracing::warn!("rule {} of group {name} in {file}: {error}", rule.name());
-            }
+        progress.failures += u64::from(outcome.is_err());
+        progress.template_failures += templates.count;
+        // A full disk is told of once, not by every rule.
+        let is_told = !matches!(&outcome, Err(RuleError::Append(e)) if e.is_disk_full());
+        let error = outcome.err().map(|e| e.to_string());
+        if is_told {
+            self.tell(rule, "fails", &state.told_error, &error);
+            state.told_error.clone_from(&error);
         }
-        state.last_error = outcome.err().map(|e| e.to_string());
+        state.last_error = error;
+        let what = "has a template that cannot be expanded";
+        self.tell(rule, what, &state.template_error, &templates.first);
+        state.template_error = templates.first;
         due
+    }
+
+    /// Logs what is wrong with a rule when that changes, not with each evaluation.
+    fn tell(&self, rule: &Rule, what: &str, before: &Option<String>, error: &Option<String>) {
+        let (Group { file, name: group, .. }, rule) = (&self.group, rule.name());
+        match (before, error) {
+            (before, Some(error)) if before.as_ref() != Some(error) => {
+                tracing::warn!("rule {rule} of group {group} in {file} {what}: {error}");
+            }
+            (Some(_), None) => tracing::info!("rule {rule} of group {group} in {file} is well again"),
+            _ => {}
+        }
     }
 
     /// Commits how far the group got, after all its rules were evaluated.
@@ -323,12 +365,13 @@ impl RunningGroup {
         let mut stats = lock(&self.stats);
         stats.evaluations += progress.evaluations;
         stats.failures += progress.failures;
-        stats.evaluation_seconds += progress.seconds;
+        stats.template_failures += progress.template_failures;
         stats.iterations += 1 + round.missed;
         stats.missed += round.missed;
         stats.last_evaluation = Some(round.now);
-        stats.last_seconds = progress.started.elapsed().as_secs_f64();
-        stats.group_seconds += stats.last_seconds;
+        let took = progress.started.elapsed();
+        context.durations.groups.observe(took, Instant::now());
+        stats.last_seconds = took.as_secs_f64();
         stats.last_rule_seconds = progress.seconds;
         stats.last_samples = progress.samples;
     }
@@ -383,10 +426,12 @@ impl RunningGroup {
         running: &RunningRule,
         round: Round,
         due: &mut Vec<Alert>,
+        templates: &mut TemplateFailures,
     ) -> Result<u64, RuleError> {
         let Round { slot_ms, is_heard, .. } = round;
         let at = Timestamp::from_millis(slot_ms.saturating_sub(self.query_offset_ms));
-        let answer = query(context, rule.expr(), at)?;
+        let deadline = Instant::now().checked_add(context.options.query_timeout);
+        let answer = query(context, rule.expr(), at, deadline)?;
         let samples = match rule {
             Rule::Recording(rule) => rule.step(answer, self.group.limit)?,
             Rule::Alerting(rule) => {
@@ -395,9 +440,12 @@ impl RunningGroup {
                     external_labels: &context.options.external_labels,
                     external_url: &context.options.external_url,
                     now_ms: slot_ms,
-                    query: &|text| query_for_template(context, text, slot),
+                    query: &|text, deadline| query_for_template(context, text, slot, deadline),
+                    failures: RefCell::default(),
                 };
-                let found = rule.describe(answer, &surroundings)?;
+                let found = rule.describe(answer, &surroundings);
+                *templates = surroundings.failures.into_inner();
+                let found = found?;
                 let mut state = lock(&running.state);
                 rule.step(&mut state.alerts, found, slot, self.group.limit)?;
                 state.take_up(context, rule, slot);
@@ -533,6 +581,7 @@ impl RuleState {
             labels: rule.labels().map(text).collect(),
             health: self.health,
             last_error: self.last_error.clone(),
+            template_error: self.template_error.clone(),
             evaluation_time: self.evaluation_time,
             last_evaluation: self.last_evaluation,
             alerting,
@@ -555,9 +604,14 @@ impl RuleState {
 }
 
 /// The value of `expr` at one time as a vector; a scalar is one element without labels.
-fn query(context: &Context<'_>, expr: &Expr, at: Timestamp) -> Result<Vec<VectorElement>, RuleError> {
+fn query(
+    context: &Context<'_>,
+    expr: &Expr,
+    at: Timestamp,
+    deadline: Option<Instant>,
+) -> Result<Vec<VectorElement>, RuleError> {
     let options = EvalOptions {
-        deadline: Instant::now().checked_add(context.options.query_timeout),
+        deadline,
         cancel: Some(context.cancel.clone()),
         memory: context.store.memory(),
         ..context.options.eval.clone()
@@ -596,9 +650,14 @@ pub fn stale(series: &Labels) -> (Labels, Value) {
 }
 
 /// What a template's `query` yields.
-fn query_for_template(context: &Context<'_>, text: &str, at: Timestamp) -> Result<Vec<QuerySample>, String> {
+fn query_for_template(
+    context: &Context<'_>,
+    text: &str,
+    at: Timestamp,
+    deadline: Instant,
+) -> Result<Vec<QuerySample>, String> {
     let expr = promql::parse_with(text, context.options.syntax).map_err(|e| e.to_string())?;
-    let vector = query(context, &expr, at).map_err(|e| e.to_string())?;
+    let vector = query(context, &expr, at, Some(deadline)).map_err(|e| e.to_string())?;
     let sample = |element: VectorElement| QuerySample {
         labels: map(&element.labels),
         value: match element.value {

@@ -30,16 +30,12 @@ pub struct GroupStats {
     pub evaluations: u64,
     /// Evaluations that failed (`prometheus_rule_evaluation_failures_total`).
     pub failures: u64,
-    /// Seconds spent on rules (`prometheus_rule_evaluation_duration_seconds_sum`; the count is
-    /// `evaluations`).
-    pub evaluation_seconds: f64,
+    /// Labels and annotations of alerts that could not be expanded.
+    pub template_failures: u64,
     /// Slots that came, missed ones included (`prometheus_rule_group_iterations_total`).
     pub iterations: u64,
     /// Slots that passed without an evaluation (`prometheus_rule_group_iterations_missed_total`).
     pub missed: u64,
-    /// Seconds spent on whole evaluations of the group (`prometheus_rule_group_duration_seconds_sum`;
-    /// the count is `iterations - missed`).
-    pub group_seconds: f64,
     /// When the last evaluation began (`prometheus_rule_group_last_evaluation_timestamp_seconds`).
     pub last_evaluation: Option<Timestamp>,
     /// Seconds the last evaluation took (`prometheus_rule_group_last_duration_seconds`).
@@ -68,6 +64,9 @@ pub struct RuleStatus {
     pub health: Health,
     /// Why it did not.
     pub last_error: Option<String>,
+    /// Why a label or annotation could not be expanded in the last evaluation. The rule counts as well all
+    /// the same, as in Prometheus: its alerts get out, with the error in their texts.
+    pub template_error: Option<String>,
     /// How long the last evaluation took.
     pub evaluation_time: Duration,
     /// When the last evaluation began.

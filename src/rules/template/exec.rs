@@ -11,6 +11,10 @@ use std::time::Instant;
 /// Lists and pipelines may nest this deep, over all templates that call each other.
 const MAX_DEPTH: usize = 200;
 
+/// Who works on longer texts looks at the clock each time; others only now and then, so that what is short
+/// does not fail because the machine is busy.
+const LONG_TEXT_BYTES: usize = 1 << 10;
+
 /// Expands the template `name`; the error's text names the place.
 pub(super) fn run(
     name: &str,
@@ -92,11 +96,15 @@ impl<'t> Run<'t, '_, '_> {
         if self.steps > self.world.limits.steps {
             return self.error(format!("exceeded {} steps", self.world.limits.steps));
         }
+        if self.steps.is_multiple_of(128) { self.look_at_the_clock() } else { Ok(()) }
+    }
+
+    fn look_at_the_clock(&self) -> Evaluated<()> {
         let late = |deadline: Instant| Instant::now() >= deadline;
-        if self.steps.is_multiple_of(128) && self.world.limits.deadline.is_some_and(late) {
-            return self.error("exceeded the time for templates");
+        match self.world.limits.deadline.is_some_and(late) {
+            true => self.error("exceeded the time for templates"),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn write(&mut self, text: &str) -> Evaluated<()> {
@@ -446,6 +454,10 @@ impl<'t> Run<'t, '_, '_> {
             return Ok(last.unwrap_or(value));
         }
         let args = self.arguments(dot, name, function.params, function.variadic, args, last)?;
+        let is_long = |value: &Value| matches!(value, Value::Text(text) if text.len() > LONG_TEXT_BYTES);
+        if matches!(name, "query" | "match" | "reReplaceAll") || args.iter().any(is_long) {
+            self.look_at_the_clock()?;
+        }
         let value = match (function.run)(&mut self.world, &args) {
             Ok(value) => value,
             Err(error) => {

@@ -3,6 +3,7 @@
 use super::value::Value;
 use super::*;
 use proptest::prelude::*;
+use std::time::Duration;
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
@@ -123,10 +124,38 @@ fn a_template_cannot_cost_more_than_its_limits() {
         let error = expand(template, &data()).expect_err("a limit").to_string();
         assert!(error.contains(expected), "{error}");
     }
-    let late = Limits { deadline: Some(Instant::now()), ..Limits::default() };
-    let template = Template::parse("t", "{{ range 1000 }}{{ end }}").expect("a template");
-    let error = template.expand(&data(), &mut queries, late).expect_err("too late");
-    assert!(error.to_string().contains("exceeded the time"));
+}
+
+#[test]
+fn a_template_that_takes_too_long_is_given_up() {
+    let fails = |template: &str, queries: &mut Queries<'_>| {
+        let template = Template::parse("t", template).expect("a template");
+        let started = Instant::now();
+        let limits = Limits {
+            deadline: Some(started + Duration::from_millis(100)),
+            steps: u64::MAX,
+            ..Limits::default()
+        };
+        let error = template.expand(&data(), queries, limits).expect_err("too late").to_string();
+        assert!(error.contains("exceeded the time for templates"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    };
+    fails("{{ range 1000000000000 }}{{ end }}", &mut queries);
+    fails(
+        "{{ range 1000000 }}{{ range 1000000 }}{{ range 1000000 }}{{ end }}{{ end }}{{ end }}",
+        &mut queries,
+    );
+    let slow =
+        "{{ range 1000000000 }}{{ $x := reReplaceAll \"(a|b| )+?\" \"$1\" (printf \"%60000d\" 1) }}{{ end }}";
+    fails(slow, &mut queries);
+    fails("{{ range 1000000000 }}{{ $x := match \"(x{1,30}){1,30}\" \"y\" }}{{ end }}", &mut queries);
+    let mut asked = 0;
+    fails("{{ range 1000000000 }}{{ $x := query \"up\" }}{{ end }}", &mut |query| {
+        asked += 1;
+        std::thread::park_timeout(Duration::from_millis(20));
+        queries(query)
+    });
+    assert!(asked < 20, "{asked}");
 }
 
 proptest! {

@@ -12,7 +12,7 @@ use crate::rules::alert::AlertState;
 use crate::rules::error::RuleError;
 use crate::rules::expand::map;
 use crate::rules::manager::RuleOptions;
-use crate::rules::running::{Context, Round, RunningGroup};
+use crate::rules::running::{Context, Round, RuleDurations, RunningGroup};
 use crate::rules::store::Store;
 use crate::storage::{Matcher, ReadError, SeriesSet, Source, TimeRange, Timestamp};
 use larum_storage_format::{Labels, Sample, Value};
@@ -37,6 +37,7 @@ pub fn run(file: &TestFile, test: &Test) -> Vec<Failure> {
         state: None,
         options: &options,
         cancel: &Arc::new(AtomicBool::new(false)),
+        durations: &RuleDurations::default(),
     };
     let groups: Vec<_> = file.groups.iter().map(|group| RunningGroup::new(group.clone(), &options)).collect();
     let mut input = Input { test, next: vec![0; test.series.len()] };

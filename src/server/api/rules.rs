@@ -35,11 +35,20 @@ pub async fn rules(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let mut shown: Vec<GroupTwin> = groups.iter().filter_map(|group| filter.group(group)).collect();
     let next = page(&mut shown, &params)?;
     let data = Data { groups: shown, next };
-    let circles = app.rules().map(|rules| rules.circles()).unwrap_or_default();
+    let mut warnings = app.rules().map(|rules| rules.circles()).unwrap_or_default();
+    warnings.extend(groups.iter().flat_map(template_errors));
     Ok(json::success(|out| {
         json::serialized(out, &data);
-        json::notes(out, "warnings", &circles);
+        json::notes(out, "warnings", &warnings);
     }))
+}
+
+/// Of each rule with a text that cannot be expanded, what is wrong.
+fn template_errors(group: &GroupStatus) -> impl Iterator<Item = String> + '_ {
+    group.rules.iter().filter_map(move |rule| {
+        let error = rule.template_error.as_ref()?;
+        Some(format!("{} (group {} of {}): {error}", rule.name, group.name, group.file))
+    })
 }
 
 /// Cuts the groups to the page that is asked for; gives the token of the next one.
@@ -130,7 +139,7 @@ impl Filter {
         })
     }
 
-    /// Whether the labels of a rule fit one of the selectors, templates in them left out.
+    /// Whether the labels of a rule, as they are written, fit one of the selectors.
     fn matches(&self, rule: &RuleStatus) -> bool {
         let value = |name: &str| rule.labels.get(name).map_or("", String::as_str);
         self.matchers.is_empty()
@@ -272,6 +281,7 @@ mod tests {
             labels: [("severity".to_owned(), "page".to_owned())].into(),
             health: Health::Good,
             last_error: None,
+            template_error: None,
             evaluation_time: Duration::from_micros(1500),
             last_evaluation: Some(Timestamp::from_millis(1_700_000_000_250)),
             alerting,

@@ -10,6 +10,7 @@ use super::app::App;
 use crate::budget::MemoryStatus;
 use crate::notify::NotifierStats;
 use crate::rules::GroupStatus;
+use crate::rules::durations::DurationStats;
 use crate::storage::StorageStats;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
@@ -42,6 +43,8 @@ struct Snapshot<'a> {
     /// `None` before the data is open.
     storage: Option<StorageStats>,
     groups: Vec<GroupStatus>,
+    /// How long rules and groups took.
+    durations: Option<[DurationStats; 2]>,
     notifier: NotifierStats,
     routes: BTreeMap<String, http::RouteMetrics>,
     process: Option<ProcessStats>,
@@ -60,6 +63,7 @@ fn render(app: &App) -> String {
         app,
         storage: app.db().map(crate::Db::stats),
         groups: app.rules().map(|rules| rules.groups()).unwrap_or_default(),
+        durations: app.rules().map(|rules| rules.durations()),
         notifier: app.notifier.stats(),
         routes: app.http.snapshot(),
         process: process::read(),

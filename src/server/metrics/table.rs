@@ -6,6 +6,7 @@ use super::{Kind, Metric, Snapshot};
 use crate::budget::Part;
 use crate::notify::TargetStats;
 use crate::rules::GroupStats;
+use crate::rules::durations::{BOUNDS_SECONDS, DurationStats};
 use crate::server::api::status::API_VERSION;
 use crate::server::app::Phase;
 use crate::server::args::VERSION;
@@ -71,6 +72,14 @@ fn groups(snapshot: &Snapshot<'_>, out: &mut Samples<'_>, suffix: &str, value: f
         let name = format!("{};{}", group.file, group.name);
         out.suffixed(suffix, &[("rule_group", &name)], value(&group.stats));
     }
+}
+
+fn summary(out: &mut Samples<'_>, durations: &DurationStats, quantiles: &[&str]) {
+    for quantile in quantiles {
+        out.with(&[("quantile", quantile)], durations.quantile(quantile.parse().unwrap_or(f64::NAN)));
+    }
+    out.suffixed("_sum", &[], durations.seconds);
+    out.suffixed("_count", &[], durations.count as f64);
 }
 
 fn load(counter: &AtomicU64) -> f64 {
@@ -507,15 +516,42 @@ pub(super) const METRICS: &[Metric] = &[
     group!("prometheus_rule_evaluation_failures_total", Counter, "Rules whose evaluation failed.", |g| g
         .failures
         as f64),
+    group!(
+        "larum_rule_template_failures_total",
+        Counter,
+        "Labels and annotations of alerts that could not be expanded; the error is in their text.",
+        |g| g.template_failures as f64
+    ),
     metric("prometheus_rule_evaluation_duration_seconds", Summary, "Evaluations of rules.", |s, out| {
-        out.suffixed("_sum", &[], s.groups.iter().map(|g| g.stats.evaluation_seconds).sum());
-        out.suffixed("_count", &[], s.groups.iter().map(|g| g.stats.evaluations as f64).sum());
+        if let Some([rules, _]) = &s.durations {
+            summary(out, rules, &["0.5", "0.9", "0.99"]);
+        }
     }),
+    metric(
+        "prometheus_rule_evaluation_duration_histogram_seconds",
+        Histogram,
+        "Evaluations of rules.",
+        |s, out| {
+            if let Some([rules, _]) = &s.durations {
+                out.histogram(&[], &BOUNDS_SECONDS, &rules.buckets, rules.seconds, rules.count);
+            }
+        },
+    ),
     metric("prometheus_rule_group_duration_seconds", Summary, "Evaluations of rule groups.", |s, out| {
-        out.suffixed("_sum", &[], s.groups.iter().map(|g| g.stats.group_seconds).sum());
-        let evaluated = |g: &GroupStats| g.iterations.saturating_sub(g.missed) as f64;
-        out.suffixed("_count", &[], s.groups.iter().map(|g| evaluated(&g.stats)).sum());
+        if let Some([_, groups]) = &s.durations {
+            summary(out, groups, &["0.01", "0.05", "0.5", "0.9", "0.99"]);
+        }
     }),
+    metric(
+        "prometheus_rule_group_duration_histogram_seconds",
+        Histogram,
+        "Evaluations of rule groups.",
+        |s, out| {
+            if let Some([_, groups]) = &s.durations {
+                out.histogram(&[], &BOUNDS_SECONDS, &groups.buckets, groups.seconds, groups.count);
+            }
+        },
+    ),
     group!(
         "prometheus_rule_group_iterations_total",
         Counter,
