@@ -2,9 +2,12 @@
 
 use super::annotations::Annotations;
 use super::ast::{Call, Expr, Pos, ValueType};
+use super::explain::Recorder;
 use super::functions::Kernel;
 use super::limits::{Budget, Held};
 use super::plan::{self, Kind, Node};
+use super::progress::Progress;
+use super::queryable::Counter;
 use super::row::{Row, SeriesRow, Vector};
 use super::steps::Steps;
 use super::value::{Answer, FloatPoint, HistogramPoint, Series, Value, VectorElement};
@@ -29,6 +32,12 @@ pub struct EvalOptions {
     pub deadline: Option<Instant>,
     /// Set by somebody else to stop the evaluation.
     pub cancel: Option<Arc<AtomicBool>>,
+    /// Who watches the evaluation, and may end it.
+    pub progress: Option<Arc<Progress>>,
+    /// Whether samples are counted that steps look at, for [`super::value::Stats::queryable`].
+    pub count_samples: bool,
+    /// Whether is measured what each node takes, for [`super::value::Stats::explained`].
+    pub explain: bool,
     /// What the evaluation takes memory from; the answer stays reserved there. Without, [`crate::Db`]
     /// takes it from its budget, and [`evaluate`] counts none.
     pub memory: Option<Arc<Reservation>>,
@@ -50,6 +59,9 @@ impl Default for EvalOptions {
             max_samples: 50_000_000,
             deadline: None,
             cancel: None,
+            progress: None,
+            count_samples: false,
+            explain: false,
             memory: None,
             default_subquery_step: Duration::from_secs(60),
             delayed_name_removal: false,
@@ -78,6 +90,9 @@ pub enum EvalError {
     /// Somebody stopped it.
     #[error("query was canceled in expression evaluation")]
     Canceled,
+    /// Somebody stopped this one query, and says why.
+    #[error("query was canceled in expression evaluation: {0}")]
+    CanceledBy(String),
     /// The data could not be read.
     #[error(transparent)]
     Storage(#[from] ReadError),
@@ -122,10 +137,14 @@ fn evaluate_here(
     steps: Steps,
     options: &EvalOptions,
 ) -> Result<Answer, EvalError> {
-    let evaluator = Evaluator::new(source, options);
+    let mut evaluator = Evaluator::new(source, options, &steps);
     let root = plan::plan(expr, &steps, options)?;
+    evaluator.recorder = options.explain.then(|| Recorder::new(&root));
     let value = evaluator.answer(&root, steps)?;
-    Ok(Answer { value, annotations: evaluator.annotations.into_inner(), stats: evaluator.budget.stats() })
+    let mut stats = evaluator.budget.stats();
+    stats.explained = evaluator.recorder.as_ref().map(|recorder| recorder.finish(&evaluator));
+    stats.queryable = evaluator.counter.into_inner();
+    Ok(Answer { value, annotations: evaluator.annotations.into_inner(), stats })
 }
 
 pub(crate) fn milliseconds(duration: Duration) -> i64 {
@@ -210,16 +229,22 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) options: &'a EvalOptions,
     pub(crate) lookback_ms: i64,
     pub(crate) budget: Budget,
+    pub(crate) counter: Counter,
+    /// Where somebody asked what the nodes take.
+    pub(crate) recorder: Option<Recorder>,
     annotations: RefCell<Annotations>,
 }
 
 impl<'a> Evaluator<'a> {
-    fn new(source: &'a dyn Source, options: &'a EvalOptions) -> Evaluator<'a> {
+    /// Nothing evaluated yet.
+    pub(crate) fn new(source: &'a dyn Source, options: &'a EvalOptions, steps: &Steps) -> Evaluator<'a> {
         Evaluator {
             source,
             options,
             lookback_ms: milliseconds(options.lookback_delta).max(1),
-            budget: Budget::new(options.max_samples, options.memory.clone()),
+            budget: Budget::new(options.max_samples, options.memory.clone(), options.progress.clone()),
+            counter: Counter::new(options.count_samples, steps),
+            recorder: None,
             annotations: RefCell::default(),
         }
     }
@@ -244,6 +269,9 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn alive(&self) -> Result<(), EvalError> {
         if self.options.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
             return Err(EvalError::Canceled);
+        }
+        if let Some(why) = self.options.progress.as_ref().and_then(|progress| progress.canceled()) {
+            return Err(EvalError::CanceledBy(why.to_owned()));
         }
         match self.options.deadline {
             Some(deadline) if Instant::now() >= deadline => Err(EvalError::Timeout),
@@ -290,7 +318,7 @@ impl<'a> Evaluator<'a> {
         let before = self.budget.held();
         let count = steps.count();
         let value = if node.invariant && count > 1 {
-            let once = self.operand(node, &steps.first())?;
+            let once = self.counter.repeated(|| self.operand(node, &steps.first()))?;
             self.budget.hold(count as u64)?;
             match once {
                 Operand::Scalar(row) => Operand::Scalar(vec![row[0]; count]),
@@ -303,6 +331,8 @@ impl<'a> Evaluator<'a> {
                     Operand::Vector(vector)
                 }
             }
+        } else if let Some(recorder) = &self.recorder {
+            recorder.operand(self, node, steps, || self.evaluate(node, steps))?
         } else {
             self.evaluate(node, steps)?
         };
@@ -383,7 +413,12 @@ impl<'a> Evaluator<'a> {
         sink: Sink<'_>,
     ) -> Result<(), EvalError> {
         if plan::streams(node, self.options.delayed_name_removal) && !(node.invariant && steps.count() > 1) {
-            return self.stream(node, steps, sink);
+            return match &self.recorder {
+                None => self.stream(node, steps, sink),
+                Some(recorder) => {
+                    recorder.series(self, node, steps, sink, |sink| self.stream(node, steps, sink))
+                }
+            };
         }
         for mut series in self.vector(node, steps)? {
             sink(&mut series)?;
@@ -619,6 +654,18 @@ mod tests {
         assert!(matches!(run(&memory, "sum(a)", steps(10), &options), Err(EvalError::Canceled)));
         let options = EvalOptions { deadline: Some(Instant::now()), ..EvalOptions::default() };
         assert!(matches!(run(&memory, "sum(a)", steps(10), &options), Err(EvalError::Timeout)));
+    }
+
+    #[test]
+    fn who_watches_sees_how_far_it_is_and_may_end_it() {
+        let data = many(200);
+        let progress = Arc::new(Progress::default());
+        let options = EvalOptions { progress: Some(progress.clone()), ..EvalOptions::default() };
+        run(&data, "sum(m)", steps(2), &options).unwrap();
+        assert_eq!((progress.series(), progress.samples()), (200, 400));
+        assert!(progress.cancel("by an operator") && !progress.cancel("by another"));
+        let error = run(&data, "sum(m)", steps(2), &options).unwrap_err().to_string();
+        assert_eq!(error, "query was canceled in expression evaluation: by an operator");
     }
 
     #[test]

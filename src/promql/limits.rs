@@ -5,6 +5,7 @@
 //! are counted per row and taken from the memory budget in larger pieces.
 
 use super::eval::EvalError;
+use super::progress::Progress;
 use super::row::{Row, SeriesRow};
 use super::steps::Steps;
 use super::value::Stats;
@@ -71,13 +72,34 @@ pub(crate) struct Budget {
     held: Cell<u64>,
     peak: Cell<u64>,
     read: Cell<u64>,
+    /// Series read, and series selected.
+    series: Cell<u64>,
+    selected: Cell<u64>,
     memory: Option<Arc<Reservation>>,
     bytes: Cell<u64>,
+    /// The most bytes held, of all time and since somebody took it.
+    peak_bytes: Cell<u64>,
+    recent_peak_bytes: Cell<u64>,
+    progress: Option<Arc<Progress>>,
+    /// Series and samples that others were told of.
+    told: Cell<(u64, u64)>,
     /// Steps of rows that are about to be collected from the next selection.
     collecting: Cell<Option<usize>>,
     /// The largest selection so far.
     largest: RefCell<Option<Selected>>,
 }
+
+/// What an evaluation has read up to some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Samples read.
+    pub(crate) samples: u64,
+    /// Series selected.
+    pub(crate) selected: u64,
+}
+
+/// After so many series others are told how far it is.
+const SERIES_TOLD: u64 = 64;
 
 /// A selection, for who is told that it is too large.
 #[derive(Debug, Clone)]
@@ -87,22 +109,39 @@ struct Selected {
 }
 
 impl Budget {
-    /// At most so many samples, and what the reservation may take.
-    pub(crate) fn new(limit: u64, memory: Option<Arc<Reservation>>) -> Budget {
+    /// At most so many samples, and what the reservation may take; tells of its progress.
+    pub(crate) fn new(
+        limit: u64,
+        memory: Option<Arc<Reservation>>,
+        progress: Option<Arc<Progress>>,
+    ) -> Budget {
         Budget {
             limit,
             held: Cell::new(0),
             peak: Cell::new(0),
             read: Cell::new(0),
+            series: Cell::new(0),
+            selected: Cell::new(0),
             memory,
             bytes: Cell::new(0),
+            peak_bytes: Cell::new(0),
+            recent_peak_bytes: Cell::new(0),
+            progress,
+            told: Cell::new((0, 0)),
             collecting: Cell::new(None),
             largest: RefCell::new(None),
         }
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats { samples: self.read.get(), peak_samples: self.peak.get() }
+        self.tell();
+        Stats {
+            series: self.series.get(),
+            samples: self.read.get(),
+            peak_samples: self.peak.get(),
+            peak_bytes: self.peak_bytes.get(),
+            ..Stats::default()
+        }
     }
 
     /// Refuses steps of which not even one row could be held.
@@ -115,9 +154,38 @@ impl Budget {
         Held { samples: self.held.get(), bytes: self.bytes.get() }
     }
 
-    /// Counts `samples` as read from storage.
+    /// Counts a series as read from storage, with so many samples.
     pub(crate) fn count_read(&self, samples: u64) {
         self.read.set(self.read.get() + samples);
+        self.series.set(self.series.get() + 1);
+        if self.series.get().is_multiple_of(SERIES_TOLD) {
+            self.tell();
+        }
+    }
+
+    /// Tells others how far it is.
+    fn tell(&self) {
+        let Some(progress) = &self.progress else { return };
+        let now = (self.series.get(), self.read.get());
+        let before = self.told.replace(now);
+        progress.add(now.0 - before.0, now.1 - before.1);
+    }
+
+    /// What was read so far.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts { samples: self.read.get(), selected: self.selected.get() }
+    }
+
+    /// The most bytes held since this was asked last.
+    pub(crate) fn take_peak_bytes(&self) -> u64 {
+        self.recent_peak_bytes.replace(self.bytes.get())
+    }
+
+    fn hold_bytes(&self, more: u64) {
+        let held = self.bytes.get() + more;
+        self.bytes.set(held);
+        self.peak_bytes.set(self.peak_bytes.get().max(held));
+        self.recent_peak_bytes.set(self.recent_peak_bytes.get().max(held));
     }
 
     /// Holds a row of `samples` more, and tells what that is.
@@ -161,7 +229,7 @@ impl Budget {
         }
         let taken = self.memory.as_ref().map_or(Ok(()), |memory| memory.grow(bytes));
         taken.map_err(|refused| self.refused(&refused))?;
-        self.bytes.set(self.bytes.get() + bytes);
+        self.hold_bytes(bytes);
         Ok(())
     }
 
@@ -169,7 +237,7 @@ impl Budget {
     pub(crate) fn take_spare(&self, bytes: u64) -> bool {
         let taken = self.memory.as_ref().is_none_or(|memory| memory.grow(bytes).is_ok());
         if taken {
-            self.bytes.set(self.bytes.get() + bytes);
+            self.hold_bytes(bytes);
         }
         taken
     }
@@ -212,6 +280,7 @@ impl Budget {
     /// would not fit, it is refused before anything is read.
     pub(crate) fn selected(&self, matchers: &[Matcher], series: u64) -> Result<(), EvalError> {
         let collecting = self.collecting.take();
+        self.selected.set(self.selected.get() + series);
         let Some(memory) = &self.memory else { return Ok(()) };
         if self.largest.borrow().as_ref().is_none_or(|largest| largest.series < series) {
             *self.largest.borrow_mut() = Some(Selected { selector: text(matchers), series });

@@ -362,6 +362,7 @@ fn each_seen(
         let lookup = lookups.get(&samples.timestamps, make);
         fill(&lookup, count, &samples, &mut series.row);
         if series.row.points() > 0 {
+            evaluator.counter.add_row(&series.row);
             series.labels = selection.labels(index);
             series.drop_name = false;
             sink(&mut series)?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// The steps at which the inner expression is evaluated: all multiples of its step, counted from
 /// the epoch, that lie in a window of some outer step. `None` if there is none.
-fn inner_steps(subquery: &Subquery<'_>, steps: &Steps) -> Option<Steps> {
+pub(super) fn inner_steps(subquery: &Subquery<'_>, steps: &Steps) -> Option<Steps> {
     let first_ms = subquery.place.time(steps.start_ms()).saturating_sub(subquery.range_ms);
     let end_ms = subquery.place.time(steps.at(steps.count() - 1));
     let step_ms = subquery.step_ms;
@@ -30,7 +30,7 @@ pub(crate) fn each_series(
     let Some(inner) = inner_steps(subquery, steps) else { return Ok(()) };
     evaluator.budget.check_steps(&inner)?;
     let before = evaluator.budget.held();
-    let vector = evaluator.vector(&subquery.expr, &inner)?;
+    let vector = evaluator.counter.muted(|| evaluator.vector(&subquery.expr, &inner))?;
     let held = evaluator.budget.since(before);
     let times_ms: Arc<[i64]> = inner.iter().collect();
     for series in vector {

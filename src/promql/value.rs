@@ -2,6 +2,8 @@
 
 use super::annotations::Annotations;
 use super::ast::ValueType;
+use super::explain::Explained;
+use super::queryable::QueryableSamples;
 use larum_storage_format::{Histogram, Labels};
 use std::sync::Arc;
 
@@ -17,12 +19,20 @@ pub struct Answer {
 }
 
 /// What an evaluation took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
+    /// Series read from storage, each as often as it was read.
+    pub series: u64,
     /// Samples read from storage, each as often as it was read.
     pub samples: u64,
     /// The most samples held at one time.
     pub peak_samples: u64,
+    /// The most memory held at one time, as far as it is counted.
+    pub peak_bytes: u64,
+    /// Samples that steps look at; where [`super::EvalOptions::count_samples`] asked for it.
+    pub queryable: Option<QueryableSamples>,
+    /// What its nodes took; where [`super::EvalOptions::explain`] asked for it.
+    pub explained: Option<Explained>,
 }
 
 /// The value of an expression.

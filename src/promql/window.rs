@@ -299,6 +299,26 @@ fn each_series(
     steps: &Steps,
     f: &mut dyn FnMut(RangeSeries) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
+    let mut counting = |series: RangeSeries| {
+        let (place, range_ms) = shape(node);
+        evaluator.counter.add_windows(&series, &place, range_ms, steps);
+        f(series)
+    };
+    let f: &mut dyn FnMut(RangeSeries) -> _ = if evaluator.counter.is_on() { &mut counting } else { f };
+    match &evaluator.recorder {
+        None => each_unmeasured(evaluator, node, steps, f),
+        Some(recorder) => {
+            recorder.windows(evaluator, node, steps, f, |f| each_unmeasured(evaluator, node, steps, f))
+        }
+    }
+}
+
+fn each_unmeasured(
+    evaluator: &Evaluator<'_>,
+    node: &Node<'_>,
+    steps: &Steps,
+    f: &mut dyn FnMut(RangeSeries) -> Result<(), EvalError>,
+) -> Result<(), EvalError> {
     match &node.kind {
         Kind::Matrix { selector, range_ms } => {
             let (place, lookback_ms) = (&selector.place, evaluator.lookback_ms);

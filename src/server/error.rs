@@ -75,7 +75,9 @@ impl From<EvalError> for ApiError {
     fn from(error: EvalError) -> ApiError {
         let kind = match &error {
             EvalError::Timeout => ErrorKind::Timeout,
-            EvalError::Canceled | EvalError::Storage(ReadError::Canceled) => ErrorKind::Canceled,
+            EvalError::Canceled | EvalError::CanceledBy(_) | EvalError::Storage(ReadError::Canceled) => {
+                ErrorKind::Canceled
+            }
             EvalError::Storage(ReadError::Memory(_) | ReadError::SeriesTooLong { .. }) => {
                 ErrorKind::Execution
             }

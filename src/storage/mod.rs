@@ -69,7 +69,7 @@ pub use querier::{Listing, View};
 pub use retention_status::{MetricShare, NextDrop, PolicyShare, RetentionShares, RetentionStatus};
 pub use schedule::CleanupSchedule;
 pub use scrub::ScrubStatus;
-pub use series_set::{SeriesSet, Source};
+pub use series_set::{ReadCost, SeriesSet, Source};
 pub use stats::{HeadStatus, StorageStats};
 pub use time::{TimeRange, Timestamp};
 pub use usage::FolderUse;

@@ -4,7 +4,7 @@ use super::error::ReadError;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::policy::{Policies, PolicySets};
-use super::series_set::{ColumnPiece, Columns};
+use super::series_set::{ColumnPiece, Columns, ReadCost};
 use super::time::TimeRange;
 use larum_storage_format::tombstones::Interval;
 use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
@@ -42,6 +42,14 @@ pub(crate) trait Part: Send + Sync {
     /// of one part may overlap (late samples in the head); a later run then wins. What is damaged is
     /// left out and told to `load.damaged`.
     fn load(&self, series: u32, load: &mut Load<'_>);
+
+    /// Adds what [`Part::load`] would have to read of a selected series. What is damaged costs nothing.
+    fn add_cost(&self, series: u32, load: &mut Load<'_>, cost: &mut ReadCost) {
+        let known = load.runs.len();
+        self.load(series, load);
+        let samples = load.runs.drain(known..).map(|run| run.timestamps.len()).sum();
+        cost.add(&ReadCost::in_memory(samples));
+    }
 
     /// Of the samples of a selected series in `range`, how many are in none of the `deleted`
     /// intervals, which ascend. Those count whose values are damaged.

@@ -20,7 +20,7 @@ use super::matcher::Matcher;
 use super::merge::{merge, push_without};
 use super::part::{Load, Part, PartLabels, Run};
 use super::policy::{Borders, Kept, from};
-use super::series_set::{Columns, SeriesSet, Source};
+use super::series_set::{Columns, ReadCost, SeriesSet, Source};
 use super::time::TimeRange;
 use crate::budget::{Refused, Reservation, Share};
 use larum_storage_format::tombstones::Tombstones;
@@ -323,13 +323,18 @@ impl Selection<'_> {
         }
     }
 
-    /// Loads what a layer has of a series.
-    fn load_place(&self, place: &Found, load: &mut Load<'_>) -> Result<(), ReadError> {
+    /// The layer of a place, which is loaded from next.
+    fn turn_to(&self, place: &Found, load: &mut Load<'_>) -> &Layer {
         let SelectedLayer { number, layer, kept, .. } = &self.layers[place.layer as usize];
         load.part = *number;
         let border_ms = kept.as_ref().map_or(i64::MIN, |kept| kept.border_ms(place.series));
         load.range = from(self.range, border_ms);
-        layer.load(place.id, place.series, load);
+        layer
+    }
+
+    /// Loads what a layer has of a series.
+    fn load_place(&self, place: &Found, load: &mut Load<'_>) -> Result<(), ReadError> {
+        self.turn_to(place, load).load(place.id, place.series, load);
         match load.room {
             0 => Err(ReadError::SeriesTooLong { samples: load.columns.most_samples() }),
             _ => Ok(()),
@@ -403,6 +408,16 @@ impl SeriesSet for Selection<'_> {
         }
         load.runs.retain(|run| last(run) >= Some(newest_ms));
         Ok(self.loaded(index, load))
+    }
+
+    fn read_cost(&self, index: usize, columns: &mut Columns) -> Result<ReadCost, ReadError> {
+        let mut load = Load::new(self.range, columns);
+        let mut cost = ReadCost::default();
+        for place in self.places(index) {
+            let part = &self.turn_to(place, &mut load).part;
+            part.add_cost(place.series, &mut load, &mut cost);
+        }
+        Ok(cost)
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -57,9 +57,53 @@ pub trait SeriesSet: Sync {
         self.load(index, columns)
     }
 
+    /// What reading the series at `index` costs; nothing is decoded that need not be.
+    ///
+    /// # Panics
+    /// If `index` is out of range.
+    fn read_cost(&self, index: usize, columns: &mut Columns) -> Result<ReadCost, ReadError> {
+        Ok(ReadCost::in_memory(self.load(index, columns)?.len()))
+    }
+
     /// What could not be read although it matched, one sentence each (damaged extents).
     fn warnings(&self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+/// What is to be read for series.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadCost {
+    /// Chunks; what is in memory counts as one.
+    pub chunks: u64,
+    /// Samples of these that are asked for.
+    pub samples: u64,
+    /// Bytes of the chunks.
+    pub bytes: u64,
+}
+
+impl ReadCost {
+    /// Samples of one series that are in memory.
+    pub(crate) fn in_memory(samples: usize) -> ReadCost {
+        let samples = samples as u64;
+        ReadCost { chunks: samples.min(1), samples, bytes: samples * size_of::<f64>() as u64 }
+    }
+
+    /// Adds what others cost.
+    pub fn add(&mut self, other: &ReadCost) {
+        self.chunks += other.chunks;
+        self.samples += other.samples;
+        self.bytes += other.bytes;
+    }
+
+    /// What `all` cost, if this is what `some` of them cost.
+    pub fn scaled(&self, all: u64, some: u64) -> ReadCost {
+        let scale = |n: u64| {
+            let scaled = u128::from(n) * u128::from(all) / u128::from(some.max(1));
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        let &ReadCost { chunks, samples, bytes } = self;
+        ReadCost { chunks: scale(chunks), samples: scale(samples), bytes: scale(bytes) }
     }
 }
 

@@ -19,7 +19,7 @@ use super::matcher::Matcher;
 use super::part::{LabelsAmong, Load, Part, PartLabels, Run, is_deleted};
 use super::policy::{Policies, PolicySets};
 use super::postings;
-use super::series_set::{ColumnPiece, Columns};
+use super::series_set::{ColumnPiece, Columns, ReadCost};
 use super::time::TimeRange;
 use bytes::Bytes;
 use larum_storage_format::chunk::MAX_CHUNK_SAMPLES;
@@ -485,6 +485,17 @@ impl Part for Partition {
                     let damage = self.damage(chunk.as_ref().ok(), &error, load);
                     load.damaged.push(damage);
                 }
+            }
+        }
+    }
+
+    fn add_cost(&self, series: u32, load: &mut Load<'_>, cost: &mut ReadCost) {
+        for chunk in self.file.chunks(series).into_iter().flatten().flatten() {
+            let Ok(Some(timestamps)) = self.times_near(&chunk, load) else { continue };
+            let (from, to) = (before(&timestamps, load.range.min_ms), up_to(&timestamps, load.range.max_ms));
+            if from < to {
+                let (samples, bytes) = ((to - from) as u64, chunk.byte_len() as u64);
+                cost.add(&ReadCost { chunks: 1, samples, bytes });
             }
         }
     }

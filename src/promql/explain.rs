@@ -1,0 +1,518 @@
+//! What a query would read, before it runs; and what each of its nodes took, after it ran.
+//!
+//! A [`Recorder`] is there only where somebody asked. It holds a clock that always runs for one node: who
+//! enters a node, or is handed a series by it, turns it over to another. What the evaluation counts
+//! anyway (series, samples, memory) is taken from its budget at the same moments.
+
+use super::ast::{Expr, Pos};
+use super::eval::{EvalError, EvalOptions, Evaluator, Operand, Sink};
+use super::extended;
+use super::limits::Counts;
+use super::plan::{self, Kind, Node, Selector};
+use super::row::SeriesRow;
+use super::steps::Steps;
+use super::subquery;
+use super::window::RangeSeries;
+use crate::storage::{ReadCost, Source, TimeRange, series_set::Columns};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// Of so many series at most it is looked up what reading them costs; the others are taken to be like them.
+const SERIES_LOOKED_AT: usize = 256;
+
+/// What a selector of a query would read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectorEstimate {
+    /// Where it stands in the query.
+    pub pos: Pos,
+    /// The steps at which it is looked at.
+    pub steps: usize,
+    /// From when samples are needed, in milliseconds since the epoch.
+    pub min_ms: i64,
+    /// Up to when.
+    pub max_ms: i64,
+    /// How many series match.
+    pub series: u64,
+    /// The chunks, samples and bytes to be read for them.
+    pub cost: ReadCost,
+    /// Whether `cost` was worked out from some of the series.
+    pub is_extrapolated: bool,
+}
+
+/// What a node of a query took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeReport {
+    /// Where it stands in the query.
+    pub pos: Pos,
+    /// What it is: `selector`, `matrix`, `subquery`, `aggregation`, ...
+    pub kind: &'static str,
+    /// The node whose operand it is, by its place in the list; the first one has none.
+    pub parent: Option<usize>,
+    /// How often it was evaluated. 0: the node above did its work.
+    pub evaluations: u64,
+    /// Steps of its evaluations, together.
+    pub steps: u64,
+    /// Its time, with that of the nodes below.
+    pub time: Duration,
+    /// Its time without.
+    pub own_time: Duration,
+    /// Series that it was given: selected from storage, or yielded by the nodes below.
+    pub series_in: u64,
+    /// Series that it yielded.
+    pub series_out: u64,
+    /// Samples that it read from storage.
+    pub samples: u64,
+    /// The most memory that the whole query held while this node worked.
+    pub peak_bytes: u64,
+}
+
+/// What the nodes of a query took: each before those below it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Explained {
+    /// The nodes.
+    pub nodes: Vec<NodeReport>,
+}
+
+impl Explained {
+    /// The nodes whose parent is node `index`.
+    pub fn below(&self, index: usize) -> impl Iterator<Item = usize> + '_ {
+        (index + 1..self.nodes.len()).filter(move |&child| self.nodes[child].parent == Some(index))
+    }
+
+    fn depth(&self, index: usize) -> usize {
+        std::iter::successors(self.nodes[index].parent, |&at| self.nodes[at].parent).count()
+    }
+
+    /// The tree as text, a node a line; `query` is what was evaluated.
+    pub fn text(&self, query: &str) -> String {
+        let mut out = String::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let indent = "  ".repeat(self.depth(index));
+            let _ = write!(out, "{indent}{}: {}", node.kind, excerpt(query, node.pos));
+            if node.evaluations == 0 {
+                out.push_str(" (done by the node above)\n");
+                continue;
+            }
+            let _ = write!(
+                out,
+                " ({:.3}ms, own {:.3}ms, series {} -> {}, steps {}",
+                node.time.as_secs_f64() * 1e3,
+                node.own_time.as_secs_f64() * 1e3,
+                node.series_in,
+                node.series_out,
+                node.steps
+            );
+            if node.samples > 0 {
+                let _ = write!(out, ", samples {}", node.samples);
+            }
+            let _ = writeln!(out, ", memory {})", crate::budget::Size(node.peak_bytes));
+        }
+        out
+    }
+}
+
+/// The estimates as text, a selector a line.
+pub fn estimate_text(query: &str, selectors: &[SelectorEstimate]) -> String {
+    let mut out = String::new();
+    for selector in selectors {
+        let ReadCost { chunks, samples, bytes } = selector.cost;
+        let about = if selector.is_extrapolated { "about " } else { "" };
+        let _ = writeln!(
+            out,
+            "{}: {} series, {about}{chunks} chunks, {about}{samples} samples, {about}{} to read, for {} steps",
+            excerpt(query, selector.pos),
+            selector.series,
+            crate::budget::Size(bytes),
+            selector.steps
+        );
+    }
+    out
+}
+
+/// The longest piece of a query that is shown for a node, in bytes.
+const EXCERPT_BYTES: usize = 200;
+
+/// The piece of `query` at `pos`, on one line and not too long.
+pub fn excerpt(query: &str, pos: Pos) -> String {
+    let whole = query.get(pos.start as usize..pos.end as usize).unwrap_or("?");
+    let mut end = whole.len().min(EXCERPT_BYTES);
+    while !whole.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut text = whole[..end].split_whitespace().collect::<Vec<_>>().join(" ");
+    if end < whole.len() {
+        text.push_str("...");
+    }
+    text
+}
+
+/// What each selector of `expr` would read of `source` at `steps`; nothing is decoded but for a sample of
+/// the series.
+///
+/// # Errors
+/// As [`super::evaluate`], as far as a plan and its selections go.
+pub fn estimate(
+    expr: &Expr,
+    source: &dyn Source,
+    steps: Steps,
+    options: &EvalOptions,
+) -> Result<Vec<SelectorEstimate>, EvalError> {
+    let root = plan::plan(expr, &steps, options)?;
+    let evaluator = Evaluator::new(source, options, &steps);
+    let mut estimates = Vec::new();
+    // A stack of its own instead of the caller's: queries nest deeply.
+    let mut nodes = vec![(&root, steps)];
+    while let Some((node, steps)) = nodes.pop() {
+        evaluator.alive()?;
+        let steps = if node.invariant { steps.first() } else { steps };
+        match &node.kind {
+            Kind::Number(_) | Kind::Text(_) => {}
+            Kind::Selector(selector) => {
+                let width_ms = evaluator.lookback_ms;
+                estimates.push(estimate_selector(&evaluator, node.pos, selector, width_ms, &steps)?);
+            }
+            Kind::Matrix { selector, range_ms } => {
+                estimates.push(estimate_selector(&evaluator, node.pos, selector, *range_ms, &steps)?);
+            }
+            Kind::Subquery(subquery) => {
+                if let Some(inner) = subquery::inner_steps(subquery, &steps) {
+                    nodes.push((&subquery.expr, inner));
+                }
+            }
+            _ => nodes.extend(operands(node).into_iter().rev().map(|operand| (operand, steps))),
+        }
+    }
+    Ok(estimates)
+}
+
+fn estimate_selector(
+    evaluator: &Evaluator<'_>,
+    pos: Pos,
+    selector: &Selector<'_>,
+    width_ms: i64,
+    steps: &Steps,
+) -> Result<SelectorEstimate, EvalError> {
+    let (place, lookback_ms) = (&selector.place, evaluator.lookback_ms);
+    let range = extended::samples_range(selector.extension, place, width_ms, lookback_ms, steps);
+    let TimeRange { min_ms, max_ms } = range;
+    let set = evaluator.source.select(selector.matchers, range);
+    let set = set.map_err(|error| evaluator.budget.unread(selector.matchers, error))?;
+    let series = set.len();
+    let every = series.div_ceil(SERIES_LOOKED_AT).max(1);
+    let mut columns = Columns::default();
+    let (mut cost, mut looked_at) = (ReadCost::default(), 0);
+    for index in (0..series).step_by(every) {
+        evaluator.alive()?;
+        let of_series = set.read_cost(index, &mut columns);
+        cost.add(&of_series.map_err(|error| evaluator.budget.unread(selector.matchers, error))?);
+        looked_at += 1;
+    }
+    let is_extrapolated = looked_at < series;
+    if is_extrapolated {
+        cost = cost.scaled(series as u64, looked_at as u64);
+    }
+    Ok(SelectorEstimate {
+        pos,
+        steps: steps.count(),
+        min_ms,
+        max_ms,
+        series: series as u64,
+        cost,
+        is_extrapolated,
+    })
+}
+
+/// The nodes directly below a node.
+fn operands<'n, 'a>(node: &'n Node<'a>) -> Vec<&'n Node<'a>> {
+    match &node.kind {
+        Kind::Number(_) | Kind::Text(_) | Kind::Selector(_) | Kind::Matrix { .. } => Vec::new(),
+        Kind::Subquery(subquery) => vec![&subquery.expr],
+        Kind::Call { args, .. } => args.iter().collect(),
+        Kind::Aggregate { param, expr, .. } => param.as_deref().into_iter().chain([&**expr]).collect(),
+        Kind::Negate(inner) => vec![inner],
+        Kind::Binary { lhs, rhs, .. } => vec![lhs, rhs],
+    }
+}
+
+fn kind_name(node: &Node<'_>) -> &'static str {
+    match &node.kind {
+        Kind::Number(_) => "number",
+        Kind::Text(_) => "string",
+        Kind::Selector(_) => "selector",
+        Kind::Matrix { .. } => "matrix",
+        Kind::Subquery(_) => "subquery",
+        Kind::Call { .. } => "call",
+        Kind::Aggregate { .. } => "aggregation",
+        Kind::Negate(_) => "negation",
+        Kind::Binary { .. } => "binary",
+    }
+}
+
+/// Measures the nodes of one evaluation.
+pub(crate) struct Recorder {
+    /// Nodes by address; the plan does not move while it is evaluated.
+    places: HashMap<*const (), usize>,
+    nodes: RefCell<Vec<NodeReport>>,
+    current: Cell<usize>,
+    since: Cell<Instant>,
+    counted: Cell<Counts>,
+}
+
+impl Recorder {
+    /// A recorder for the plan below `root`; its clock runs.
+    pub(crate) fn new(root: &Node<'_>) -> Recorder {
+        let mut places = HashMap::new();
+        let mut nodes: Vec<NodeReport> = Vec::new();
+        let mut left = vec![(root, None)];
+        while let Some((node, parent)) = left.pop() {
+            let index = nodes.len();
+            places.insert(address(node), index);
+            nodes.push(NodeReport {
+                pos: node.pos,
+                kind: kind_name(node),
+                parent,
+                evaluations: 0,
+                steps: 0,
+                time: Duration::ZERO,
+                own_time: Duration::ZERO,
+                series_in: 0,
+                series_out: 0,
+                samples: 0,
+                peak_bytes: 0,
+            });
+            left.extend(operands(node).into_iter().rev().map(|operand| (operand, Some(index))));
+        }
+        Recorder {
+            places,
+            nodes: RefCell::new(nodes),
+            current: Cell::new(0),
+            since: Cell::new(Instant::now()),
+            counted: Cell::default(),
+        }
+    }
+
+    /// What all nodes took.
+    pub(crate) fn finish(&self, evaluator: &Evaluator<'_>) -> Explained {
+        self.turn_to(evaluator, 0);
+        let mut nodes = self.nodes.take();
+        // Below comes after above.
+        for index in (0..nodes.len()).rev() {
+            let node = &mut nodes[index];
+            node.time += node.own_time;
+            let NodeReport { parent, time, series_out, peak_bytes, .. } = *node;
+            if let Some(parent) = parent {
+                let above = &mut nodes[parent];
+                above.time += time;
+                above.series_in += series_out;
+                above.peak_bytes = above.peak_bytes.max(peak_bytes);
+            }
+        }
+        Explained { nodes }
+    }
+
+    /// What was used since the last time belongs to the node whose turn it was; now it is that of
+    /// `next`. Returns whose it was.
+    fn turn_to(&self, evaluator: &Evaluator<'_>, next: usize) -> usize {
+        let now = Instant::now();
+        let before = self.current.replace(next);
+        let counts = evaluator.budget.counts();
+        let counted = self.counted.replace(counts);
+        let mut nodes = self.nodes.borrow_mut();
+        let node = &mut nodes[before];
+        node.own_time += now.duration_since(self.since.replace(now));
+        node.samples += counts.samples - counted.samples;
+        node.series_in += counts.selected - counted.selected;
+        node.peak_bytes = node.peak_bytes.max(evaluator.budget.take_peak_bytes());
+        before
+    }
+
+    fn begin(&self, evaluator: &Evaluator<'_>, node: &Node<'_>, steps: &Steps) -> Option<(usize, usize)> {
+        let place = *self.places.get(&address(node))?;
+        let before = self.turn_to(evaluator, place);
+        let node = &mut self.nodes.borrow_mut()[place];
+        node.evaluations += 1;
+        node.steps += steps.count() as u64;
+        Some((place, before))
+    }
+
+    fn yielded(&self, place: usize, series: usize) {
+        self.nodes.borrow_mut()[place].series_out += series as u64;
+    }
+
+    /// Measures `node` while it is evaluated as a whole.
+    pub(crate) fn operand(
+        &self,
+        evaluator: &Evaluator<'_>,
+        node: &Node<'_>,
+        steps: &Steps,
+        evaluate: impl FnOnce() -> Result<Operand, EvalError>,
+    ) -> Result<Operand, EvalError> {
+        let Some((place, before)) = self.begin(evaluator, node, steps) else { return evaluate() };
+        let value = evaluate();
+        if let Ok(value) = &value {
+            self.yielded(place, if let Operand::Vector(vector) = value { vector.len() } else { 1 });
+        }
+        self.turn_to(evaluator, before);
+        value
+    }
+
+    /// Measures `node` while it gives its series to `sink`, whose time is that of who takes them.
+    pub(crate) fn series(
+        &self,
+        evaluator: &Evaluator<'_>,
+        node: &Node<'_>,
+        steps: &Steps,
+        sink: Sink<'_>,
+        stream: impl FnOnce(Sink<'_>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        let Some((place, before)) = self.begin(evaluator, node, steps) else { return stream(sink) };
+        let outcome = stream(&mut |series: &mut SeriesRow| {
+            self.yielded(place, 1);
+            self.turn_to(evaluator, before);
+            let taken = sink(series);
+            self.turn_to(evaluator, place);
+            taken
+        });
+        self.turn_to(evaluator, before);
+        outcome
+    }
+
+    /// As [`Recorder::series`] for a range vector.
+    pub(crate) fn windows(
+        &self,
+        evaluator: &Evaluator<'_>,
+        node: &Node<'_>,
+        steps: &Steps,
+        f: &mut dyn FnMut(RangeSeries) -> Result<(), EvalError>,
+        stream: impl FnOnce(&mut dyn FnMut(RangeSeries) -> Result<(), EvalError>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        let Some((place, before)) = self.begin(evaluator, node, steps) else { return stream(f) };
+        let outcome = stream(&mut |series: RangeSeries| {
+            self.yielded(place, 1);
+            self.turn_to(evaluator, before);
+            let taken = f(series);
+            self.turn_to(evaluator, place);
+            taken
+        });
+        self.turn_to(evaluator, before);
+        outcome
+    }
+}
+
+fn address(node: &Node<'_>) -> *const () {
+    std::ptr::from_ref(node).cast()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::promql::testlang::Memory;
+    use crate::promql::{evaluate, parse};
+    use crate::storage::Timestamp;
+    use larum_storage_format::{Labels, Sample, Value};
+
+    /// `series` series of eleven samples each, one every 10 s.
+    fn data(series: usize) -> Memory {
+        let mut memory = Memory::default();
+        for n in 0..series {
+            let labels = Labels::from_pairs([("__name__", "m"), ("n", &n.to_string())]).unwrap();
+            for t in 0..=10 {
+                let value = Value::Float(f64::from(t));
+                let timestamp_ms = i64::from(t) * 10_000;
+                memory.insert(&labels, Sample { timestamp_ms, start_timestamp_ms: None, value });
+            }
+        }
+        memory
+    }
+
+    fn steps() -> Steps {
+        let (start, end) = (Timestamp::from_millis(0), Timestamp::from_millis(60_000));
+        Steps::new(start, end, Duration::from_secs(20)).unwrap()
+    }
+
+    fn explained(query: &str) -> Explained {
+        let options = EvalOptions { explain: true, ..EvalOptions::default() };
+        let answer = evaluate(&parse(query).unwrap(), &data(3), steps(), &options).unwrap();
+        answer.stats.explained.unwrap()
+    }
+
+    #[test]
+    fn every_node_tells_what_it_was_given_and_what_it_yields() {
+        let query = "sum(rate(m[30s])) / count(m) + vector(1)";
+        let found: Vec<_> = explained(query)
+            .nodes
+            .iter()
+            .map(|n| (excerpt(query, n.pos), n.kind, n.parent, n.series_in, n.series_out, n.samples))
+            .collect();
+        let expected = [
+            (query, "binary", None, 2, 1, 0),
+            ("sum(rate(m[30s])) / count(m)", "binary", Some(0), 2, 1, 0),
+            ("sum(rate(m[30s]))", "aggregation", Some(1), 3, 1, 0),
+            ("rate(m[30s])", "call", Some(2), 3, 3, 0),
+            ("m[30s]", "matrix", Some(3), 3, 3, 21),
+            ("count(m)", "aggregation", Some(1), 3, 1, 0),
+            ("m", "selector", Some(5), 3, 3, 21),
+            ("vector(1)", "call", Some(0), 1, 1, 0),
+            ("1", "number", Some(7), 0, 1, 0),
+        ];
+        let expected = expected.map(|(text, kind, parent, i, o, s)| (text.to_owned(), kind, parent, i, o, s));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_times_of_nodes_add_up_and_none_is_counted_twice() {
+        let explained = explained("max_over_time(sum(m)[30s:10s]) + on() sum(m @ 50)");
+        for (index, node) in explained.nodes.iter().enumerate() {
+            let below: Duration = explained.below(index).map(|child| explained.nodes[child].time).sum();
+            assert_eq!(node.time, node.own_time + below, "{node:?}");
+            assert!(node.evaluations > 0, "{node:?}");
+        }
+        let own: Duration = explained.nodes.iter().map(|node| node.own_time).sum();
+        assert_eq!(explained.nodes[0].time, own);
+    }
+
+    #[test]
+    fn the_tree_is_readable() {
+        let query = "sum(\n  rate(m[30s])\n)";
+        let text = explained(query).text(query);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("aggregation: sum( rate(m[30s]) ) ("), "{text}");
+        assert!(lines[2].starts_with("    matrix: m[30s] (") && lines[2].contains("series 3 -> 3"), "{text}");
+        assert!(lines[2].contains("samples 21"), "{text}");
+    }
+
+    #[test]
+    fn an_estimate_names_each_selector_and_what_it_would_read() {
+        let estimates = |query: &str, series| {
+            let query = parse(query).unwrap();
+            estimate(&query, &data(series), steps(), &EvalOptions::default()).unwrap()
+        };
+        let found = estimates("sum(rate(m[30s])) + on() m{n='1'} + on() max_over_time(sum(m)[1m:10s])", 3);
+        let figures: Vec<_> =
+            found.iter().map(|e| (e.steps, e.min_ms, e.max_ms, e.series, e.cost.samples)).collect();
+        let expected = [
+            (4, -29_999, 60_000, 3, 21),
+            (4, -299_999, 60_000, 1, 7),
+            // At steps of its own.
+            (12, -349_999, 60_000, 3, 21),
+        ];
+        assert_eq!(figures, expected);
+        let many = &estimates("m", 1000)[0];
+        assert_eq!((many.series, many.is_extrapolated, many.cost.samples), (1000, true, 7000));
+        let text = estimate_text("m", std::slice::from_ref(many));
+        assert_eq!(
+            text,
+            "m: 1000 series, about 1000 chunks, about 7000 samples, about 54KiB to read, for 4 steps\n"
+        );
+    }
+
+    #[test]
+    fn long_pieces_of_a_query_are_cut_between_characters() {
+        let query = "ü".repeat(150);
+        let pos = Pos { start: 0, end: query.len() as u32 };
+        assert_eq!(excerpt(&query, pos), "ü".repeat(100) + "...");
+        assert_eq!(excerpt("short", Pos { start: 2, end: 9 }), "?", "of another query");
+    }
+}

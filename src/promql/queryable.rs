@@ -1,0 +1,180 @@
+//! How many samples each step looks at, as Prometheus counts them for `stats`.
+//!
+//! A step counts what it would count as an instant query: all samples of each window, though windows
+//! overlap. Only the first evaluation of a sample counts: what a subquery reads is counted where its
+//! values are looked at.
+
+use super::plan::Place;
+use super::row::Row;
+use super::steps::Steps;
+use super::window::{Borders, RangeSeries};
+use std::cell::RefCell;
+
+/// Samples that steps look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueryableSamples {
+    /// By step: `totalQueryableSamplesPerStep`.
+    pub per_step: Vec<u64>,
+    /// By step, without those that the step before looked at, too: `samplesReadPerStep`.
+    pub read_per_step: Vec<u64>,
+}
+
+impl QueryableSamples {
+    /// None yet at `steps` steps.
+    fn of_steps(steps: usize) -> QueryableSamples {
+        QueryableSamples { per_step: vec![0; steps], read_per_step: vec![0; steps] }
+    }
+
+    /// All steps together.
+    pub fn total(&self) -> u64 {
+        self.per_step.iter().sum()
+    }
+
+    /// All steps together, each sample of a window once.
+    pub fn read(&self) -> u64 {
+        self.read_per_step.iter().sum()
+    }
+
+    /// Adds those of windows between `borders`, each sample counting `weight`.
+    fn add_windows(&mut self, borders: &Borders, weights: Option<&[u64]>) {
+        let count = |lo: u32, hi: u32| match weights {
+            Some(weights) => weights[lo as usize..hi as usize].iter().sum(),
+            None => u64::from(hi - lo),
+        };
+        let mut seen = 0;
+        for (step, (&lo, &hi)) in borders.lo.iter().zip(&borders.hi).enumerate() {
+            self.per_step[step] += count(lo, hi);
+            self.read_per_step[step] += count(lo.max(seen).min(hi), hi);
+            seen = hi;
+        }
+    }
+}
+
+/// Counts during one evaluation; `None` inside while nothing counts.
+pub(crate) struct Counter(RefCell<Option<QueryableSamples>>);
+
+impl Counter {
+    /// A counter for the `steps`, if anybody asks.
+    pub(crate) fn new(wanted: bool, steps: &Steps) -> Counter {
+        Counter(RefCell::new(wanted.then(|| QueryableSamples::of_steps(steps.count()))))
+    }
+
+    /// What was counted.
+    pub(crate) fn into_inner(self) -> Option<QueryableSamples> {
+        self.0.into_inner()
+    }
+
+    /// Whether anything is counted, so that who would have to work for it need not.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Adds what a selector shows of one series: one sample a step.
+    pub(crate) fn add_row(&self, row: &Row) {
+        let Some(counted) = &mut *self.0.borrow_mut() else { return };
+        let mut add = |step: usize, samples: u64| {
+            counted.per_step[step] += samples;
+            counted.read_per_step[step] += samples;
+        };
+        row.present.for_each(row.len(), |step| add(step, 1));
+        for (step, histogram) in &row.histograms {
+            add(*step as usize, histogram_samples(histogram));
+        }
+    }
+
+    /// Adds the windows over one series.
+    pub(crate) fn add_windows(&self, series: &RangeSeries, place: &Place, range_ms: i64, steps: &Steps) {
+        let Some(counted) = &mut *self.0.borrow_mut() else { return };
+        counted.add_windows(&Borders::new(&series.times_ms, place, range_ms, steps), None);
+        if !series.histograms.is_empty() {
+            let weights: Vec<u64> = series.histograms.iter().map(|h| histogram_samples(h)).collect();
+            let borders = Borders::new(&series.histogram_times_ms, place, range_ms, steps);
+            counted.add_windows(&borders, Some(&weights));
+        }
+    }
+
+    /// Evaluates something whose samples are counted elsewhere.
+    pub(crate) fn muted<T>(&self, work: impl FnOnce() -> T) -> T {
+        let outside = self.0.take();
+        let done = work();
+        self.0.replace(outside);
+        done
+    }
+
+    /// Evaluates at one step what counts at every step, since it is the same there.
+    pub(crate) fn repeated<T>(&self, work: impl FnOnce() -> T) -> T {
+        if !self.is_on() {
+            return work();
+        }
+        let outside = self.0.replace(Some(QueryableSamples::of_steps(1)));
+        let done = work();
+        let once = self.0.replace(outside);
+        if let (Some(once), Some(all)) = (once, &mut *self.0.borrow_mut()) {
+            let total = once.total();
+            all.per_step.iter_mut().for_each(|step| *step += total);
+            all.read_per_step.iter_mut().take(1).for_each(|step| *step += once.read());
+        }
+        done
+    }
+}
+
+/// For how many samples a histogram counts: for as many as would take its memory.
+fn histogram_samples(histogram: &larum_storage_format::Histogram) -> u64 {
+    (histogram.memory_bytes() as u64 / 16).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::promql::testlang::Memory;
+    use crate::promql::{EvalOptions, Steps, evaluate, parse};
+    use crate::storage::Timestamp;
+    use larum_storage_format::{Labels, Sample, Value};
+    use std::time::Duration;
+
+    /// A sample every 10 s from 0 to 100 s, of each of two series.
+    fn data() -> Memory {
+        let mut memory = Memory::default();
+        for name in ["a", "b"] {
+            let labels = Labels::from_pairs([("__name__", "m"), ("n", name)]).unwrap();
+            for t in 0..=10 {
+                let value = Value::Float(f64::from(t));
+                let timestamp_ms = i64::from(t) * 10_000;
+                memory.insert(&labels, Sample { timestamp_ms, start_timestamp_ms: None, value });
+            }
+        }
+        memory
+    }
+
+    #[test]
+    fn each_step_counts_what_it_looks_at() {
+        let steps =
+            Steps::new(Timestamp::from_millis(0), Timestamp::from_millis(60_000), Duration::from_secs(20));
+        let steps = steps.unwrap();
+        for (query, per_step, read_per_step) in [
+            ("1", [0, 0, 0, 0], [0, 0, 0, 0]),
+            ("m", [2, 2, 2, 2], [2, 2, 2, 2]),
+            ("sum(m)", [2, 2, 2, 2], [2, 2, 2, 2]),
+            (r#"m{n="a"} + on() m{n="b"}"#, [2, 2, 2, 2], [2, 2, 2, 2]),
+            // Windows of 30 s, open to the left, hold one sample of each at 0 and three from 20 s on.
+            ("sum_over_time(m[30s])", [2, 6, 6, 6], [2, 4, 4, 4]),
+            ("sum(rate(m[30s]))", [2, 6, 6, 6], [2, 4, 4, 4]),
+            // What does not depend on the step counts at each, and is read once.
+            ("m @ 50", [2, 2, 2, 2], [2, 0, 0, 0]),
+            ("sum_over_time(m[30s] @ 50)", [6, 6, 6, 6], [6, 0, 0, 0]),
+            // Only the values of a subquery count: one every 10 s.
+            ("sum_over_time(sum(m)[20s:10s])", [1, 2, 2, 2], [1, 2, 2, 2]),
+            ("m{n=\"none\"}", [0, 0, 0, 0], [0, 0, 0, 0]),
+        ] {
+            let options = EvalOptions { count_samples: true, ..EvalOptions::default() };
+            let answer = evaluate(&parse(query).unwrap(), &data(), steps, &options).unwrap();
+            let counted = answer.stats.queryable.unwrap();
+            assert_eq!(
+                (&counted.per_step[..], &counted.read_per_step[..]),
+                (&per_step[..], &read_per_step[..]),
+                "{query}"
+            );
+        }
+        let answer = evaluate(&parse("m").unwrap(), &data(), steps, &EvalOptions::default()).unwrap();
+        assert_eq!(answer.stats.queryable, None, "nobody asked");
+    }
+}
