@@ -289,14 +289,20 @@ impl RuleManager {
         }
     }
 
-    /// The groups, in order, with their rules, alerts and figures.
+    /// The groups, by file and name, with their rules, alerts and figures.
     pub fn groups(&self) -> Vec<GroupStatus> {
-        self.loaded().groups.iter().map(|group| group.status()).collect()
+        self.by_name().iter().map(|group| group.status()).collect()
     }
 
-    /// All pending and firing alerts.
+    /// All pending and firing alerts, in the order of their groups.
     pub fn alerts(&self) -> Vec<AlertStatus> {
-        self.loaded().groups.iter().flat_map(|group| group.alerts()).collect()
+        self.by_name().iter().flat_map(|group| group.alerts()).collect()
+    }
+
+    fn by_name(&self) -> Vec<Arc<RunningGroup>> {
+        let mut groups = self.loaded().groups;
+        groups.sort_by(|a, b| (&a.group.file, &a.group.name).cmp(&(&b.group.file, &b.group.name)));
+        groups
     }
 
     /// How long evaluations of rules took, and of whole groups.

@@ -1,0 +1,46 @@
+//! Rules with real servers around them: what a real Prometheus makes of the same rules and samples, what
+//! whoever receives alerts hears while Larum is killed again and again, and while a real Prometheus sends.
+//!
+//! The seed is printed; `RULES_SEED` sets it, `RULES_SECONDS` how long servers are compared.
+
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "../real_promql/random.rs"]
+mod random;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod differential;
+mod series;
+
+use differential::{Outcome, Run};
+use random::Random;
+use support::real_server;
+
+/// Another seed finds other differences; this one keeps a run comparable with the last.
+const SEED: u64 = 20_261_121;
+const SECONDS: u64 = 60;
+
+#[test]
+fn a_real_prometheus_yields_the_same_alerts_and_recorded_series() {
+    let Some(prometheus) = real_server("prometheus") else { return };
+    let seed = number_from_environment("RULES_SEED", SEED);
+    let seconds = number_from_environment("RULES_SECONDS", SECONDS);
+    println!("RULES_SEED={seed} RULES_SECONDS={seconds}");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = Run::start(&prometheus, dir.path(), seconds as usize);
+    let Outcome { differences, left_out, samples, rules, alert_lists } = run.compare(&mut Random::new(seed));
+    println!("compared {samples} samples, {rules} times a rule, {alert_lists} times all alerts");
+    if !left_out.is_empty() {
+        println!("left out, for slots passed without an evaluation: {left_out:?}");
+    }
+    differences.iter().take(40).for_each(|what| println!("\n{what}"));
+    assert!(differences.is_empty(), "{} differences", differences.len());
+    assert!(left_out.len() <= 2, "the machine is too busy to compare");
+    assert!(samples as u64 > 20 * seconds, "too little was compared");
+    assert!(alert_lists as u64 * 4 > seconds, "the API was compared too seldom");
+}
+
+fn number_from_environment(name: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else { return default };
+    text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}"))
+}
