@@ -133,7 +133,7 @@ impl App {
             notifier: Notifier::new(notifier_options, transport.clone()),
             transport,
             origin: OriginRules::new(addresses, args.external_url.as_deref(), args.cors_origin.as_deref()),
-            connections: Connections::new(args.max_connections, args.read_timeout),
+            connections: Connections::new(args.max_connections, args.read_timeout, args.write_timeout),
             pool: QueryPool::new(threads),
             writes: Writes::new(limits, args.max_inflight_bytes, memory.clone()),
             memory,

@@ -154,6 +154,10 @@ pub struct Args {
     #[arg(long = "web.read-timeout", env = "LARUM_WEB_READ_TIMEOUT", value_name = "DURATION", default_value = "5m", value_parser = positive_duration)]
     pub read_timeout: Duration,
 
+    /// How long is waited for a client that takes nothing of its answer, or less than 32 KiB a second.
+    #[arg(long = "web.write-timeout", env = "LARUM_WEB_WRITE_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = positive_duration)]
+    pub write_timeout: Duration,
+
     /// How long a sample counts as present where there is none newer.
     #[arg(long = "query.lookback-delta", env = "LARUM_QUERY_LOOKBACK_DELTA", value_name = "DURATION", default_value = "5m", value_parser = positive_duration)]
     pub lookback_delta: Duration,

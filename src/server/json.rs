@@ -1,36 +1,19 @@
 //! JSON, written straight into the bytes of an answer.
 
-use crate::budget::Reservation;
 use crate::promql::number::{self, write_sample_value, write_timestamp};
 use crate::storage::LabelSets;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use larum_storage_format::Labels;
 use serde::Serialize;
-use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 
 /// An answer of JSON.
 pub fn response(body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-/// As [`response`], of which the memory is given back once it was sent.
-pub fn response_of(body: Vec<u8>, memory: Arc<Reservation>) -> Response {
-    struct Held {
-        body: Vec<u8>,
-        _memory: Arc<Reservation>,
-    }
-    impl AsRef<[u8]> for Held {
-        fn as_ref(&self) -> &[u8] {
-            &self.body
-        }
-    }
-    response(Bytes::from_owner(Held { body, _memory: memory }))
 }
 
 /// An answer `{"status":"success","data":...}` of which `write` adds the data.
@@ -115,60 +98,65 @@ pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'}');
 }
 
-/// Adds the first `shown` sets, as a list of [`labels`]; asks `go_on` as [`long_list`] does.
-///
-/// # Errors
-/// What `go_on` says.
-pub fn label_sets<E>(
-    out: &mut Vec<u8>,
-    sets: &LabelSets,
-    shown: usize,
-    go_on: impl FnMut(usize) -> Result<(), E>,
-) -> Result<(), E> {
-    // Each label is escaped once, however many sets have it.
-    let mut texts = Vec::new();
-    let mut ends = Vec::with_capacity(sets.labels().len() + 1);
-    ends.push(0);
-    for (name, value) in sets.labels() {
-        label_text(&mut texts, name);
-        texts.push(b':');
-        label_text(&mut texts, value);
-        texts.push(b',');
-        ends.push(texts.len());
+/// Label sets with the texts of their labels: each is escaped once, however many sets have it.
+pub struct LabelSetTexts {
+    sets: LabelSets,
+    texts: Vec<u8>,
+    /// Where the text of a label ends; the next one begins there.
+    ends: Vec<usize>,
+}
+
+impl LabelSetTexts {
+    /// Escapes all labels of the sets.
+    pub fn new(sets: LabelSets) -> LabelSetTexts {
+        let mut texts = Vec::new();
+        let mut ends = Vec::with_capacity(sets.labels().len() + 1);
+        ends.push(0);
+        for (name, value) in sets.labels() {
+            label_text(&mut texts, name);
+            texts.push(b':');
+            label_text(&mut texts, value);
+            texts.push(b',');
+            ends.push(texts.len());
+        }
+        LabelSetTexts { sets, texts, ends }
     }
-    let write = |out: &mut Vec<u8>, index| {
+
+    /// How many sets there are.
+    pub fn count(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// What the texts take.
+    pub fn len_bytes(&self) -> usize {
+        self.texts.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
+    /// Adds the set at `index` as [`labels`] does.
+    pub fn write(&self, out: &mut Vec<u8>, index: usize) {
         out.push(b'{');
-        for &number in sets.set(index) {
-            out.extend_from_slice(&texts[ends[number as usize]..ends[number as usize + 1]]);
+        for &number in self.sets.set(index) {
+            out.extend_from_slice(&self.texts[self.ends[number as usize]..self.ends[number as usize + 1]]);
         }
         out.pop_if(|last| *last == b',');
         out.push(b'}');
-    };
-    long_list(out, 0..shown, write, go_on)
+    }
 }
 
 /// Adds `[a,b,...]`, each item by `write`.
-pub fn list<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl FnMut(&mut Vec<u8>, T)) {
-    let Ok(()) = long_list(out, items, write, |_| Ok::<(), Infallible>(()));
-}
-
-/// As [`list`], of items that are large: `go_on` is asked after each, with the length of all so far.
-pub fn long_list<T, E>(
+pub fn list<T>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),
-    mut go_on: impl FnMut(usize) -> Result<(), E>,
-) -> Result<(), E> {
+) {
     out.push(b'[');
     for (i, item) in items.into_iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
         write(out, item);
-        go_on(out.len())?;
     }
     out.push(b']');
-    Ok(())
 }
 
 /// Adds `[seconds,"value"]` as in vectors and matrices.
@@ -225,12 +213,11 @@ mod tests {
             sets.add_set(set.iter().copied());
         }
         sets.sort();
-        for shown in 0..=sets.len() {
-            let (mut together, mut alone) = (Vec::new(), Vec::new());
-            let Ok(()) = label_sets(&mut together, &sets, shown, |_| Ok::<(), Infallible>(()));
-            list(&mut alone, sets.iter().take(shown), |out, set| labels(out, &set));
-            assert_eq!(String::from_utf8(together).unwrap(), String::from_utf8(alone).unwrap());
-        }
+        let (mut together, mut alone) = (Vec::new(), Vec::new());
+        list(&mut alone, sets.iter(), |out, set| labels(out, &set));
+        let texts = LabelSetTexts::new(sets);
+        list(&mut together, 0..texts.count(), |out, index| texts.write(out, index));
+        assert_eq!(String::from_utf8(together).unwrap(), String::from_utf8(alone).unwrap());
     }
 
     #[test]

@@ -11,19 +11,17 @@ pub mod value;
 
 use super::app::{App, Phase};
 use super::error::{ApiError, ErrorKind};
-use super::http::edge;
+use super::http::{edge, encoding};
 use super::pool::PoolError;
 use super::{metrics, write};
 use crate::Db;
-use crate::budget::{Reservation, Size};
-use crate::promql::EvalError;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn_with_state, map_request_with_state};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::{get, post};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// All routes. What is asked before the data is open is refused as unavailable, save for pages
@@ -86,6 +84,7 @@ pub fn router(app: &Arc<App>) -> Router {
     };
     routes
         .fallback(|| async { edge::text(StatusCode::NOT_FOUND, "404 page not found\n") })
+        .layer(from_fn_with_state(app.clone(), encoding::compress))
         .layer(from_fn_with_state(app.clone(), edge::guard))
         .layer(from_fn_with_state(app.clone(), edge::observe))
         .with_state(app.clone())
@@ -100,43 +99,6 @@ async fn when_ready<B>(
         return Err(ApiError::new(ErrorKind::Unavailable, "the server is starting").into_response());
     }
     Ok(request)
-}
-
-/// Watches over an answer while it is written.
-pub struct Watch {
-    /// What it takes memory from.
-    pub memory: Arc<Reservation>,
-    /// What it took so far.
-    pub held_bytes: u64,
-    /// Set when nobody waits for the answer any more.
-    pub cancel: Arc<AtomicBool>,
-    /// When it is too late.
-    pub deadline: Instant,
-}
-
-impl Watch {
-    /// To be called now and then, with the length of the answer so far.
-    ///
-    /// # Errors
-    /// There is no memory for it, it is too late, or nobody waits for it.
-    pub fn wrote(&mut self, len: usize) -> Result<(), ApiError> {
-        if self.cancel.load(Relaxed) {
-            return Err(ApiError::from(EvalError::Canceled));
-        }
-        if Instant::now() >= self.deadline {
-            return Err(ApiError::new(ErrorKind::Timeout, "query timed out while the answer was written"));
-        }
-        // While a buffer grows it is there twice in part.
-        let bytes = (len + len / 4) as u64;
-        let more = bytes.saturating_sub(self.held_bytes);
-        self.memory.grow(more).map_err(|refused| {
-            let written = Size(len as u64);
-            let text = format!("not enough memory for the answer, of which {written} are written; {refused}");
-            ApiError::new(ErrorKind::Execution, text)
-        })?;
-        self.held_bytes += more;
-        Ok(())
-    }
 }
 
 /// Runs `job` on the threads for queries and answers with what it gives.

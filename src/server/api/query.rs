@@ -3,9 +3,10 @@
 use super::super::app::App;
 use super::super::error::ApiError;
 use super::super::http::params::Params;
+use super::super::http::stream;
 use super::super::json;
-use super::value::{Timings, write_answer};
-use super::{Watch, on_query_thread};
+use super::on_query_thread;
+use super::value::{self, AnswerText, Timings};
 use crate::budget::Part;
 use crate::promql::{self, EvalOptions, Steps};
 use crate::storage::Timestamp;
@@ -56,7 +57,7 @@ async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Respons
     let limit = params.limit()?;
     let started = Instant::now();
     let (options, deadline) = options(&app, &params, started)?;
-    let body = on_query_thread(&app, deadline, move |app, db, cancel| {
+    let begun = on_query_thread(&app, deadline, move |app, db, cancel| {
         let query = params.get("query").unwrap_or("");
         let queued = started.elapsed();
         let expr =
@@ -64,13 +65,12 @@ async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Respons
         let prepared = started.elapsed();
         let memory = Arc::new(app.memory.reservation(Part::Queries));
         let options = EvalOptions {
-            cancel: Some(cancel.clone()),
+            cancel: Some(cancel),
             deadline: Some(deadline),
             memory: Some(memory.clone()),
             ..options
         };
         let answer = promql::evaluate(&expr, &db.view().within(Some(&memory)), steps, &options)?;
-        let answer_bytes = memory.used();
         let evaluated = started.elapsed();
         let timings = params.get("stats").map(|_| Timings {
             queue: queued,
@@ -78,24 +78,24 @@ async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Respons
             evaluate: evaluated - prepared,
             total: evaluated,
         });
-        let mut body = json::SUCCESS.to_vec();
-        let mut watch = Watch { memory: memory.clone(), held_bytes: 0, cancel, deadline };
-        let truncated =
-            write_answer(&mut body, &answer, steps.start_ms(), limit, timings, &mut |len| watch.wrote(len))?;
+        let mut tail = Vec::new();
+        if let Some(timings) = timings {
+            value::write_stats(&mut tail, &answer.stats, timings);
+        }
+        tail.push(b'}');
         let mut warnings = answer.annotations.warnings(query);
-        if truncated {
+        if limit.is_some_and(|limit| value::length(&answer.value) > limit) {
             warnings.push("results truncated due to limit".to_owned());
         }
-        json::notes(&mut body, "warnings", &warnings);
-        json::notes(&mut body, "infos", &answer.annotations.infos(query));
-        body.push(b'}');
+        json::notes(&mut tail, "warnings", &warnings);
+        json::notes(&mut tail, "infos", &answer.annotations.infos(query));
+        tail.push(b'}');
+        let text = AnswerText::new(answer.value, steps.start_ms(), limit, tail);
+        let begun = stream::begin(text, memory)?;
         app.queries.add(evaluated - prepared, started.elapsed() - evaluated, answer.stats.samples);
-        drop(answer);
-        memory.shrink(answer_bytes);
-        Ok((body, memory))
+        Ok(begun)
     });
-    let (body, memory) = body.await?;
-    Ok(json::response_of(body, memory))
+    Ok(json::response(begun.await?.into_body()))
 }
 
 /// How to evaluate, and until when.

@@ -1,9 +1,9 @@
-//! What a query yields, as JSON: `{"resultType":...,"result":...,"stats":...}`.
+//! What a query yields, as JSON: `{"status":"success","data":{"resultType":...,"result":...` and so on.
 
-use super::super::error::ApiError;
+use super::super::http::stream::Text;
 use super::super::json;
 use crate::promql::number::{Bytes, write_sample_value, write_scalar_timestamp, write_scalar_value};
-use crate::promql::value::{Answer, HistogramPoint, Series, Value, VectorElement};
+use crate::promql::value::{Stats, Value, VectorElement};
 use larum_storage_format::histogram::CUSTOM_BUCKETS_SCHEMA;
 use larum_storage_format::{Histogram, Span, Value as SampleValue};
 use std::time::Duration;
@@ -21,54 +21,153 @@ pub struct Timings {
     pub total: Duration,
 }
 
-/// Adds the answer of a query at `at_ms`, with at most `limit` series; says whether some were left
-/// out. `go_on` is asked after each series, with the length so far.
-///
-/// # Errors
-/// What `go_on` says.
-pub fn write_answer(
-    out: &mut Vec<u8>,
-    answer: &Answer,
+/// The answer of a query, written as it is read.
+pub struct AnswerText {
+    value: Value,
     at_ms: i64,
-    limit: Option<usize>,
-    timings: Option<Timings>,
-    go_on: &mut dyn FnMut(usize) -> Result<(), ApiError>,
-) -> Result<bool, ApiError> {
-    out.extend_from_slice(br#"{"resultType":""#);
-    out.extend_from_slice(answer.value.value_type().name().as_bytes());
-    out.extend_from_slice(br#"","result":"#);
-    let limit = limit.unwrap_or(usize::MAX);
-    let truncated = match &answer.value {
-        Value::Scalar(point) => {
-            out.push(b'[');
-            let _ = write_scalar_timestamp(&mut Bytes(out), point.t_ms);
-            out.extend_from_slice(b",\"");
-            let _ = write_scalar_value(&mut Bytes(out), point.value);
-            out.extend_from_slice(b"\"]");
-            false
-        }
-        Value::String(text) => {
-            out.push(b'[');
-            let _ = write_scalar_timestamp(&mut Bytes(out), at_ms);
-            out.push(b',');
-            json::text(out, text);
-            out.push(b']');
-            false
-        }
-        Value::Vector(elements) => {
-            json::long_list(out, elements.iter().take(limit), element, go_on)?;
-            elements.len() > limit
-        }
-        Value::Matrix(all) => {
-            json::long_list(out, all.iter().take(limit), series, go_on)?;
-            all.len() > limit
-        }
-    };
-    if let Some(timings) = timings {
-        write_stats(out, answer, timings);
+    /// So many elements or series are shown.
+    shown: usize,
+    tail: Vec<u8>,
+    next: Next,
+}
+
+/// What comes next of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Head,
+    /// An element, or the labels of a series.
+    Item(usize),
+    /// A point of a series, which is among its floats or its histograms.
+    Float(usize, usize),
+    Histogram(usize, usize),
+    Tail,
+    Nothing,
+}
+
+impl AnswerText {
+    /// The answer of a query at `at_ms`, with at most `limit` series. `tail` is what stands behind the
+    /// result, such as `,"stats":{}},"warnings":[]}`.
+    pub fn new(value: Value, at_ms: i64, limit: Option<usize>, tail: Vec<u8>) -> AnswerText {
+        let shown = length(&value).min(limit.unwrap_or(usize::MAX));
+        AnswerText { value, at_ms, shown, tail, next: Next::Head }
     }
-    out.push(b'}');
-    Ok(truncated)
+
+    /// Writes what is next; gives what comes after it.
+    fn step(&mut self, out: &mut Vec<u8>, until: usize) -> Next {
+        match (self.next, &self.value) {
+            (Next::Head, value) => {
+                out.extend_from_slice(json::SUCCESS);
+                out.extend_from_slice(br#"{"resultType":""#);
+                out.extend_from_slice(value.value_type().name().as_bytes());
+                out.extend_from_slice(br#"","result":["#);
+                match value {
+                    Value::Vector(_) | Value::Matrix(_) => return Next::Item(0),
+                    Value::Scalar(point) => {
+                        let _ = write_scalar_timestamp(&mut Bytes(out), point.t_ms);
+                        out.extend_from_slice(b",\"");
+                        let _ = write_scalar_value(&mut Bytes(out), point.value);
+                        out.push(b'"');
+                    }
+                    Value::String(text) => {
+                        let _ = write_scalar_timestamp(&mut Bytes(out), self.at_ms);
+                        out.push(b',');
+                        json::text(out, text);
+                    }
+                }
+                Next::Tail
+            }
+            (Next::Item(index), _) if index == self.shown => Next::Tail,
+            (Next::Item(index), Value::Vector(elements)) => {
+                comma(out, index);
+                element(out, &elements[index]);
+                Next::Item(index + 1)
+            }
+            (Next::Item(index), Value::Matrix(all)) => {
+                comma(out, index);
+                out.extend_from_slice(br#"{"metric":"#);
+                json::labels(out, &all[index].labels);
+                Next::Float(index, 0)
+            }
+            (Next::Float(index, from), Value::Matrix(all)) => {
+                let to = points(out, until, br#","values":["#, &all[index].floats, from, |out, point| {
+                    json::point(out, point.t_ms, point.value);
+                });
+                if to < all[index].floats.len() { Next::Float(index, to) } else { Next::Histogram(index, 0) }
+            }
+            (Next::Histogram(index, from), Value::Matrix(all)) => {
+                let to =
+                    points(out, until, br#","histograms":["#, &all[index].histograms, from, |out, point| {
+                        histogram_point(out, point.t_ms, &point.value);
+                    });
+                if to < all[index].histograms.len() {
+                    return Next::Histogram(index, to);
+                }
+                out.push(b'}');
+                Next::Item(index + 1)
+            }
+            (Next::Tail, _) => {
+                out.push(b']');
+                out.extend_from_slice(&self.tail);
+                Next::Nothing
+            }
+            (_, _) => Next::Nothing,
+        }
+    }
+}
+
+impl Text for AnswerText {
+    fn write(&mut self, out: &mut Vec<u8>, until: usize) -> bool {
+        while self.next != Next::Nothing && out.len() < until {
+            self.next = self.step(out, until);
+        }
+        self.next != Next::Nothing
+    }
+}
+
+/// How many elements or series there are.
+pub fn length(value: &Value) -> usize {
+    match value {
+        Value::Scalar(_) | Value::String(_) => 0,
+        Value::Vector(elements) => elements.len(),
+        Value::Matrix(all) => all.len(),
+    }
+}
+
+fn comma(out: &mut Vec<u8>, index: usize) {
+    if index > 0 {
+        out.push(b',');
+    }
+}
+
+/// Adds the list of these points from the index `from` on, until `out` is long enough; gives the index
+/// of the first that is missing. Where there are none, there is no list.
+fn points<P>(
+    out: &mut Vec<u8>,
+    until: usize,
+    begin: &[u8],
+    points: &[P],
+    from: usize,
+    write: impl Fn(&mut Vec<u8>, &P),
+) -> usize {
+    if points.is_empty() {
+        return 0;
+    }
+    if from == 0 {
+        out.extend_from_slice(begin);
+    }
+    let mut to = from;
+    for point in &points[from..] {
+        comma(out, to);
+        write(out, point);
+        to += 1;
+        if out.len() >= until {
+            break;
+        }
+    }
+    if to == points.len() {
+        out.push(b']');
+    }
+    to
 }
 
 fn element(out: &mut Vec<u8>, element: &VectorElement) {
@@ -83,22 +182,6 @@ fn element(out: &mut Vec<u8>, element: &VectorElement) {
             out.extend_from_slice(br#","histogram":"#);
             histogram_point(out, element.t_ms, value);
         }
-    }
-    out.push(b'}');
-}
-
-fn series(out: &mut Vec<u8>, series: &Series) {
-    out.extend_from_slice(br#"{"metric":"#);
-    json::labels(out, &series.labels);
-    if !series.floats.is_empty() {
-        out.extend_from_slice(br#","values":"#);
-        json::list(out, &series.floats, |out, point| json::point(out, point.t_ms, point.value));
-    }
-    if !series.histograms.is_empty() {
-        out.extend_from_slice(br#","histograms":"#);
-        json::list(out, &series.histograms, |out, HistogramPoint { t_ms, value }| {
-            histogram_point(out, *t_ms, value);
-        });
     }
     out.push(b'}');
 }
@@ -208,9 +291,10 @@ fn bound(histogram: &Histogram, index: i64) -> f64 {
     }
 }
 
-fn write_stats(out: &mut Vec<u8>, answer: &Answer, timings: Timings) {
+/// Adds `,"stats":{...}`.
+pub fn write_stats(out: &mut Vec<u8>, stats: &Stats, timings: Timings) {
     let seconds = |d: Duration| d.as_secs_f64();
-    let stats = serde_json::json!({
+    let shown = serde_json::json!({
         "timings": {
             "evalTotalTime": seconds(timings.evaluate + timings.prepare),
             "resultSortTime": 0,
@@ -220,13 +304,13 @@ fn write_stats(out: &mut Vec<u8>, answer: &Answer, timings: Timings) {
             "execTotalTime": seconds(timings.total),
         },
         "samples": {
-            "totalQueryableSamples": answer.stats.samples,
-            "samplesRead": answer.stats.samples,
-            "peakSamples": answer.stats.peak_samples,
+            "totalQueryableSamples": stats.samples,
+            "samplesRead": stats.samples,
+            "peakSamples": stats.peak_samples,
         },
     });
     out.extend_from_slice(b",\"stats\":");
-    json::serialized(out, &stats);
+    json::serialized(out, &shown);
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! What every request passes: the rules of origin, counting, and a net under panics.
 
 use super::super::app::App;
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 /// Refuses foreign hosts and origins, and answers what browsers ask before they send.
@@ -44,10 +45,11 @@ fn allow_origin(headers: &mut HeaderMap, origin: &str) {
         HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS"),
     );
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Date"));
-    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
-/// Counts the request under its route, and turns a panic into a 500 and a line in the log.
+/// Counts the request under its route once its answer is sent, and turns a panic into a 500 and a line in
+/// the log.
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -61,9 +63,49 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     };
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     let handler = route.strip_prefix(app.prefix.as_str()).unwrap_or(route);
-    let bytes = HttpBody::size_hint(response.body()).exact().unwrap_or(0);
-    app.http.observe(handler, response.status().as_u16(), started.elapsed(), bytes);
-    response
+    let (status, size) = (response.status().as_u16(), HttpBody::size_hint(response.body()).exact());
+    if let Some(bytes) = size {
+        app.http.observe(handler, status, started.elapsed(), bytes);
+        return response;
+    }
+    let handler = handler.to_owned();
+    response.map(|inner| Body::new(Observed { inner, app, handler, status, started, bytes: 0 }))
+}
+
+/// A body whose length is known at its end.
+struct Observed {
+    inner: Body,
+    app: Arc<App>,
+    handler: String,
+    status: u16,
+    started: Instant,
+    bytes: u64,
+}
+
+impl HttpBody for Observed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.app.http.observe(&self.handler, self.status, self.started.elapsed(), self.bytes);
+    }
 }
 
 /// A future whose panic is an error.

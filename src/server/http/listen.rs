@@ -1,6 +1,7 @@
 //! Connections: accepted up to a limit, served, and ended in good order. Where the limit is reached,
 //! those that ask for nothing make room, the one that was idle the longest first.
 
+use super::pace::Paced;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -9,10 +10,10 @@ use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 /// How long a request's head may take to arrive, and a connection may wait for its next request.
@@ -41,7 +42,9 @@ pub struct Connections {
     slots: Arc<Semaphore>,
     max: u32,
     idle_timeout: Duration,
+    write_timeout: Duration,
     idle: Arc<IdleConnections>,
+    given_up: Arc<AtomicU64>,
 }
 
 /// The connections without a request in flight, by the order in which they became idle.
@@ -100,9 +103,22 @@ impl Drop for Idle {
 }
 
 impl Connections {
-    /// At most `max` connections; one that sends no request for `idle_timeout` is closed.
-    pub fn new(max: u32, idle_timeout: Duration) -> Connections {
-        Connections { slots: Arc::new(Semaphore::new(max as usize)), max, idle_timeout, idle: Arc::default() }
+    /// At most `max` connections; one that sends no request for `idle_timeout` is closed, and one whose
+    /// client does not read its answer, after `write_timeout`.
+    pub fn new(max: u32, idle_timeout: Duration, write_timeout: Duration) -> Connections {
+        Connections {
+            slots: Arc::new(Semaphore::new(max as usize)),
+            max,
+            idle_timeout,
+            write_timeout,
+            idle: Arc::default(),
+            given_up: Arc::default(),
+        }
+    }
+
+    /// How many connections were closed because their clients did not read.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// How many connections are open.
@@ -138,6 +154,7 @@ impl Connections {
             };
             let Some(slot) = slot else { return };
             let (stop, timeout) = (stop.clone(), self.idle_timeout.min(HEAD_TIMEOUT));
+            let stream = Paced::new(stream, self.write_timeout, self.given_up.clone());
             let connection = serve_one(stream, router.clone(), stop, timeout, self.idle.clone());
             tokio::spawn(async move {
                 connection.await;
@@ -172,7 +189,7 @@ impl Connections {
 
 /// Serves one connection to its end.
 async fn serve_one(
-    stream: TcpStream,
+    stream: Paced,
     router: Router,
     mut stop: watch::Receiver<bool>,
     head_timeout: Duration,

@@ -2,6 +2,9 @@
 
 pub mod body;
 pub mod edge;
+pub mod encoding;
 pub mod listen;
 pub mod origin;
+pub mod pace;
 pub mod params;
+pub mod stream;

@@ -511,6 +511,12 @@ pub(super) const METRICS: &[Metric] = &[
     metric("larum_http_connections", Gauge, "Open connections.", |s, out| {
         out.value(s.app.connections.open() as f64);
     }),
+    metric(
+        "larum_http_slow_clients_total",
+        Counter,
+        "Connections closed because their clients did not read their answers (--web.write-timeout).",
+        |s, out| out.value(s.app.connections.given_up() as f64),
+    ),
     // Rules.
     group!("prometheus_rule_evaluations_total", Counter, "Rules evaluated.", |g| g.evaluations as f64),
     group!("prometheus_rule_evaluation_failures_total", Counter, "Rules whose evaluation failed.", |g| g

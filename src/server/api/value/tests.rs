@@ -1,16 +1,30 @@
 //! Answers, byte for byte as Prometheus prints them.
 
 use super::*;
-use crate::promql::Annotations;
-use crate::promql::value::{FloatPoint, Stats};
+use crate::promql::value::{FloatPoint, HistogramPoint, Series};
 use larum_storage_format::Labels;
 use std::sync::Arc;
 
-fn shown(value: Value, limit: Option<usize>) -> (String, bool) {
-    let answer = Answer { value, annotations: Annotations::default(), stats: Stats::default() };
-    let mut out = Vec::new();
-    let truncated = write_answer(&mut out, &answer, 1_500, limit, None, &mut |_| Ok(())).unwrap();
-    (String::from_utf8(out).unwrap(), truncated)
+/// The answer, written in pieces of these lengths.
+fn written(value: Value, limit: Option<usize>, piece: usize) -> String {
+    let mut text = AnswerText::new(value, 1_500, limit, b"}}".to_vec());
+    let (mut all, mut more) = (Vec::new(), true);
+    while more {
+        let mut out = Vec::new();
+        more = text.write(&mut out, piece);
+        all.extend_from_slice(&out);
+    }
+    String::from_utf8(all).unwrap()
+}
+
+/// What it is as data, which it has to be in whatever pieces it is written.
+fn shown(value: Value, limit: Option<usize>) -> String {
+    let whole = written(value.clone(), limit, usize::MAX);
+    for piece in [1, 5, 40, 200] {
+        assert_eq!(written(value.clone(), limit, piece), whole);
+    }
+    let data = whole.strip_prefix(r#"{"status":"success","data":"#).and_then(|rest| rest.strip_suffix('}'));
+    data.unwrap_or_else(|| panic!("{whole}")).to_owned()
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -29,13 +43,13 @@ fn a_vector_is_printed_as_prometheus_does() {
     let second = r#"{"metric":{"__name__":"up","job":"b"},"value":[1700000000,"NaN"]}"#;
     assert_eq!(
         shown(Value::Vector(vector.clone()), None),
-        (format!(r#"{{"resultType":"vector","result":[{first},{second}]}}"#), false)
+        format!(r#"{{"resultType":"vector","result":[{first},{second}]}}"#)
     );
     assert_eq!(
         shown(Value::Vector(vector), Some(1)),
-        (format!(r#"{{"resultType":"vector","result":[{first}]}}"#), true)
+        format!(r#"{{"resultType":"vector","result":[{first}]}}"#)
     );
-    assert_eq!(shown(Value::Vector(vec![]), None).0, r#"{"resultType":"vector","result":[]}"#);
+    assert_eq!(shown(Value::Vector(vec![]), None), r#"{"resultType":"vector","result":[]}"#);
 }
 
 #[test]
@@ -43,17 +57,34 @@ fn a_matrix_and_a_scalar_are_printed_as_prometheus_does() {
     let floats = [(0, 0.5), (15_000, 1e21)].map(|(t_ms, value)| FloatPoint { t_ms, value });
     let series = Series { labels: labels(&[("a", "b")]), floats: floats.to_vec(), histograms: vec![] };
     assert_eq!(
-        shown(Value::Matrix(vec![series]), None).0,
+        shown(Value::Matrix(vec![series]), None),
         r#"{"resultType":"matrix","result":[{"metric":{"a":"b"},"values":[[0,"0.5"],[15,"1e+21"]]}]}"#
     );
     assert_eq!(
-        shown(Value::Scalar(FloatPoint { t_ms: 1_500, value: 1e21 }), None).0,
+        shown(Value::Scalar(FloatPoint { t_ms: 1_500, value: 1e21 }), None),
         r#"{"resultType":"scalar","result":[1.5,"1000000000000000000000"]}"#
     );
     assert_eq!(
-        shown(Value::String("a<b".to_owned()), None).0,
+        shown(Value::String("a<b".to_owned()), None),
         r#"{"resultType":"string","result":[1.5,"a\u003cb"]}"#
     );
+}
+
+#[test]
+fn a_series_of_floats_and_histograms_is_the_same_in_whatever_pieces_it_is_written() {
+    let histogram = Arc::new(Histogram { count: 2.0, sum: 5.0, zero_count: 2.0, ..Histogram::default() });
+    let series = |name: &str, floats: i64, histograms: i64| Series {
+        labels: labels(&[("a", name)]),
+        floats: (0..floats).map(|i| FloatPoint { t_ms: i * 1_234, value: i as f64 / 3.0 }).collect(),
+        histograms: (0..histograms)
+            .map(|i| HistogramPoint { t_ms: i * 1_000, value: histogram.clone() })
+            .collect(),
+    };
+    let all = vec![series("floats", 40, 0), series("none", 0, 0), series("both", 3, 9), series("last", 0, 2)];
+    let whole: serde_json::Value = serde_json::from_str(&shown(Value::Matrix(all), None)).unwrap();
+    let length = |index: usize, list: &str| whole["result"][index][list].as_array().map(Vec::len);
+    let lengths = [0, 1, 2, 3].map(|index| (length(index, "values"), length(index, "histograms")));
+    assert_eq!(lengths, [(Some(40), None), (None, None), (Some(3), Some(9)), (None, Some(2))]);
 }
 
 #[test]
@@ -79,7 +110,7 @@ fn a_histogram_shows_its_buckets_from_low_to_high() {
         r#"[[1,"-1","-0.7071067811865475","4"],[3,"-0.001","0.001","2"],"#,
         r#"[0,"0.7071067811865475","1","2"],[0,"1","1.414213562373095","1"]]"#
     );
-    let (text, _) = shown(Value::Vector(vec![element]), None);
+    let text = shown(Value::Vector(vec![element]), None);
     // The last digits of a power of two with a fraction are the mathematics library's own.
     let text = text
         .replace("0.7071067811865476", "0.7071067811865475")
