@@ -6,16 +6,21 @@
 //! one yields may see it one evaluation later, as groups are spread over the interval by a hash.
 
 use super::random::Random;
+use super::receiver::time_ms;
 use super::series::{self, Series};
-use super::support::{Larum, Process, WriteSeries, get, get_with, now_ms, remote_write, start_prometheus};
+use super::support::{
+    Larum, Process, WriteSeries, get, get_with, now_ms, remote_write, start_prometheus, wait_until,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 const RULES: &str = include_str!("rules.yml");
-/// Groups that read what others yield have names that begin so.
-const ACROSS: &str = "across";
+/// Groups that read what another group yields are named so, followed by the name of that.
+const ACROSS: &str = "across ";
+/// Where those follow each other as closely, it is a matter of luck which Prometheus evaluates first.
+const CLOSE_MS: i64 = 150;
 const INTERVAL_MS: i64 = 1000;
 /// So long before its time a sample is written.
 const AHEAD_MS: i64 = 5_000;
@@ -34,13 +39,15 @@ pub struct Run {
     /// The time of second 0.
     base_ms: i64,
     seconds: usize,
+    /// Groups that cannot be compared.
+    left_out: BTreeSet<String>,
 }
 
 /// What was compared and what differed.
 #[derive(Default)]
 pub struct Outcome {
     pub differences: Vec<String>,
-    /// Groups that one of the servers did not evaluate every second.
+    /// Groups that were not compared: not evaluated every second, or too close to the one they read.
     pub left_out: BTreeSet<String>,
     pub samples: usize,
     /// How often a rule was compared as the API shows it, and how often all alerts.
@@ -59,7 +66,8 @@ impl Run {
         let (process, prometheus_url) =
             start_prometheus(prometheus, dir, |_| config, &["--web.enable-remote-write-receiver", LOOKBACK]);
         let larum = Larum::start(dir, &[&format!("--config.file={}", path.display()), LOOKBACK]);
-        let mut run = Run { larum, _prometheus: process, prometheus_url, base_ms: 0, seconds };
+        let left_out = BTreeSet::new();
+        let mut run = Run { larum, _prometheus: process, prometheus_url, base_ms: 0, seconds, left_out };
         run.choose_base();
         run
     }
@@ -67,23 +75,32 @@ impl Run {
     /// Puts second 0 where no group is evaluated, as far from the next one as can be.
     fn choose_base(&mut self) {
         let groups = RULES.matches("- name:").count();
-        let mut phases = BTreeSet::new();
-        super::support::wait_until("all groups were evaluated thrice", Duration::from_secs(60), || {
-            let times = self.urls().map(|url| raw(url, "slot:time", now_ms()));
-            phases = times
-                .iter()
-                .flatten()
-                .flat_map(|(_, samples)| samples.iter().map(|(t, _)| t % 1000))
-                .collect();
-            let often = |series: &&(Value, Vec<(i64, String)>)| series.1.len() >= 3;
-            times.iter().all(|of_server| of_server.iter().filter(often).count() == groups)
+        let mut phases = Vec::new();
+        wait_until("all groups were evaluated thrice", Duration::from_secs(60), || {
+            let servers = self.urls().map(|url| raw(url, "slot:time", now_ms()));
+            let of_series = |(labels, samples): &(Value, Vec<(i64, String)>)| {
+                let (t_ms, _) = samples.get(2)?;
+                Some((labels["group"].as_str()?.to_owned(), t_ms % INTERVAL_MS))
+            };
+            phases =
+                servers.iter().map(|s| s.iter().filter_map(of_series).collect::<BTreeMap<_, _>>()).collect();
+            phases.iter().all(|of_server| of_server.len() == groups)
         });
+        let theirs = &phases[0];
+        for (name, phase) in theirs {
+            let distance = |other: &i64| (phase - other).rem_euclid(INTERVAL_MS);
+            let producer = name.strip_prefix(ACROSS).and_then(|producer| theirs.get(producer));
+            if producer.map(distance).is_some_and(|ms| ms.min(INTERVAL_MS - ms) < CLOSE_MS) {
+                self.left_out.insert(name.clone());
+            }
+        }
+        let phases: BTreeSet<i64> = phases.iter().flat_map(|of_server| of_server.values().copied()).collect();
         let phases: Vec<i64> = phases.into_iter().collect();
         let next = |at: usize| phases.get(at + 1).copied().unwrap_or(phases[0] + INTERVAL_MS);
         let gap = |at: &usize| next(*at) - phases[*at];
         let widest = (0..phases.len()).max_by_key(gap).expect("there are groups");
         let phase = phases[widest] + gap(&widest) / 2;
-        self.base_ms = (now_ms() + AHEAD_MS + 2 * INTERVAL_MS) / 1000 * 1000 + phase;
+        self.base_ms = (now_ms() + AHEAD_MS + 2 * INTERVAL_MS) / INTERVAL_MS * INTERVAL_MS + phase;
     }
 
     fn urls(&self) -> [&str; 2] {
@@ -102,7 +119,7 @@ impl Run {
     /// Writes all samples in time and compares what the servers show, all the while and at the end.
     pub fn compare(&self, random: &mut Random) -> Outcome {
         let all = series::series(random, self.seconds);
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { left_out: self.left_out.clone(), ..Outcome::default() };
         let mut written = 0;
         for second in 0..self.seconds {
             while written < self.seconds
@@ -185,7 +202,7 @@ impl Run {
             outcome.alert_lists += 1;
             let of_group = |alert: &Value| {
                 let name = alert["labels"]["alertname"].as_str().unwrap_or_default();
-                !name.to_lowercase().starts_with(ACROSS)
+                !name.starts_with("Across")
             };
             let [theirs, ours] = [their_alerts, our_alerts].map(|data| {
                 let alerts = data["alerts"].as_array().expect("alerts").clone();
@@ -384,13 +401,6 @@ fn without(value: &Value, names: &[&str]) -> Value {
         names.iter().for_each(|name| drop(object.remove(*name)));
     }
     value
-}
-
-/// The time in an answer, in milliseconds since the epoch.
-fn time_ms(value: &Value) -> i64 {
-    let text = value.as_str().expect("a time is text");
-    let time: jiff::Timestamp = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
-    time.as_millisecond()
 }
 
 fn sleep_until(t_ms: i64) {

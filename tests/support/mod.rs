@@ -103,18 +103,24 @@ impl Larum {
 
     /// Starts larum on `port` over `dir/data`, with further flags, and waits until it is ready.
     pub fn start_on(port: u16, dir: &Path, flags: &[&str]) -> Larum {
+        let larum = Larum::spawn_on(port, dir, flags);
+        larum.wait_ready();
+        larum
+    }
+
+    /// Starts larum on `port` over `dir/data`, with further flags.
+    pub fn spawn_on(port: u16, dir: &Path, flags: &[&str]) -> Larum {
         let mut command = Command::new(env!("CARGO_BIN_EXE_larum"));
         command
             .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .args(flags);
         let process = Process::start("larum", &mut command, dir);
-        let larum = Larum { process, url: format!("http://127.0.0.1:{port}"), port };
-        larum.wait_ready();
-        larum
+        Larum { process, url: format!("http://127.0.0.1:{port}"), port }
     }
 
-    fn wait_ready(&self) {
+    /// Waits until it answers, its data open.
+    pub fn wait_ready(&self) {
         wait_until("larum is ready", Duration::from_secs(30), || {
             get(&format!("{}/-/ready", self.url)).is_some_and(|r| r.status == 200)
         });
