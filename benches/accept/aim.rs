@@ -13,6 +13,8 @@ pub enum Aim {
     MaxTimes(f64),
     /// The figure is at least so many times VictoriaMetrics'.
     MinTimes(f64),
+    /// The figure is at most so many times that of the peer that is better.
+    MaxTimesBest(f64),
 }
 
 /// Whether the aim is reached.
@@ -31,13 +33,22 @@ pub enum Verdict {
 }
 
 impl Aim {
+    /// The peers' figure that ratios are taken to.
+    pub fn peer(self, victoria_metrics: Option<f64>, peers: &[f64]) -> Option<f64> {
+        match self {
+            Aim::MaxTimesBest(_) => peers.iter().copied().min_by(f64::total_cmp),
+            _ => victoria_metrics,
+        }
+    }
+
     /// Judges our figure by VictoriaMetrics' and by all peers'.
     pub fn verdict(self, ours: Option<f64>, victoria_metrics: Option<f64>, peers: &[f64]) -> Verdict {
         let Some(ours) = ours else { return Verdict::NotMeasured };
-        let less_is_better = matches!(self, Aim::Max(_) | Aim::MaxTimes(_));
+        let less_is_better = matches!(self, Aim::Max(_) | Aim::MaxTimes(_) | Aim::MaxTimesBest(_));
         let (border, factor) = match self {
             Aim::Max(border) | Aim::Min(border) => (Some(border), 1.0),
             Aim::MaxTimes(factor) | Aim::MinTimes(factor) => (victoria_metrics, factor),
+            Aim::MaxTimesBest(factor) => (self.peer(victoria_metrics, peers), factor),
         };
         let Some(border) = border.map(|border| border * factor) else { return Verdict::NotMeasured };
         let beats = |a: f64, b: f64| if less_is_better { a < b } else { a > b };
@@ -57,6 +68,7 @@ impl fmt::Display for Aim {
             Aim::Min(border) => write!(f, ">= {border}"),
             Aim::MaxTimes(factor) => write!(f, "<= {factor} x VM"),
             Aim::MinTimes(factor) => write!(f, ">= {factor} x VM"),
+            Aim::MaxTimesBest(factor) => write!(f, "<= {factor} x the better peer"),
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum Figure {
     DataBytes,
     /// Bytes a sample of the whole data folder, once merged.
     FolderBytes,
+    /// The median time of the query of this name, in milliseconds; result caches are passed by.
+    Query(&'static str),
 }
 
 impl Figure {
@@ -83,8 +85,40 @@ impl Figure {
             }
             (Figure::FolderBytes, Server::Prometheus) => at("/disk_after_settle/block_bytes_per_sample"),
             (Figure::FolderBytes, _) => at("/disk_after_force/bytes_per_sample"),
+            (Figure::Query(name), _) => {
+                let query = queries(result)?.iter().find(|query| query["name"] == name)?;
+                query["p50_ms"].as_f64().filter(|_| query["error"].is_null() && query["status"] == 200)
+            }
         }
     }
+}
+
+/// What came of the queries of a run, without a cache where the server can do without.
+fn queries(result: &Value) -> Option<&Vec<Value>> {
+    let variants = result.get("query")?;
+    variants.get("nocache").or(variants.get("default"))?.as_array()
+}
+
+/// How many queries of a run have another answer than in `other`, by the digests of both; `None` if one of
+/// them was not asked all that the other was.
+pub fn different_answers(result: &Value, other: &Value) -> Option<usize> {
+    let (ours, theirs) = (queries(result)?, queries(other)?);
+    let same = |one: &Value, other: &Value| {
+        let parts = ["series", "points", "labels_hash", "values_hash"];
+        one["error"].is_null() && parts.iter().all(|part| one["digest"][part] == other["digest"][part])
+    };
+    let mut different = 0;
+    for one in ours {
+        let other = theirs.iter().find(|other| other["name"] == one["name"])?;
+        if !same(one, other) {
+            eprintln!(
+                "accept: NOTICE: {}: {} and {} answer differently: {one:#} {other:#}",
+                one["name"], result["target"], other["target"]
+            );
+            different += 1;
+        }
+    }
+    (ours.len() == theirs.len()).then_some(different)
 }
 
 /// The load generator.
@@ -145,9 +179,13 @@ impl Judge {
 
     /// The file of a data set, made on first use.
     fn data_set(&self, set: &Set) -> Result<PathBuf, String> {
-        let file = self.folder.join(format!("{}.bin", set.name));
+        self.generated(if self.quick { set.quick } else { set.full })
+    }
+
+    /// The file that the generator makes when told so, made on first use.
+    pub fn generated(&self, arguments: &str) -> Result<PathBuf, String> {
+        let file = self.folder.join(format!("{}.bin", arguments.replace([' ', '-'], "")));
         if !file.exists() {
-            let arguments = if self.quick { set.quick } else { set.full };
             let partial = file.with_extension("partial");
             finish(
                 Command::new(&self.program).arg("gen").args(arguments.split(' ')).arg("--out").arg(&partial),

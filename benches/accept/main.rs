@@ -83,7 +83,10 @@ fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
     std::fs::create_dir_all(&args.work).map_err(|e| format!("{}: {e}", args.work.display()))?;
     let folder = tempfile::Builder::new().prefix("accept-").tempdir_in(&args.work);
     let folder = folder.map_err(|e| format!("no temporary folder in {}: {e}", args.work.display()))?;
-    let runs = report.distinct(|by| if let By::Judge(run, _) = by { Some(*run) } else { None });
+    let runs = report.distinct(|by| match by {
+        By::Judge(run, _) | By::Answers(run) => Some(*run),
+        _ => None,
+    });
     let benches = report.distinct(|by| if let By::Bench(bench, _) = by { Some(*bench) } else { None });
     let kills = report.rows.iter().any(|measured| matches!(measured.row.by, By::Kills));
 

@@ -69,7 +69,30 @@ impl Report {
                 measured.take(server, figure);
             }
         }
+        // The last of the servers in a round is the one that the answers of the others are compared with.
+        if server == Server::Prometheus && result.get("query").is_some() {
+            self.compare_answers(run, &result);
+        }
         self.runs.push(result);
+    }
+
+    /// Takes in how many answers differ from those that Prometheus gave.
+    fn compare_answers(&mut self, run: &Run, of_prometheus: &Value) {
+        for measured in &mut self.rows {
+            let By::Answers(its_run) = measured.row.by else { continue };
+            if !run.stands_for(its_run, Server::Prometheus) {
+                continue;
+            }
+            for server in [Server::Larum, Server::VictoriaMetrics] {
+                let mut runs = self.runs.iter().rev();
+                let result = runs.find(|run| run["target"] == server.target() && run.get("query").is_some());
+                if let Some(different) =
+                    result.and_then(|result| judge::different_answers(result, of_prometheus))
+                {
+                    measured.take(server, different as f64);
+                }
+            }
+        }
     }
 
     /// Takes in how many samples the kills lost.
@@ -82,7 +105,7 @@ impl Report {
     /// Prints the table, and keeps everything in `out`. Fails if a row misses its aim and is behind a peer, or was
     /// not measured.
     pub fn finish(&self, out: Option<&Path>) -> ExitCode {
-        println!("| group | what | aim | Larum | VictoriaMetrics | Prometheus | x VM | | by |");
+        println!("| group | what | aim | Larum | VictoriaMetrics | Prometheus | x peer | | by |");
         println!("| --- | --- | --- | ---: | ---: | ---: | ---: | --- | ---: |");
         let commands = self.distinct(|by| Some(self.command(by)));
         for measured in &self.rows {
@@ -141,7 +164,7 @@ impl Report {
 
     fn command(&self, by: &By) -> String {
         match by {
-            By::Judge(run, _) => judge::command(run, self.quick),
+            By::Judge(run, _) | By::Answers(run) => judge::command(run, self.quick),
             By::Bench(bench, _) => bench::command(bench),
             By::Kills => "cargo bench --bench accept -- --run kills".to_owned(),
         }
@@ -175,16 +198,20 @@ impl Measured {
         Some((low + high) / 2.0)
     }
 
-    /// Ours to VictoriaMetrics'.
+    /// Ours to the peer's that the aim is about.
     fn ratio(&self) -> Option<f64> {
-        let theirs = self.median(Server::VictoriaMetrics).filter(|theirs| *theirs != 0.0)?;
-        Some(self.median(Server::Larum)? / theirs)
+        let theirs = self.row.aim.peer(self.median(Server::VictoriaMetrics), &self.peers());
+        Some(self.median(Server::Larum)? / theirs.filter(|theirs| *theirs != 0.0)?)
     }
 
     fn verdict(&self) -> Verdict {
-        let [ours, victoria_metrics, prometheus] = Server::ALL.map(|server| self.median(server));
-        let peers: Vec<f64> = victoria_metrics.into_iter().chain(prometheus).collect();
-        self.row.aim.verdict(ours, victoria_metrics, &peers)
+        let [ours, victoria_metrics] =
+            [Server::Larum, Server::VictoriaMetrics].map(|server| self.median(server));
+        self.row.aim.verdict(ours, victoria_metrics, &self.peers())
+    }
+
+    fn peers(&self) -> Vec<f64> {
+        Server::ALL[1..].iter().filter_map(|server| self.median(*server)).collect()
     }
 }
 

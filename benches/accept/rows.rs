@@ -3,7 +3,7 @@
 //! Aims are those of the project's plan. An absolute figure that depends on the machine (CPU,
 //! throughput) is turned into a ratio to VictoriaMetrics; memory, disk and latency stay as they are.
 
-use crate::aim::Aim::{self, Max, MaxTimes, Min, MinTimes};
+use crate::aim::Aim::{self, Max, MaxTimes, MaxTimesBest, Min, MinTimes};
 use crate::judge::{Figure, Run, Set};
 
 /// A row of the table.
@@ -26,6 +26,8 @@ pub struct Row {
 pub enum By {
     /// A run of the load generator, with every server.
     Judge(&'static Run, Figure),
+    /// How many answers of a run with queries are not Prometheus'.
+    Answers(&'static Run),
     /// A bench of this package, by its name and the row's.
     Bench(&'static str, &'static str),
     /// Killing Larum under load.
@@ -50,6 +52,12 @@ const LONG: Set = Set {
     quick: "--targets 10 --duration 5h",
     peer_phases: PEERS,
 };
+const QUERIED: Set = Set {
+    name: "5 h with jitter, queries",
+    full: "--targets 100 --duration 5h",
+    quick: "--targets 100 --duration 1h",
+    peer_phases: QUERIES,
+};
 const NOISE: Set = Set {
     name: "random floats",
     full: "--profile devops-cpu --targets 500 --duration 5h",
@@ -66,12 +74,16 @@ const MERGED: &str = "load,settle,force";
 // generator would wait in vain for an answer.
 const PEERS: &str = "load,settle,force,restart,crash,idle";
 
+// As it is in operation: what is old lies in files, what is new in memory.
+const QUERIES: &str = "load,settle,query";
+
 static STEADY_LEFT: Run = Run { set: STEADY, phases: LEFT_ALONE };
 static STEADY_MERGED: Run = Run { set: STEADY, phases: MERGED };
 static NEW_LEFT: Run = Run { set: NEW, phases: LEFT_ALONE };
 static NEW_MERGED: Run = Run { set: NEW, phases: MERGED };
 static LONG_LEFT: Run = Run { set: LONG, phases: LEFT_ALONE };
 static LONG_MERGED: Run = Run { set: LONG, phases: MERGED };
+static LONG_QUERIED: Run = Run { set: QUERIED, phases: QUERIES };
 static NOISE_MERGED: Run = Run { set: NOISE, phases: MERGED };
 
 const MB: f64 = 1e-6;
@@ -95,6 +107,12 @@ const fn judge(
     figure: Figure,
 ) -> Row {
     Row { group, what, aim, unit, by: By::Judge(run, figure) }
+}
+
+/// A query of the load generator: its name there, what it is, and how many times the better peer's median it
+/// may take.
+const fn query(name: &'static str, what: &'static str, times: f64) -> Row {
+    judge("query", what, MaxTimesBest(times), "ms", &LONG_QUERIED, Figure::Query(name))
 }
 
 const fn at(pointer: &'static str) -> Figure {
@@ -140,6 +158,26 @@ pub static ROWS: &[Row] = &[
     judge("disk", "whole folder, 5 h with jitter, merged", MaxTimes(0.60), "B/sample", &LONG_MERGED, Figure::FolderBytes),
     judge("disk", "whole folder, 5 h with jitter, nothing forced", MaxTimes(0.70), "B/sample", &LONG_LEFT, at("/disk_after_settle/bytes_per_sample")),
     judge("disk", "whole folder, random full-mantissa floats, merged", Max(7.2), "B/sample", &NOISE_MERGED, Figure::FolderBytes),
+
+    query("single_series_24h", "one series, 24 h", 0.6),
+    query("rate_one_metric_1h", "rate of one metric, 800 series, 1 h at 15 s", 0.1),
+    query("sum_by_instance_rate", "sum by (instance) (rate), 5,600 series, all the time at 60 s", 0.105),
+    query("histogram_quantile_p90", "histogram_quantile over 7,200 buckets, 1 h at 60 s", 0.073),
+    query("avg_over_time_scan", "avg_over_time 1 h, all the time at 5 m", 0.154),
+    query("dashboard_mem_all", "dashboard: a / b of 100 instances, all the time", 0.2),
+    query("subquery_max_1h", "max_over_time of a 1 h subquery", 0.073),
+    query("raw_matrix_10m", "raw samples of 10 m, 3,600 series", 0.103),
+    query("topk_pods_cpu", "topk(10, sum by (pod) (rate)), instant", 0.21),
+    query("regex_high_card", "regular expression on pod, 1,300 series, instant", 0.2),
+    query("count_by_name", "count by (__name__), all series, instant", 0.021),
+    query("join_group_left", "join with group_left, instant", 0.19),
+    query("alert_threshold", "alert: threshold on a ratio, 300 series, instant", 0.2),
+    query("alert_error_ratio", "alert: error ratio by service, instant", 0.194),
+    query("absent", "absent of what is not there, instant", 0.6),
+    query("series_match", "/series, 6,400 series", 0.31),
+    query("labels", "/labels", 0.67),
+    query("label_values_pod", "/label/pod/values", 0.5),
+    Row { group: "query", what: "answers that are not Prometheus'", aim: Max(0.0), unit: "answers", by: By::Answers(&LONG_QUERIED) },
 
     bench("scan", "full scan from mapped files, one core", Min(800.0), "Msamples/s", ("scan", "full scan from mapped files")),
 
