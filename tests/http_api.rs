@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -496,6 +497,44 @@ fn foreign_hosts_and_origins_are_refused_on_loopback() {
 }
 
 #[test]
+fn pages_for_people_are_whole_and_load_nothing_from_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &[]);
+    // By the way of somebody who opens the address, and by the link in an alert.
+    for path in ["/", "/graph?g0.expr=up+%3E+0&g0.tab=1", "/query", "/alerts", "/rules"] {
+        let page = get(&format!("{}{path}", larum.url)).unwrap();
+        assert!(page.status == 200 && page.body.starts_with("<!doctype html>"), "{path}: {}", page.body);
+        let policy = page.header("content-security-policy").unwrap_or_default();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    }
+    let mut names = vec!["page.html".to_owned(), "README.md".to_owned()];
+    let mut found = get(&format!("{}/graph", larum.url)).unwrap().body;
+    loop {
+        // Relative, so that it works below a prefix.
+        let quoted = found.split('"').map(|name| name.trim_start_matches("assets/").trim_start_matches("./"));
+        let new = quoted.filter(|name| name.ends_with(".js") || name.ends_with(".css"));
+        let new: BTreeSet<String> = new.map(str::to_owned).filter(|name| !names.contains(name)).collect();
+        if new.is_empty() {
+            break;
+        }
+        found.clear();
+        for name in new {
+            let asset = get(&format!("{}/assets/{name}", larum.url)).unwrap();
+            let kind = if name.ends_with(".css") { "text/css" } else { "text/javascript" };
+            assert!(asset.header("content-type").is_some_and(|found| found.starts_with(kind)), "{name}");
+            found += &asset.body;
+            names.push(name);
+        }
+    }
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/web")).unwrap();
+    let mut files: Vec<String> =
+        folder.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    files.sort();
+    assert_eq!(names, files, "what is served, and what there is");
+}
+
+#[test]
 fn status_pages_and_metrics_tell_about_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let config = "global: {evaluation_interval: 1s}\nalerting:\n  alertmanagers:\n  - basic_auth: {username: u, \
@@ -504,8 +543,6 @@ fn status_pages_and_metrics_tell_about_the_server() {
     let flag = format!("--config.file={}", dir.path().join("larum.yml").display());
     let larum = Larum::start(dir.path(), &[&flag, "--web.enable-lifecycle"]);
     let page = |path: &str| get(&format!("{}{path}", larum.url)).unwrap();
-    let welcome = page("/");
-    assert!(welcome.status == 200 && welcome.body.contains("api/v1/write"), "{}", welcome.body);
     let shown = page("/api/v1/status/config").body;
     assert!(shown.contains("evaluation_interval") && !shown.contains("hunter2"), "{shown}");
     assert_eq!(page("/api/v1/status/flags").json()["data"]["web.enable-lifecycle"], "true");

@@ -23,4 +23,5 @@ pub mod run;
 pub mod scripts;
 pub mod size;
 pub mod tsdb;
+pub mod web;
 pub mod write;

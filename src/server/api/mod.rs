@@ -13,7 +13,7 @@ use super::app::{App, Phase};
 use super::error::{ApiError, ErrorKind};
 use super::http::{edge, encoding};
 use super::pool::PoolError;
-use super::{metrics, write};
+use super::{metrics, web, write};
 use crate::Db;
 use axum::Router;
 use axum::http::StatusCode;
@@ -70,11 +70,10 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/-/ready", get(status::ready))
         .route("/-/reload", post(admin::reload).put(admin::reload))
         .route("/-/quit", post(admin::quit).put(admin::quit))
-        .route("/", get(status::index))
         .route("/version", get(status::version))
         .route("/metrics", get(metrics::page));
-    let routes = Router::new().merge(v1).merge(process);
     let prefix = app.prefix.clone();
+    let routes = Router::new().merge(v1).merge(process).merge(web::router(&prefix));
     let routes = if prefix.is_empty() {
         routes
     } else {

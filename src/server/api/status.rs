@@ -35,21 +35,6 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// `GET /`: where somebody who came with a browser can go.
-pub async fn index() -> Response {
-    let text = format!(
-        "Larum {VERSION} is running. It has no web interface yet; it speaks Prometheus' HTTP API, so\n\
-         Grafana's Prometheus data source works with this address.\n\n\
-         api/v1/query?query=up     ask\n\
-         api/v1/write              where remote_write points\n\
-         api/v1/rules              rules and their alerts\n\
-         api/v1/status/tsdb        what is stored\n\
-         api/v1/status/config      the configuration in force\n\
-         metrics                   figures about this server\n"
-    );
-    edge::text(StatusCode::OK, text)
-}
-
 /// `GET /version`
 pub async fn version() -> Response {
     let mut body = Vec::new();
