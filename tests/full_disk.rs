@@ -96,6 +96,9 @@ fn child() {
     sender.check(&larum.url);
     disk.check_alerts(&larum.url);
     assert_eq!(alert(&larum.url)["activeAt"], active_at);
+    // What cannot be stored any more reaches the rules all the same.
+    assert!(metric(&larum.url, "larum_self_monitoring_held_samples") > 0.0);
+    disk.hear("LarumDiskFull");
     // Alerts are no worse for it; what is recorded is not there.
     let rules = get(&format!("{}/api/v1/rules", larum.url)).unwrap().json();
     let health = ["Always", "written"].map(|name| {
@@ -120,6 +123,9 @@ fn child() {
     wait_until("samples are taken again", PATIENCE, || sender.send(&larum.url).is_ok());
     wait_until("the state of alerts is written again", PATIENCE, || {
         larum.process.log().contains("it is written again")
+    });
+    wait_until("own metrics are stored again", PATIENCE, || {
+        metric(&larum.url, "larum_self_monitoring_held_samples") == 0.0
     });
     wait_until("the reserve is there again", PATIENCE, || {
         metric(&larum.url, "larum_storage_disk_reserve_bytes") > 0.0
@@ -150,7 +156,7 @@ impl SmallDisk {
         fs::write(folder.join("rules.yml"), RULES).unwrap();
         let (port, heard) = listen_for_posts();
         let config = format!(
-            "rule_files: [rules.yml]\nalerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]}}\n"
+            "global: {{evaluation_interval: 1s}}\nrule_files: [rules.yml]\nalerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]}}\n"
         );
         fs::write(folder.join("larum.yml"), config).unwrap();
         SmallDisk { folder: folder.to_owned(), ballast: Vec::new(), heard }
@@ -158,7 +164,8 @@ impl SmallDisk {
 
     fn start(&self) -> Larum {
         let config = format!("--config.file={}", self.folder.join("larum.yml").display());
-        Larum::start(&self.folder, &[&config, "--rules.alert.resend-delay=1s"])
+        let flags = [&config, "--rules.alert.resend-delay=1s", "--rules.self-monitoring"];
+        Larum::start(&self.folder, &flags)
     }
 
     /// Writes a file of so many bytes, or as many as there is room for.
@@ -181,11 +188,24 @@ impl SmallDisk {
         self.ballast.drain(..).for_each(|path| fs::remove_file(path).unwrap());
     }
 
+    /// Waits until an alert of that name is heard of that fires.
+    fn hear(&self, name: &str) {
+        let is_it = |alert: &Value| alert["labels"]["alertname"] == name;
+        while !self
+            .heard
+            .recv_timeout(PATIENCE)
+            .expect("alerts are sent")
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(is_it)
+        {}
+    }
+
     /// The alert is heard of anew.
     fn check_alerts(&self, url: &str) {
         while self.heard.try_recv().is_ok() {}
-        let heard = self.heard.recv_timeout(PATIENCE).expect("alerts are sent");
-        assert_eq!(heard[0]["labels"]["alertname"], "Always", "{heard}");
+        self.hear("Always");
         assert_eq!(alert(url)["state"], "firing");
     }
 }

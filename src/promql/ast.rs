@@ -111,6 +111,28 @@ impl Expr {
     }
 }
 
+impl Expr {
+    /// Changes all selectors of series in it, in no particular order.
+    pub fn change_selectors(&mut self, mut change: impl FnMut(&mut VectorSelector)) {
+        let mut left = vec![self];
+        while let Some(expr) = left.pop() {
+            match &mut expr.kind {
+                ExprKind::Number { .. } | ExprKind::String(_) | ExprKind::NotUtf8 { .. } => {}
+                ExprKind::VectorSelector(selector) => change(selector),
+                ExprKind::MatrixSelector(matrix) => change(&mut matrix.selector),
+                ExprKind::Subquery(subquery) => left.push(&mut subquery.expr),
+                ExprKind::Call(call) => left.extend(&mut call.args),
+                ExprKind::Aggregate(aggregate) => {
+                    left.push(&mut aggregate.expr);
+                    left.extend(aggregate.param.as_deref_mut());
+                }
+                ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => left.push(inner),
+                ExprKind::Binary(binary) => left.extend([&mut *binary.lhs, &mut *binary.rhs]),
+            }
+        }
+    }
+}
+
 impl ValueType {
     /// The name in answers (`resultType`) and some errors.
     pub fn name(self) -> &'static str {

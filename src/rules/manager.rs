@@ -11,6 +11,7 @@ use super::schedule::Due;
 use super::status::{AlertStatus, GroupStatus};
 use super::store::Store;
 use super::succession::match_rules;
+use super::unstored::{StoredOrNot, Unstored};
 use crate::db::Db;
 use crate::promql::{EvalOptions, Syntax};
 use crate::state::{Changes, StateError, buckets};
@@ -54,6 +55,8 @@ pub struct RuleOptions {
     pub external_labels: Labels,
     /// `$externalURL` of templates: where the server is reached from outside.
     pub external_url: String,
+    /// Samples that rules see although the database could not take them yet.
+    pub unstored: Arc<Unstored>,
 }
 
 impl Default for RuleOptions {
@@ -72,6 +75,7 @@ impl Default for RuleOptions {
             syntax: Syntax::default(),
             external_labels: Labels::empty(),
             external_url: String::new(),
+            unstored: Arc::default(),
         }
     }
 }
@@ -116,6 +120,8 @@ struct Inner {
     loaded: Mutex<Loaded>,
     /// Until the slots are made up for that passed before the start.
     start: Mutex<Option<Start>>,
+    /// Whether `start` is there, for who cannot wait for an evaluation.
+    waits: AtomicBool,
     cancel: Arc<AtomicBool>,
     durations: RuleDurations,
 }
@@ -148,6 +154,7 @@ impl RuleManager {
             db: db.clone(),
             evaluating: Mutex::new(()),
             loaded: Mutex::new(Loaded { options: Arc::new(options), groups, graph }),
+            waits: AtomicBool::new(start.is_some()),
             start: Mutex::new(start),
             cancel: Arc::default(),
             durations: RuleDurations::default(),
@@ -167,7 +174,7 @@ impl RuleManager {
         let Loaded { options, groups, graph } = self.loaded();
         let db = &self.inner.db;
         let context = Context {
-            store: db,
+            store: &StoredOrNot { db, unstored: &options.unstored },
             state: Some(db.state()),
             options: &options,
             cancel: &self.inner.cancel,
@@ -182,6 +189,7 @@ impl RuleManager {
             let begun = Instant::now();
             alerts = catch_up(&context, &groups, &graph, now);
             *start = None;
+            self.inner.waits.store(false, Ordering::Relaxed);
             let elapsed_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
             now = Timestamp::from_millis(now.as_millis().saturating_add(elapsed_ms));
         }
@@ -323,6 +331,11 @@ impl RuleManager {
     /// How many circles there are.
     pub fn circle_count(&self) -> usize {
         lock(&self.inner.loaded).graph.circles.len()
+    }
+
+    /// Whether a start still waits for fresh samples; until then nothing is evaluated.
+    pub fn is_waiting(&self) -> bool {
+        self.inner.waits.load(Ordering::Relaxed)
     }
 
     fn loaded(&self) -> Loaded {

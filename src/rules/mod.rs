@@ -27,6 +27,7 @@ mod succession;
 pub mod template;
 mod twin;
 pub mod unit_test;
+pub mod unstored;
 
 pub use alert::{Alert, AlertState};
 pub use alerting::AlertingRule;

@@ -16,6 +16,7 @@ use crate::ingest::remote_write::BodyLimits;
 use crate::notify::{Notifier, NotifierOptions};
 use crate::promql::EvalOptions;
 use crate::rules::RuleManager;
+use crate::rules::unstored::Unstored;
 use crate::storage::{CleanupSchedule, SizeLimit, Timestamp};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,10 @@ pub struct App {
     pub prefix: String,
     /// Where users reach this server.
     pub external_url: String,
+    /// What its own metrics have as `instance`.
+    pub instance: String,
+    /// Own metrics that could not be stored yet.
+    pub unstored: Arc<Unstored>,
     /// When the process started.
     pub started: Timestamp,
     /// Who may ask.
@@ -118,10 +123,8 @@ impl App {
         // More threads than this only make the queries wait for each other's memory.
         let threads = (args.query_max_concurrency as usize).min((2 * cores).max(4));
         let prefix = args.prefix();
-        let external_url = args.external_url.clone().unwrap_or_else(|| {
-            let port = addresses.first().map_or(9090, SocketAddr::port);
-            format!("http://{}:{port}{prefix}", host_name())
-        });
+        let instance = format!("{}:{}", host_name(), addresses.first().map_or(9090, SocketAddr::port));
+        let external_url = args.external_url.clone().unwrap_or_else(|| format!("http://{instance}{prefix}"));
         let memory = memory::budget(args.memory_limit);
         let transport = Arc::new(HttpTransport::new(runtime));
         let notifier_options = NotifierOptions {
@@ -144,6 +147,8 @@ impl App {
             config: RwLock::new(Loaded { config: Arc::new(config), successful: true, at: now }),
             phase: watch::Sender::new(Phase::Starting),
             started: now,
+            instance,
+            unstored: Arc::default(),
             external_url,
             prefix,
             args,

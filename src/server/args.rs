@@ -192,6 +192,12 @@ pub struct Args {
     #[arg(long = "rules.start-grace", env = "LARUM_RULES_START_GRACE", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub start_grace: Duration,
 
+    /// Store the server's own metrics, as often as rules are evaluated but at least every 15s, and evaluate
+    /// the alerts about them that come along (rules/larum.yaml). Those of the same name in a rule file take
+    /// their place.
+    #[arg(long = "rules.self-monitoring", env = "LARUM_RULES_SELF_MONITORING", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    pub self_monitoring: bool,
+
     /// How long to wait before a firing alert is sent again.
     #[arg(long = "rules.alert.resend-delay", env = "LARUM_RULES_ALERT_RESEND_DELAY", value_name = "DURATION", default_value = "1m", value_parser = duration)]
     pub resend_delay: Duration,

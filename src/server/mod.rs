@@ -21,6 +21,7 @@ pub mod reload;
 pub mod rule_tests;
 pub mod run;
 pub mod scripts;
+pub mod self_monitoring;
 pub mod size;
 pub mod tsdb;
 pub mod web;

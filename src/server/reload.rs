@@ -3,6 +3,7 @@
 use super::app::App;
 use super::args::Args;
 use super::config::Config;
+use super::self_monitoring;
 use crate::notify::Target;
 use crate::promql::EvalOptions;
 use crate::rules::{self, Group, RuleOptions};
@@ -36,7 +37,7 @@ pub fn check(args: &Args) -> Result<Checked, FileError> {
 
 /// Puts what `--config.file` says now in force. If it cannot be loaded, the old one stays.
 pub fn reload(app: &App) -> Result<(), FileError> {
-    let checked = check(&app.args).inspect_err(|error| {
+    let mut checked = check(&app.args).inspect_err(|error| {
         app.config_failed();
         // The lines that follow show the place in the file, which does not suit a log.
         let error = error.to_string();
@@ -45,6 +46,7 @@ pub fn reload(app: &App) -> Result<(), FileError> {
     })?;
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let options = rule_options(app, &checked.config);
+    self_monitoring::add_pack(app, &mut checked.groups);
     put_in_force(app, checked.config);
     if let Some(rules) = app.rules() {
         rules.reload(checked.groups, options);
@@ -81,5 +83,6 @@ pub fn rule_options(app: &App, config: &Config) -> RuleOptions {
         eval: EvalOptions { default_subquery_step: config.evaluation_interval, ..app.eval_options() },
         external_labels: config.external_labels.clone(),
         external_url: app.external_url.clone(),
+        unstored: app.unstored.clone(),
     }
 }

@@ -5,7 +5,7 @@ use super::app::{App, Phase};
 use super::args::{Args, Check, Command, FEATURES, Test};
 use super::config::Config;
 use super::http::listen;
-use super::{backup, logging, memory, reload, rule_tests, scripts, tsdb};
+use super::{backup, logging, memory, reload, rule_tests, scripts, self_monitoring, tsdb};
 use crate::Db;
 use crate::budget::Size;
 use crate::promql::Syntax;
@@ -127,6 +127,9 @@ fn serve(args: Args) -> Result<(), String> {
         let opened = tokio::task::spawn_blocking(move || open(&of_open, checked)).await;
         let rules = opened.map_err(|_| "opening the data failed by a fault of the program".to_owned())??;
         tracing::info!("ready");
+        if app.args.self_monitoring {
+            tokio::spawn(self_monitoring::run(app.clone()));
+        }
 
         let mut phase = app.watch_phase();
         let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
@@ -182,7 +185,9 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
     let fault = |e: &dyn std::fmt::Display| format!("--storage.tsdb.path: {e}");
     let db = Db::open(&args.storage_path, options).map_err(|e| fault(&e))?;
     let rule_options = reload::rule_options(app, &checked.config);
-    let manager = RuleManager::with_options(&db, checked.groups, rule_options).map_err(|e| fault(&e))?;
+    let mut groups = checked.groups;
+    self_monitoring::add_pack(app, &mut groups);
+    let manager = RuleManager::with_options(&db, groups, rule_options).map_err(|e| fault(&e))?;
     reload::put_in_force(app, checked.config);
     app.open(db, manager.clone());
     let of_rules = app.clone();

@@ -53,12 +53,13 @@ struct Snapshot<'a> {
 
 /// `GET /metrics`
 pub async fn page(State(app): State<Arc<App>>) -> Response {
-    let body = render(&app);
+    let body = render(&app, &[]);
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
-fn render(app: &App) -> String {
+/// All metrics as text, each sample with the labels `own` beside those it has.
+pub fn render(app: &App, own: &[(&str, &str)]) -> String {
     let snapshot = Snapshot {
         app,
         storage: app.db().map(crate::Db::stats),
@@ -71,7 +72,7 @@ fn render(app: &App) -> String {
     };
     let mut out = String::with_capacity(16 << 10);
     for metric in table::METRICS {
-        let mut samples = Samples::new(&mut out, metric);
+        let mut samples = Samples::new(&mut out, metric, own);
         (metric.samples)(&snapshot, &mut samples);
     }
     out

@@ -583,6 +583,12 @@ pub(super) const METRICS: &[Metric] = &[
         }
     }),
     metric(
+        "larum_self_monitoring_held_samples",
+        Gauge,
+        "Own samples that could not be stored yet, which rules see all the same.",
+        |s, out| out.value(s.app.unstored.len() as f64),
+    ),
+    metric(
         "larum_rule_circles",
         Gauge,
         "Rules of different groups that wait for each other in a circle.",

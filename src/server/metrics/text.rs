@@ -8,12 +8,14 @@ use std::fmt::Write;
 pub(super) struct Samples<'a> {
     out: &'a mut String,
     metric: &'a Metric,
+    /// Labels that each sample has.
+    own: &'a [(&'a str, &'a str)],
     begun: bool,
 }
 
 impl<'a> Samples<'a> {
-    pub fn new(out: &'a mut String, metric: &'a Metric) -> Samples<'a> {
-        Samples { out, metric, begun: false }
+    pub fn new(out: &'a mut String, metric: &'a Metric, own: &'a [(&'a str, &'a str)]) -> Samples<'a> {
+        Samples { out, metric, own, begun: false }
     }
 
     /// Adds a sample without labels.
@@ -40,7 +42,7 @@ impl<'a> Samples<'a> {
         }
         self.out.push_str(name);
         self.out.push_str(suffix);
-        for (i, (name, value)) in labels.iter().enumerate() {
+        for (i, (name, value)) in labels.iter().chain(self.own).enumerate() {
             self.out.push(if i == 0 { '{' } else { ',' });
             self.out.push_str(name);
             self.out.push_str("=\"");
@@ -54,7 +56,7 @@ impl<'a> Samples<'a> {
             }
             self.out.push('"');
         }
-        if !labels.is_empty() {
+        if !labels.is_empty() || !self.own.is_empty() {
             self.out.push('}');
         }
         self.out.push(' ');
@@ -96,14 +98,15 @@ mod tests {
         let metric =
             Metric { name: "took_seconds", kind: Kind::Histogram, help: "Time.", samples: |_, _| {} };
         let mut out = String::new();
-        let mut samples = Samples::new(&mut out, &metric);
+        let mut samples = Samples::new(&mut out, &metric, &[("job", "larum")]);
         samples.histogram(&[("handler", "a\"b\\c\nd")], &[0.1, 1.0], &[2, 1], 2.5, 4);
         let labels = r#"handler="a\"b\\c\nd""#;
+        let own = r#"job="larum""#;
         let expected = format!(
             "# HELP took_seconds Time.\n# TYPE took_seconds histogram\n\
-             took_seconds_bucket{{{labels},le=\"0.1\"}} 2\ntook_seconds_bucket{{{labels},le=\"1\"}} 3\n\
-             took_seconds_bucket{{{labels},le=\"+Inf\"}} 4\ntook_seconds_sum{{{labels}}} 2.5\n\
-             took_seconds_count{{{labels}}} 4\n"
+             took_seconds_bucket{{{labels},le=\"0.1\",{own}}} 2\ntook_seconds_bucket{{{labels},le=\"1\",{own}}} 3\n\
+             took_seconds_bucket{{{labels},le=\"+Inf\",{own}}} 4\ntook_seconds_sum{{{labels},{own}}} 2.5\n\
+             took_seconds_count{{{labels},{own}}} 4\n"
         );
         assert_eq!(out, expected);
     }
@@ -112,7 +115,7 @@ mod tests {
     fn a_metric_without_samples_leaves_no_trace() {
         let metric = Metric { name: "none", kind: Kind::Gauge, help: "Nothing.", samples: |_, _| {} };
         let mut out = String::new();
-        Samples::new(&mut out, &metric);
+        Samples::new(&mut out, &metric, &[("job", "larum")]);
         assert_eq!(out, "");
     }
 }
