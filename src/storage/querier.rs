@@ -247,6 +247,12 @@ pub struct Listing<L> {
 const SET_BYTES: usize = 64;
 
 impl<L> Listing<L> {
+    /// The same list in another form, which takes over its memory.
+    pub fn map<M>(self, form: impl FnOnce(L) -> M) -> Listing<M> {
+        let Listing { items, warnings, refused, share } = self;
+        Listing { items: form(items), warnings, refused, share }
+    }
+
     fn left_out(&mut self, error: &ReadError) {
         if self.warnings.len() < WARNINGS_MAX {
             self.warnings.push(left_out(error));

@@ -66,16 +66,16 @@ async fn answer<L: 'static, I: Items>(
         if let Some(refused) = found.refused {
             return Err(no_memory(refused));
         }
-        let (items, mut warnings) = (items_of(found.items), found.warnings);
-        memory.grow(items.text_bytes() as u64).map_err(no_memory)?;
-        let shown = items.count().min(limit.unwrap_or(usize::MAX));
-        if shown < items.count() {
-            warnings.push("results truncated due to limit".to_owned());
+        let mut list = found.map(items_of);
+        memory.grow(list.items.text_bytes() as u64).map_err(no_memory)?;
+        let shown = list.items.count().min(limit.unwrap_or(usize::MAX));
+        if shown < list.items.count() {
+            list.warnings.push("results truncated due to limit".to_owned());
         }
         let mut tail = Vec::new();
-        json::notes(&mut tail, "warnings", &warnings);
+        json::notes(&mut tail, "warnings", &list.warnings);
         tail.push(b'}');
-        stream::begin(ListText { items, shown, tail, next: 0 }, memory)
+        stream::begin(ListText { list, shown, tail, next: 0 }, memory)
     });
     Ok(json::response(begun.await?.into_body()))
 }
@@ -118,7 +118,7 @@ impl Items for LabelSetTexts {
 
 /// An answer that is a list, written as it is read.
 struct ListText<I> {
-    items: I,
+    list: Listing<I>,
     shown: usize,
     /// What stands behind the list.
     tail: Vec<u8>,
@@ -140,7 +140,7 @@ impl<I: Items> Text for ListText<I> {
                 if self.next > 0 {
                     out.push(b',');
                 }
-                self.items.write(out, self.next);
+                self.list.items.write(out, self.next);
             }
             self.next += 1;
         }
@@ -157,8 +157,8 @@ mod tests {
         let texts = |n: usize| (0..n).map(|i| format!("value \"{i}\"")).collect::<Vec<String>>();
         for (count, shown) in [(0, 0), (1, 1), (1, 0), (40, 40), (40, 39)] {
             let written = |piece: usize| {
-                let (items, tail) = (texts(count), br#","warnings":["w"]}"#.to_vec());
-                let mut text = ListText { items, shown, tail, next: 0 };
+                let list = Listing::<Vec<String>>::default().map(|_| texts(count));
+                let mut text = ListText { list, shown, tail: br#","warnings":["w"]}"#.to_vec(), next: 0 };
                 let (mut all, mut more) = (Vec::new(), true);
                 while more {
                     let until = all.len() + piece;

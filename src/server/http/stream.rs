@@ -162,7 +162,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::{MemoryBudget, Part};
+    use crate::budget::{MemoryBudget, Part, Share};
     use http_body_util::BodyExt;
 
     /// So many bytes, in writes of ten; panics after `faulty_at` of them.
@@ -218,6 +218,25 @@ mod tests {
         assert!(longest < PIECE_BYTES + 10, "{longest}");
         drop(body);
         assert_eq!(budget.status().reserved(Part::Queries), 0);
+    }
+
+    #[test]
+    fn what_a_short_text_holds_is_given_back_once() {
+        struct Holding {
+            _share: Share,
+        }
+        impl Text for Holding {
+            fn write(&mut self, out: &mut Vec<u8>, _: usize) -> bool {
+                out.extend_from_slice(b"short");
+                false
+            }
+        }
+        let memory = Arc::new(MemoryBudget::unlimited().reservation(Part::Queries));
+        memory.grow(1000).unwrap();
+        let mut share = Share::of(Some(&memory));
+        share.resize(5000).unwrap();
+        let begun = begin(Holding { _share: share }, memory.clone()).unwrap();
+        assert_eq!(memory.used(), begun.first.capacity() as u64);
     }
 
     #[tokio::test]
