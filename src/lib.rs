@@ -15,6 +15,7 @@ pub mod db;
 pub mod ingest;
 pub mod notify;
 pub mod promql;
+pub mod relabel;
 pub mod rules;
 #[cfg(feature = "server")]
 pub mod server;

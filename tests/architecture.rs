@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of `src` and those they may use, besides themselves.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("budget", &[]),
     ("storage", &["budget"]),
     ("state", &[]),
@@ -13,9 +13,13 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("promql", &["budget", "storage"]),
     ("db", &["budget", "storage", "state", "promql"]),
     ("yaml", &["promql"]),
-    ("rules", &["budget", "storage", "state", "promql", "db", "yaml"]),
-    ("notify", &["storage", "state", "promql", "db", "rules"]),
-    ("server", &["budget", "storage", "state", "promql", "ingest", "db", "yaml", "rules", "notify"]),
+    ("relabel", &["storage"]),
+    ("rules", &["budget", "storage", "state", "promql", "relabel", "db", "yaml"]),
+    ("notify", &["storage", "state", "promql", "relabel", "db", "rules"]),
+    (
+        "server",
+        &["budget", "storage", "state", "promql", "relabel", "ingest", "db", "yaml", "rules", "notify"],
+    ),
 ];
 
 fn root() -> &'static Path {

@@ -2,6 +2,7 @@
 
 use super::value::{Alert, Args, Sample, Value};
 use super::{Limits, Queries, compare, dates, numbers, printf, strings};
+use crate::relabel::case;
 use crate::storage::regex::{RegexError, Rewriter};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -150,16 +151,8 @@ static FUNCTIONS: &[Function] = &[
     function("now", &[], |world, _| Ok(Value::Float(world.alert.now_ms as f64 / 1000.0))),
     // Strings.
     function("title", &[Text], |_, args| Ok(Value::text(strings::title(text(&args[0]))))),
-    function("toUpper", &[Text], |_, args| {
-        Ok(Value::text(
-            text(&args[0]).chars().map(|c| strings::single(c, c.to_uppercase())).collect::<String>(),
-        ))
-    }),
-    function("toLower", &[Text], |_, args| {
-        Ok(Value::text(
-            text(&args[0]).chars().map(|c| strings::single(c, c.to_lowercase())).collect::<String>(),
-        ))
-    }),
+    function("toUpper", &[Text], |_, args| Ok(Value::text(case::upper(text(&args[0]))))),
+    function("toLower", &[Text], |_, args| Ok(Value::text(case::lower(text(&args[0]))))),
     function("stripPort", &[Text], |_, args| {
         let address = text(&args[0]);
         Ok(Value::text(strings::split_host_port(address).map_or(address, |(host, _)| host)))

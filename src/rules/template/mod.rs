@@ -19,6 +19,8 @@ mod quote;
 mod strings;
 mod value;
 
+pub(crate) use strings::link;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 

@@ -1,14 +1,7 @@
 //! Texts: letters, addresses, escapes, durations.
 
 use super::quote;
-
-/// A character's other case where that is one character, as Go maps it.
-pub(super) fn single(c: char, mut mapped: impl Iterator<Item = char>) -> char {
-    match (mapped.next(), mapped.next()) {
-        (Some(only), None) => only,
-        _ => c,
-    }
-}
+use crate::relabel::case::single;
 
 /// `strings.Title`: the first letter of each word in upper case.
 pub(super) fn title(text: &str) -> String {
@@ -54,7 +47,7 @@ pub(super) fn backquote(text: &str) -> String {
 }
 
 /// A link to Prometheus' expression browser: its graph is tab 0, its table tab 1.
-pub(super) fn link(expression: &str, tab: u8) -> String {
+pub(crate) fn link(expression: &str, tab: u8) -> String {
     format!("/graph?g0.expr={}&g0.tab={tab}", query_escape(expression))
 }
 
