@@ -82,8 +82,7 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, FileErro
             max_events: 20_000_000,
         },
     };
-    let blank = text.lines().all(|line| line.trim().is_empty() || line.starts_with('#') || line == "---");
-    let text = if blank { "{}" } else { text };
+    let text = if is_blank(text) { "{}" } else { text };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let position = error.location().filter(|l| l.line() > 0).map(|l| (l.line(), l.column()));
@@ -101,6 +100,11 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, FileErro
         }
         FileError { path: path.to_owned(), position, message }
     })
+}
+
+/// Whether YAML text says nothing.
+pub fn is_blank(text: &str) -> bool {
+    text.lines().all(|line| line.trim().is_empty() || line.starts_with('#') || line == "---")
 }
 
 /// A duration as Prometheus writes them, `1h30m`.

@@ -1,6 +1,8 @@
 //! The message: an alert as `POST /api/v2/alerts` of an Alertmanager takes it.
 
+use crate::relabel::{self, Rule};
 use crate::rules::Alert;
+use crate::rules::template::link;
 use crate::storage::Timestamp;
 use larum_storage_format::Labels;
 use larum_storage_format::labels::METRIC_NAME;
@@ -12,7 +14,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PostableAlert {
-    /// The alert's labels and the external labels.
+    /// Which alert it is of: its labels before others were added and relabelled, which may make the
+    /// labels of several alerts the same.
+    #[serde(skip)]
+    pub identity: Labels,
+    /// The alert's labels and the external labels, relabelled.
     #[serde(serialize_with = "as_map")]
     pub labels: Labels,
     /// The expanded annotations.
@@ -40,12 +46,19 @@ impl PostableAlert {
         }
         labels.remove(METRIC_NAME);
         PostableAlert {
+            identity: alert.labels.clone(),
             labels: labels.build(),
             annotations: alert.annotations.clone(),
             starts_at: alert.fired_at,
             ends_at: alert.resolved_at.unwrap_or(alert.valid_until),
             generator_url: expression_url(external_url, &alert.expr),
         }
+    }
+
+    /// The message with its labels relabelled, unless the rules drop it.
+    pub fn relabelled(mut self, rules: &[Rule]) -> Option<PostableAlert> {
+        self.labels = relabel::process(rules, &self.labels)?;
+        Some(self)
     }
 }
 
@@ -57,21 +70,7 @@ pub fn body(batch: &[Arc<PostableAlert>]) -> Vec<u8> {
 
 /// The page that shows `expr` as a table; the path is Prometheus' own.
 pub fn expression_url(external_url: &str, expr: &str) -> String {
-    let mut url = format!("{}/graph?g0.expr=", external_url.trim_end_matches('/'));
-    for byte in expr.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => url.push(char::from(byte)),
-            b' ' => url.push('+'),
-            byte => {
-                const HEX: &[u8; 16] = b"0123456789ABCDEF";
-                url.push('%');
-                url.push(char::from(HEX[usize::from(byte >> 4)]));
-                url.push(char::from(HEX[usize::from(byte & 15)]));
-            }
-        }
-    }
-    url.push_str("&g0.tab=1");
-    url
+    format!("{}{}", external_url.trim_end_matches('/'), link(expr, 1))
 }
 
 fn as_map<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {

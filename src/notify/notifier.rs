@@ -2,27 +2,19 @@
 
 use super::message::{PostableAlert, body};
 use super::queue::Queue;
+use crate::relabel::Rule;
 use crate::rules::Alert;
 use larum_storage_format::Labels;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Where alerts are sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The whole address, e.g. `http://alertmanager:9093/api/v2/alerts`; also its name in metrics.
-    pub url: String,
-    /// How long one attempt may take.
-    pub timeout: Duration,
-}
+type Messages = Vec<Arc<PostableAlert>>;
 
 /// Why a batch was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct SendError {
-    /// Whether the same batch may be taken later: true unless the receiver said no for good (4xx).
+    /// Whether the same batch may be taken later: true unless the receiver refused what is in it.
     pub retry: bool,
     /// What happened.
     pub what: String,
@@ -30,9 +22,9 @@ pub struct SendError {
 
 /// Carries requests to Alertmanagers.
 pub trait Transport: Send + Sync + 'static {
-    /// POSTs the JSON `body` to the target and waits for the answer, for as long as the target's
-    /// timeout at most. Called from a thread of its own for each target.
-    fn send(&self, target: &Target, body: &[u8]) -> Result<(), SendError>;
+    /// POSTs the JSON `body` to `url` and waits for the answer, for a bounded time. Called from a
+    /// thread of its own for each address.
+    fn send(&self, url: &str, body: Vec<u8>) -> Result<(), SendError>;
 }
 
 /// How a notifier behaves. The defaults are Prometheus'.
@@ -42,14 +34,44 @@ pub struct NotifierOptions {
     pub queue_capacity: usize,
     /// Alerts in one request (`--alertmanager.notification-batch-size`).
     pub batch_size: usize,
+    /// How long what waits is still sent once the notifier stops, or an Alertmanager is no longer
+    /// among those to be told (`--alertmanager.drain-notification-queue-on-shutdown`).
+    pub drain: Duration,
     /// Where this server is reached from outside, for links back (`--web.external-url`).
     pub external_url: String,
 }
 
 impl Default for NotifierOptions {
     fn default() -> NotifierOptions {
-        NotifierOptions { queue_capacity: 10_000, batch_size: 256, external_url: String::new() }
+        NotifierOptions {
+            queue_capacity: 10_000,
+            batch_size: 256,
+            drain: Duration::from_secs(10),
+            external_url: String::new(),
+        }
     }
+}
+
+/// Who is told, and of what.
+#[derive(Clone, Default)]
+pub struct NotifierConfig {
+    /// Added to every alert that has no label of that name.
+    pub external_labels: Labels,
+    /// Rules for the labels of every alert (`alerting.alert_relabel_configs`).
+    pub alert_relabel: Vec<Rule>,
+    /// The Alertmanagers.
+    pub sets: Vec<AlertmanagerSet>,
+}
+
+/// Alertmanagers that are told of the same alerts in the same way.
+#[derive(Clone)]
+pub struct AlertmanagerSet {
+    /// How they are reached.
+    pub transport: Arc<dyn Transport>,
+    /// Further rules for the labels of what they are told (`alert_relabel_configs`).
+    pub alert_relabel: Vec<Rule>,
+    /// Their addresses, such as `http://alertmanager:9093/api/v2/alerts`; their names in metrics too.
+    pub urls: Vec<String>,
 }
 
 /// Sends alerts to all Alertmanagers, each at its own pace.
@@ -57,36 +79,42 @@ impl Default for NotifierOptions {
 /// Dropping it stops at once; [`Notifier::stop`] sends first what waits.
 pub struct Notifier {
     options: NotifierOptions,
-    transport: Arc<dyn Transport>,
     configured: Mutex<Configured>,
 }
 
 #[derive(Default)]
 struct Configured {
     external_labels: Labels,
-    lanes: Vec<Lane>,
+    alert_relabel: Vec<Rule>,
+    sets: Vec<LaneSet>,
+    /// Lanes that are no longer told anything, and still send what waits.
+    leaving: Vec<Arc<Lane>>,
 }
 
-/// One target with its thread.
+#[derive(Default)]
+struct LaneSet {
+    alert_relabel: Vec<Rule>,
+    lanes: Vec<Arc<Lane>>,
+}
+
+/// One Alertmanager, which has a thread of its own.
 struct Lane {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    target: Target,
+    url: String,
     state: Mutex<LaneState>,
-    wake: Condvar,
-    sent: AtomicU64,
-    errors: AtomicU64,
-    requests: AtomicU64,
-    latency_micros: AtomicU64,
+    /// Something of the state has changed.
+    changed: Condvar,
 }
 
 struct LaneState {
+    transport: Arc<dyn Transport>,
     queue: Queue,
+    /// Alerts in the request that is under way.
+    under_way: usize,
+    stats: TargetStats,
     /// Set when the lane is to end: at this time, or as soon as nothing waits.
     end_by: Option<Instant>,
+    /// Whether its thread has ended.
+    ended: bool,
 }
 
 /// Figures for metrics. Counters only grow.
@@ -98,12 +126,15 @@ pub struct NotifierStats {
     pub targets: Vec<TargetStats>,
 }
 
+/// The upper bounds of `prometheus_notifications_latency_histogram_seconds`, as in Prometheus.
+pub const LATENCY_BOUNDS: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
+
 /// Figures about one Alertmanager.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TargetStats {
     /// Its address: the label `alertmanager`.
     pub url: String,
-    /// Alerts in requests made, failed ones included (`prometheus_notifications_sent_total`).
+    /// Alerts that it took (`prometheus_notifications_sent_total`).
     pub sent: u64,
     /// Alerts in failed requests (`prometheus_notifications_errors_total`).
     pub errors: u64,
@@ -111,121 +142,175 @@ pub struct TargetStats {
     pub dropped: u64,
     /// Alerts that wait (`prometheus_notifications_queue_length`).
     pub queue_length: usize,
-    /// Requests made (`prometheus_notifications_latency_seconds_count`).
+    /// Requests that succeeded (`prometheus_notifications_latency_seconds_count`).
     pub requests: u64,
     /// The time they took (`prometheus_notifications_latency_seconds_sum`).
     pub latency_seconds: f64,
+    /// These by their time: not above each of [`LATENCY_BOUNDS`], and above the one before.
+    pub latencies: [u64; LATENCY_BOUNDS.len()],
+}
+
+impl TargetStats {
+    fn succeeded(&mut self, alerts: usize, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.sent += alerts as u64;
+        self.requests += 1;
+        self.latency_seconds += seconds;
+        if let Some(bucket) = LATENCY_BOUNDS.iter().position(|bound| seconds <= *bound) {
+            self.latencies[bucket] += 1;
+        }
+    }
+
+    /// Adds the figures of another lane to the same address.
+    fn add(&mut self, other: &TargetStats) {
+        self.sent += other.sent;
+        self.errors += other.errors;
+        self.dropped += other.dropped;
+        self.queue_length += other.queue_length;
+        self.requests += other.requests;
+        self.latency_seconds += other.latency_seconds;
+        for (mine, others) in self.latencies.iter_mut().zip(other.latencies) {
+            *mine += others;
+        }
+    }
 }
 
 impl Notifier {
-    /// A notifier without targets; see [`Notifier::configure`].
-    pub fn new(options: NotifierOptions, transport: Arc<dyn Transport>) -> Notifier {
-        Notifier { options, transport, configured: Mutex::default() }
+    /// A notifier that tells nobody; see [`Notifier::configure`].
+    pub fn new(options: NotifierOptions) -> Notifier {
+        Notifier { options, configured: Mutex::default() }
     }
 
-    /// Sets the targets and the labels added to every alert. Targets that stay keep their queue;
-    /// what waits for the others is dropped.
-    pub fn configure(&self, targets: Vec<Target>, external_labels: Labels) {
+    /// Sets who is told, and of what. Addresses that stay keep their queue, and what paused after a
+    /// failure is tried at once if the way to reach it is new. What waits for the others is still
+    /// sent, for as long as [`NotifierOptions::drain`].
+    pub fn configure(&self, config: NotifierConfig) {
         let mut configured = lock(&self.configured);
-        configured.external_labels = external_labels;
-        let mut old = std::mem::take(&mut configured.lanes);
-        for target in targets {
-            if configured.lanes.iter().any(|lane| lane.shared.target.url == target.url) {
-                continue;
+        configured.external_labels = config.external_labels;
+        configured.alert_relabel = config.alert_relabel;
+        let mut old: Vec<_> = configured.sets.drain(..).flat_map(|set| set.lanes).collect();
+        for AlertmanagerSet { transport, alert_relabel, urls } in config.sets {
+            let mut set = LaneSet { alert_relabel, lanes: Vec::new() };
+            for url in urls {
+                if set.lanes.iter().any(|lane| lane.url == url) {
+                    continue;
+                }
+                let kept = old.iter().position(|lane| lane.url == url).map(|i| old.remove(i));
+                let lane = kept.inspect(|lane| lane.use_transport(&transport));
+                set.lanes.push(lane.unwrap_or_else(|| self.start(url, transport.clone())));
             }
-            let kept = old.iter().position(|lane| lane.shared.target == target);
-            let lane = kept.map_or_else(|| self.start(target), |i| old.swap_remove(i));
-            configured.lanes.push(lane);
+            configured.sets.push(set);
         }
-        // Their threads end by themselves; nobody waits for the attempts that are under way.
-        end(&old, Instant::now());
+        // Their threads end by themselves; nobody waits for them here.
+        let end_by = Instant::now() + self.options.drain;
+        old.iter().for_each(|lane| lane.end(end_by));
+        configured.leaving.extend(old);
+        configured.leaving.retain(|lane| !lock(&lane.state).ended);
     }
 
-    /// Queues alerts for every target. Never waits for a delivery.
+    /// Queues alerts for every Alertmanager. Never waits for a delivery.
     pub fn observe(&self, alerts: &[Alert]) {
-        if alerts.is_empty() {
-            return;
-        }
         let configured = lock(&self.configured);
-        if configured.lanes.is_empty() {
+        if alerts.is_empty() || configured.sets.is_empty() {
             return;
         }
-        let messages: Vec<Arc<PostableAlert>> = alerts
-            .iter()
-            .map(|a| Arc::new(PostableAlert::new(a, &configured.external_labels, &self.options.external_url)))
-            .collect();
-        for lane in &configured.lanes {
-            let mut state = lock(&lane.shared.state);
-            for message in &messages {
-                state.queue.push(message.clone());
+        let messages = alerts.iter().filter_map(|alert| {
+            let message = PostableAlert::new(alert, &configured.external_labels, &self.options.external_url);
+            message.relabelled(&configured.alert_relabel).map(Arc::new)
+        });
+        let messages: Messages = messages.collect();
+        for set in &configured.sets {
+            let relabelled: Messages;
+            let messages = if set.alert_relabel.is_empty() {
+                &messages
+            } else {
+                let relabel = |message: &Arc<PostableAlert>| {
+                    PostableAlert::clone(message).relabelled(&set.alert_relabel)
+                };
+                relabelled = messages.iter().filter_map(relabel).map(Arc::new).collect();
+                &relabelled
+            };
+            for lane in &set.lanes {
+                lane.push(messages);
             }
-            lane.shared.wake.notify_one();
         }
     }
 
-    /// Sends what waits, for as long as `drain` at most (one attempt that is under way may take
-    /// longer, up to its timeout), and ends.
-    pub fn stop(&self, drain: Duration) {
-        let lanes = std::mem::take(&mut lock(&self.configured).lanes);
-        const FOR_EVER: Duration = Duration::from_secs(86_400 * 365);
-        end(&lanes, Instant::now() + drain.min(FOR_EVER));
-        for thread in lanes.into_iter().filter_map(|lane| lane.thread) {
-            let _ = thread.join();
+    /// Sends what waits, for as long as [`NotifierOptions::drain`], and ends. What is under way then
+    /// is left to itself.
+    pub fn stop(&self) {
+        self.end(self.options.drain);
+    }
+
+    fn end(&self, within: Duration) {
+        let Configured { sets, mut leaving, .. } = std::mem::take(&mut *lock(&self.configured));
+        let end_by = Instant::now() + within;
+        for lane in sets.into_iter().flat_map(|set| set.lanes) {
+            lane.end(end_by);
+            leaving.push(lane);
+        }
+        for lane in leaving {
+            let left = lane.wait_for_end(end_by);
+            if left > 0 {
+                tracing::warn!("{}: {left} alerts were not sent before the stop", lane.url);
+            }
         }
     }
 
     /// Figures for metrics.
     pub fn stats(&self) -> NotifierStats {
         let configured = lock(&self.configured);
-        let targets = configured.lanes.iter().map(|lane| lane.shared.stats()).collect();
+        let mut targets: Vec<TargetStats> = Vec::new();
+        for stats in configured.sets.iter().flat_map(|set| &set.lanes).map(|lane| lane.stats()) {
+            match targets.iter_mut().find(|target| target.url == stats.url) {
+                Some(target) => target.add(&stats),
+                None => targets.push(stats),
+            }
+        }
         NotifierStats { queue_capacity: self.options.queue_capacity, targets }
     }
 
-    fn start(&self, target: Target) -> Lane {
-        let queue = Queue::new(self.options.queue_capacity, self.options.batch_size);
-        let shared = Arc::new(Shared {
-            target,
-            state: Mutex::new(LaneState { queue, end_by: None }),
-            wake: Condvar::new(),
-            sent: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            latency_micros: AtomicU64::new(0),
+    fn start(&self, url: String, transport: Arc<dyn Transport>) -> Arc<Lane> {
+        let lane = Arc::new(Lane {
+            state: Mutex::new(LaneState {
+                transport,
+                queue: Queue::new(self.options.queue_capacity, self.options.batch_size),
+                under_way: 0,
+                stats: TargetStats { url: url.clone(), ..TargetStats::default() },
+                end_by: None,
+                ended: false,
+            }),
+            changed: Condvar::new(),
+            url,
         });
-        let (transport, of_thread) = (self.transport.clone(), shared.clone());
-        let thread = std::thread::Builder::new()
-            .name("larum-notify".to_owned())
-            .spawn(move || of_thread.run(transport.as_ref()));
-        let thread = thread
-            .inspect_err(|e| tracing::error!("{}: no thread for notifications: {e}", shared.target.url))
-            .ok();
-        Lane { shared, thread }
+        let of_thread = lane.clone();
+        let thread =
+            std::thread::Builder::new().name("larum-notify".to_owned()).spawn(move || of_thread.run());
+        if let Err(error) = thread {
+            tracing::error!("{}: no thread for notifications: {error}", lane.url);
+            lock(&lane.state).ended = true;
+        }
+        lane
     }
 }
 
 impl Drop for Notifier {
     fn drop(&mut self) {
-        self.stop(Duration::ZERO);
+        self.end(Duration::ZERO);
     }
 }
 
-/// Tells the lanes to end at the given time, or as soon as nothing waits.
-fn end(lanes: &[Lane], by: Instant) {
-    for lane in lanes {
-        lock(&lane.shared.state).end_by = Some(by);
-        lane.shared.wake.notify_one();
-    }
-}
-
-impl Shared {
-    fn run(&self, transport: &dyn Transport) {
-        while let Some(batch) = self.next_batch() {
-            self.deliver(transport, batch);
+impl Lane {
+    fn run(&self) {
+        while let Some((transport, batch)) = self.next_batch() {
+            self.deliver(&transport, batch);
         }
+        lock(&self.state).ended = true;
+        self.changed.notify_all();
     }
 
     /// Waits for something to send. `None` when the lane ends.
-    fn next_batch(&self) -> Option<Vec<Arc<PostableAlert>>> {
+    fn next_batch(&self) -> Option<(Arc<dyn Transport>, Messages)> {
         let mut state = lock(&self.state);
         loop {
             let now = Instant::now();
@@ -234,35 +319,34 @@ impl Shared {
             }
             let batch = state.queue.take(now);
             if !batch.is_empty() {
-                return Some(batch);
+                state.under_way = batch.len();
+                return Some((state.transport.clone(), batch));
             }
-            state = match state.queue.due_at(now).into_iter().chain(state.end_by).min() {
-                Some(until) => {
-                    let wait = until.saturating_duration_since(now);
-                    self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            let until = state.queue.due_at(now).into_iter().chain(state.end_by).min();
+            state = self.wait(state, until);
         }
     }
 
-    fn deliver(&self, transport: &dyn Transport, batch: Vec<Arc<PostableAlert>>) {
+    fn deliver(&self, transport: &Arc<dyn Transport>, batch: Messages) {
         let started = Instant::now();
-        let outcome = transport.send(&self.target, &body(&batch));
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let count = batch.len();
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.latency_micros.fetch_add(micros, Ordering::Relaxed);
-        self.sent.fetch_add(count as u64, Ordering::Relaxed);
+        let outcome = transport.send(&self.url, body(&batch));
+        let took = started.elapsed();
+        let (url, count) = (&self.url, batch.len());
         let mut state = lock(&self.state);
+        state.under_way = 0;
         match outcome {
-            Ok(()) => state.queue.succeeded(),
+            Ok(()) => {
+                state.stats.succeeded(count, took);
+                state.queue.succeeded();
+            }
             Err(error) => {
-                self.errors.fetch_add(count as u64, Ordering::Relaxed);
-                let url = &self.target.url;
+                state.stats.errors += count as u64;
                 if error.retry {
                     tracing::warn!("{url}: {count} alerts were not taken and will be sent again: {error}");
                     state.queue.failed(batch, Instant::now());
+                    if !Arc::ptr_eq(&state.transport, transport) {
+                        state.queue.retry_now();
+                    }
                 } else {
                     tracing::error!("{url}: {count} alerts were refused and are dropped: {error}");
                     state.queue.refused(count);
@@ -271,17 +355,62 @@ impl Shared {
         }
     }
 
+    fn push(&self, messages: &[Arc<PostableAlert>]) {
+        let mut state = lock(&self.state);
+        let dropped = state.queue.dropped();
+        for message in messages {
+            state.queue.push(message.clone());
+        }
+        let dropped = state.queue.dropped() - dropped;
+        drop(state);
+        self.changed.notify_all();
+        if dropped > 0 {
+            tracing::warn!("{}: the queue is full, the {dropped} oldest alerts are dropped", self.url);
+        }
+    }
+
+    fn use_transport(&self, transport: &Arc<dyn Transport>) {
+        let mut state = lock(&self.state);
+        if !Arc::ptr_eq(&state.transport, transport) {
+            state.transport = transport.clone();
+            state.queue.retry_now();
+            self.changed.notify_all();
+        }
+    }
+
+    /// Tells the lane to end at the given time, or as soon as nothing waits.
+    fn end(&self, by: Instant) {
+        lock(&self.state).end_by = Some(by);
+        self.changed.notify_all();
+    }
+
+    /// Waits for the lane to end, but not beyond `by`; returns how many alerts it leaves unsent.
+    fn wait_for_end(&self, by: Instant) -> usize {
+        let mut state = lock(&self.state);
+        while !state.ended && Instant::now() < by {
+            state = self.wait(state, Some(by));
+        }
+        state.queue.len() + state.under_way
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, LaneState>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, LaneState> {
+        match until {
+            Some(until) => {
+                let wait = until.saturating_duration_since(Instant::now());
+                self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
     fn stats(&self) -> TargetStats {
         let state = lock(&self.state);
-        TargetStats {
-            url: self.target.url.clone(),
-            sent: self.sent.load(Ordering::Relaxed),
-            errors: self.errors.load(Ordering::Relaxed),
-            dropped: state.queue.dropped(),
-            queue_length: state.queue.len(),
-            requests: self.requests.load(Ordering::Relaxed),
-            latency_seconds: self.latency_micros.load(Ordering::Relaxed) as f64 / 1e6,
-        }
+        let (dropped, queue_length) = (state.queue.dropped(), state.queue.len());
+        TargetStats { dropped, queue_length, ..state.stats.clone() }
     }
 }
 
@@ -293,6 +422,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relabel::RuleText;
     use crate::rules::AlertState;
     use crate::storage::Timestamp;
     use std::sync::mpsc::{Receiver, Sender, channel};
@@ -304,10 +434,10 @@ mod tests {
     }
 
     impl Transport for Scripted {
-        fn send(&self, target: &Target, body: &[u8]) -> Result<(), SendError> {
-            let body = String::from_utf8(body.to_vec()).unwrap();
-            lock(&self.requests).send((target.url.clone(), body)).unwrap();
-            lock(&self.answers).recv_timeout(Duration::from_secs(20)).unwrap()
+        fn send(&self, url: &str, body: Vec<u8>) -> Result<(), SendError> {
+            lock(&self.requests).send((url.to_owned(), String::from_utf8(body).unwrap())).unwrap();
+            // Whoever does not answer leaves it waiting until the test is over.
+            lock(&self.answers).recv_timeout(WAIT).unwrap_or_else(|_| failed(true))
         }
     }
 
@@ -335,8 +465,28 @@ mod tests {
         }
     }
 
-    fn target(url: &str) -> Target {
-        Target { url: url.to_owned(), timeout: Duration::from_secs(1) }
+    fn set(transport: &Arc<Scripted>, urls: &[&str]) -> AlertmanagerSet {
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        AlertmanagerSet { transport: transport.clone(), alert_relabel: Vec::new(), urls }
+    }
+
+    fn to(sets: Vec<AlertmanagerSet>) -> NotifierConfig {
+        NotifierConfig { sets, ..NotifierConfig::default() }
+    }
+
+    /// A rule that drops alerts of this name.
+    fn without(name: &str) -> Vec<Rule> {
+        let text = RuleText {
+            source_labels: vec!["alertname".to_owned()],
+            regex: Some(name.to_owned()),
+            action: Some("drop".to_owned()),
+            ..RuleText::default()
+        };
+        vec![Rule::new(text).unwrap()]
+    }
+
+    fn failed(retry: bool) -> Result<(), SendError> {
+        Err(SendError { retry, what: "no".to_owned() })
     }
 
     const WAIT: Duration = Duration::from_secs(20);
@@ -344,13 +494,15 @@ mod tests {
     #[test]
     fn what_an_alertmanager_missed_is_sent_again_and_what_it_refuses_is_dropped() {
         let (transport, seen, answer) = scripted();
-        let notifier = Notifier::new(NotifierOptions::default(), transport);
-        notifier.configure(vec![target("http://one")], Labels::from_pairs([("dc", "x")]).unwrap());
+        let notifier = Notifier::new(NotifierOptions::default());
+        let external_labels = Labels::from_pairs([("dc", "x")]).unwrap();
+        let sets = vec![set(&transport, &["http://one"])];
+        notifier.configure(NotifierConfig { external_labels, sets, ..NotifierConfig::default() });
         notifier.observe(&[alert("a")]);
         assert!(seen.recv_timeout(WAIT).unwrap().1.contains(r#""dc":"x""#));
-        answer.send(Err(SendError { retry: true, what: "connection refused".to_owned() })).unwrap();
+        answer.send(failed(true)).unwrap();
         assert!(seen.recv_timeout(WAIT).unwrap().1.contains(r#""alertname":"a""#));
-        answer.send(Err(SendError { retry: false, what: "400".to_owned() })).unwrap();
+        answer.send(failed(false)).unwrap();
         notifier.observe(&[alert("b")]);
         assert!(seen.recv_timeout(WAIT).unwrap().1.contains(r#""alertname":"b""#));
         answer.send(Ok(())).unwrap();
@@ -358,37 +510,118 @@ mod tests {
         notifier.observe(&[alert("c")]);
         seen.recv_timeout(WAIT).unwrap();
         let stats = notifier.stats().targets.remove(0);
-        assert_eq!((stats.sent, stats.errors, stats.dropped, stats.requests), (3, 2, 1, 3));
+        assert_eq!((stats.sent, stats.errors, stats.dropped, stats.requests), (1, 2, 1, 1));
+        assert_eq!(stats.latencies.iter().sum::<u64>(), 1);
         answer.send(Ok(())).unwrap();
     }
 
     #[test]
     fn stopping_sends_first_what_waits() {
         let (transport, seen, answer) = scripted();
-        let options = NotifierOptions { batch_size: 1, ..NotifierOptions::default() };
-        let notifier = Notifier::new(options, transport);
-        notifier.configure(vec![target("http://one"), target("http://one")], Labels::empty());
+        let notifier =
+            Notifier::new(NotifierOptions { batch_size: 1, drain: WAIT, ..NotifierOptions::default() });
+        notifier.configure(to(vec![set(&transport, &["http://one", "http://one"])]));
         for _ in 0..3 {
             answer.send(Ok(())).unwrap();
         }
         notifier.observe(&[alert("a"), alert("b"), alert("c")]);
-        notifier.stop(WAIT);
+        notifier.stop();
         assert_eq!(seen.try_iter().count(), 3);
     }
 
     #[test]
-    fn a_target_that_stays_keeps_its_queue() {
+    fn stopping_does_not_wait_for_an_alertmanager_that_never_answers() {
         let (transport, seen, answer) = scripted();
-        let notifier = Notifier::new(NotifierOptions::default(), transport);
-        notifier.configure(vec![target("http://one")], Labels::empty());
+        let drain = Duration::from_millis(50);
+        let notifier = Notifier::new(NotifierOptions { drain, ..NotifierOptions::default() });
+        notifier.configure(to(vec![set(&transport, &["http://one"])]));
+        notifier.observe(&[alert("a")]);
+        seen.recv_timeout(WAIT).unwrap();
+        let started = Instant::now();
+        notifier.stop();
+        assert!(started.elapsed() < WAIT, "the answer never came");
+        drop(answer);
+    }
+
+    #[test]
+    fn one_that_never_answers_does_not_keep_the_others_waiting() {
+        let (dead, seen_by_dead, _answer) = scripted();
+        let (live, seen_by_live, answer) = scripted();
+        let notifier = Notifier::new(NotifierOptions { queue_capacity: 2, ..NotifierOptions::default() });
+        notifier.configure(to(vec![set(&dead, &["http://dead"]), set(&live, &["http://live"])]));
+        for name in ["a", "b", "c", "d", "e"] {
+            notifier.observe(&[alert(name)]);
+            assert!(seen_by_live.recv_timeout(WAIT).unwrap().1.contains(&format!(r#""alertname":"{name}""#)));
+            answer.send(Ok(())).unwrap();
+            if name == "a" {
+                seen_by_dead.recv_timeout(WAIT).unwrap();
+            }
+        }
+        let stats = notifier.stats().targets;
+        let figures: Vec<_> = stats.iter().map(|t| (t.url.as_str(), t.queue_length, t.dropped)).collect();
+        assert_eq!(
+            figures,
+            [("http://dead", 2, 2), ("http://live", 0, 0)],
+            "a is under way, b and c made room"
+        );
+    }
+
+    #[test]
+    fn each_set_is_told_of_what_its_rules_leave() {
+        let (one, seen_by_one, answer_one) = scripted();
+        let (two, seen_by_two, answer_two) = scripted();
+        let notifier = Notifier::new(NotifierOptions::default());
+        let alert_relabel = without("for-nobody");
+        let only_two =
+            AlertmanagerSet { alert_relabel: without("not-for-two"), ..set(&two, &["http://two"]) };
+        let sets = vec![set(&one, &["http://one"]), only_two];
+        notifier.configure(NotifierConfig { alert_relabel, sets, ..NotifierConfig::default() });
+        notifier.observe(&[alert("for-nobody"), alert("not-for-two"), alert("for-all")]);
+        let (_, body) = seen_by_one.recv_timeout(WAIT).unwrap();
+        assert!(
+            body.contains("for-all") && body.contains("not-for-two") && !body.contains("for-nobody"),
+            "{body}"
+        );
+        let (_, body) = seen_by_two.recv_timeout(WAIT).unwrap();
+        assert!(body.contains("for-all") && !body.contains("not-for-two"), "{body}");
+        answer_one.send(Ok(())).unwrap();
+        answer_two.send(Ok(())).unwrap();
+    }
+
+    #[test]
+    fn an_address_that_stays_keeps_its_queue_and_one_that_goes_is_sent_what_waits() {
+        let (transport, seen, answer) = scripted();
+        let notifier = Notifier::new(NotifierOptions { drain: WAIT, ..NotifierOptions::default() });
+        notifier.configure(to(vec![set(&transport, &["http://one"])]));
         notifier.observe(&[alert("a")]);
         assert_eq!(seen.recv_timeout(WAIT).unwrap().0, "http://one");
         notifier.observe(&[alert("b")]);
-        notifier.configure(vec![target("http://two"), target("http://one")], Labels::empty());
+        notifier.configure(to(vec![set(&transport, &["http://two", "http://one"])]));
         let stats = notifier.stats().targets;
         assert_eq!(stats.iter().map(|t| t.queue_length).collect::<Vec<_>>(), [0, 1]);
+        notifier.configure(to(vec![set(&transport, &["http://two"])]));
         answer.send(Ok(())).unwrap();
-        assert!(seen.recv_timeout(WAIT).unwrap().1.contains(r#""alertname":"b""#));
+        let (url, body) = seen.recv_timeout(WAIT).unwrap();
+        assert!(url == "http://one" && body.contains(r#""alertname":"b""#), "{url} {body}");
+        answer.send(Ok(())).unwrap();
+    }
+
+    #[test]
+    fn a_new_way_to_reach_an_address_is_tried_at_once() {
+        let (wrong, seen_by_wrong, answer) = scripted();
+        let notifier = Notifier::new(NotifierOptions::default());
+        notifier.configure(to(vec![set(&wrong, &["http://one"])]));
+        notifier.observe(&[alert("a")]);
+        for _ in 0..3 {
+            // The pauses grow: the next is of four seconds.
+            seen_by_wrong.recv_timeout(WAIT).unwrap();
+            answer.send(failed(true)).unwrap();
+        }
+        let (right, seen_by_right, answer) = scripted();
+        let reloaded = Instant::now();
+        notifier.configure(to(vec![set(&right, &["http://one"])]));
+        assert!(seen_by_right.recv_timeout(WAIT).unwrap().1.contains(r#""alertname":"a""#));
+        assert!(reloaded.elapsed() < Duration::from_secs(3), "{:?}", reloaded.elapsed());
         answer.send(Ok(())).unwrap();
     }
 }

@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub struct Queue {
     capacity: usize,
     batch_size: usize,
-    /// The alerts that wait, oldest first, by their labels. Invariant: the same as the keys of `waiting`.
+    /// The alerts that wait, oldest first, by their identity. Invariant: the same as the keys of `waiting`.
     order: VecDeque<Labels>,
     waiting: HashMap<Labels, Arc<PostableAlert>>,
     failures: u32,
@@ -46,7 +46,7 @@ impl Queue {
     /// Adds an alert, or replaces the message about it that waits. In a full queue the alert that
     /// has waited longest is dropped.
     pub fn push(&mut self, alert: Arc<PostableAlert>) {
-        if let Some(waiting) = self.waiting.get_mut(&alert.labels) {
+        if let Some(waiting) = self.waiting.get_mut(&alert.identity) {
             *waiting = alert;
             return;
         }
@@ -56,8 +56,8 @@ impl Queue {
             self.waiting.remove(&oldest);
             self.dropped += 1;
         }
-        self.order.push_back(alert.labels.clone());
-        self.waiting.insert(alert.labels.clone(), alert);
+        self.order.push_back(alert.identity.clone());
+        self.waiting.insert(alert.identity.clone(), alert);
     }
 
     /// The alerts to send now: none while a pause lasts, else those that have waited longest. The
@@ -67,7 +67,7 @@ impl Queue {
             return Vec::new();
         }
         let count = self.order.len().min(self.batch_size);
-        self.order.drain(..count).filter_map(|labels| self.waiting.remove(&labels)).collect()
+        self.order.drain(..count).filter_map(|identity| self.waiting.remove(&identity)).collect()
     }
 
     /// When [`Queue::take`] will have something: `None` while nothing waits.
@@ -81,6 +81,11 @@ impl Queue {
         self.not_before = None;
     }
 
+    /// Ends a pause: what made the last attempt fail may be mended.
+    pub fn retry_now(&mut self) {
+        self.not_before = None;
+    }
+
     /// The Alertmanager will never take the batch of `count` alerts.
     pub fn refused(&mut self, count: usize) {
         self.succeeded();
@@ -91,7 +96,7 @@ impl Queue {
     /// later message by now, and a pause begins.
     pub fn failed(&mut self, batch: Vec<Arc<PostableAlert>>, now: Instant) {
         for alert in batch.into_iter().rev() {
-            if self.waiting.contains_key(&alert.labels) {
+            if self.waiting.contains_key(&alert.identity) {
                 continue;
             }
             if self.order.len() >= self.capacity {
@@ -99,8 +104,8 @@ impl Queue {
                 self.dropped += 1;
                 continue;
             }
-            self.order.push_front(alert.labels.clone());
-            self.waiting.insert(alert.labels.clone(), alert);
+            self.order.push_front(alert.identity.clone());
+            self.waiting.insert(alert.identity.clone(), alert);
         }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
@@ -129,8 +134,10 @@ mod tests {
     use crate::storage::Timestamp;
 
     fn alert(name: &str, ends_at_ms: i64) -> Arc<PostableAlert> {
+        let labels = Labels::from_pairs([("alertname", name)]).unwrap();
         Arc::new(PostableAlert {
-            labels: Labels::from_pairs([("alertname", name)]).unwrap(),
+            identity: labels.clone(),
+            labels,
             annotations: Default::default(),
             starts_at: Timestamp::from_millis(0),
             ends_at: Timestamp::from_millis(ends_at_ms),
@@ -209,6 +216,9 @@ mod tests {
             queue.failed(Vec::new(), start);
         }
         assert_eq!(queue.due_at(start), Some(start + LONGEST_PAUSE));
+        queue.retry_now();
+        assert_eq!(queue.due_at(start), Some(start));
+        queue.failed(Vec::new(), start);
         queue.succeeded();
         assert_eq!(queue.take(start).len(), 2);
     }

@@ -2,7 +2,7 @@
 
 use super::args::Args;
 use super::config::{Config, RetentionConfig};
-use super::deliver::HttpTransport;
+use super::deliver::Delivery;
 use super::http::listen::Connections;
 use super::http::origin::OriginRules;
 use super::memory;
@@ -13,7 +13,7 @@ use super::write::Writes;
 use crate::Db;
 use crate::budget::MemoryBudget;
 use crate::ingest::remote_write::BodyLimits;
-use crate::notify::{Notifier, NotifierOptions};
+use crate::notify::NotifierOptions;
 use crate::promql::EvalOptions;
 use crate::rules::RuleManager;
 use crate::rules::unstored::Unstored;
@@ -27,6 +27,8 @@ use tokio::sync::watch;
 
 /// How long samples are kept where nothing says so.
 const DEFAULT_RETENTION: Duration = Duration::from_secs(15 * 86_400);
+/// How long alerts that wait may still be sent when the server stops.
+const ALERTS_END: Duration = Duration::from_secs(10);
 
 /// The server's state. One per process, behind an `Arc`.
 pub struct App {
@@ -59,9 +61,7 @@ pub struct App {
     /// Counters of queries.
     pub queries: QueryCounts,
     /// Who tells Alertmanagers of alerts.
-    pub notifier: Notifier,
-    /// How the notifier reaches them.
-    pub transport: Arc<HttpTransport>,
+    pub delivery: Delivery,
     opened: OnceLock<(Db, RuleManager)>,
     config: RwLock<Loaded>,
     phase: watch::Sender<Phase>,
@@ -126,15 +126,14 @@ impl App {
         let instance = format!("{}:{}", host_name(), addresses.first().map_or(9090, SocketAddr::port));
         let external_url = args.external_url.clone().unwrap_or_else(|| format!("http://{instance}{prefix}"));
         let memory = memory::budget(args.memory_limit);
-        let transport = Arc::new(HttpTransport::new(runtime));
         let notifier_options = NotifierOptions {
             queue_capacity: args.notification_queue_capacity as usize,
             batch_size: args.notification_batch_size as usize,
+            drain: if args.drain_notification_queue { ALERTS_END } else { Duration::ZERO },
             external_url: external_url.clone(),
         };
         App {
-            notifier: Notifier::new(notifier_options, transport.clone()),
-            transport,
+            delivery: Delivery::new(notifier_options, runtime),
             origin: OriginRules::new(addresses, args.external_url.as_deref(), args.cors_origin.as_deref()),
             connections: Connections::new(args.max_connections, args.read_timeout, args.write_timeout),
             pool: QueryPool::new(threads),

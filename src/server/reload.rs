@@ -4,7 +4,6 @@ use super::app::App;
 use super::args::Args;
 use super::config::Config;
 use super::self_monitoring;
-use crate::notify::Target;
 use crate::promql::EvalOptions;
 use crate::rules::{self, Group, RuleOptions};
 use crate::yaml::FileError;
@@ -57,9 +56,7 @@ pub fn reload(app: &App) -> Result<(), FileError> {
 
 /// Puts a checked configuration in force, save for what rules take from it.
 pub fn put_in_force(app: &App, config: Config) {
-    let target = |a: &super::config::AlertmanagerConfig| Target { url: a.url.clone(), timeout: a.timeout };
-    app.transport.configure(&config.alertmanagers);
-    app.notifier.configure(config.alertmanagers.iter().map(target).collect(), config.external_labels.clone());
+    app.delivery.configure(&config.alerting, &config.external_labels);
     app.set_config(config);
     if let Some(db) = app.db() {
         db.set_retention(app.retention(), app.config().config.retention_policies.clone());

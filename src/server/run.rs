@@ -5,7 +5,7 @@ use super::app::{App, Phase};
 use super::args::{Args, Check, Command, FEATURES, Test};
 use super::config::Config;
 use super::http::listen;
-use super::{backup, logging, memory, reload, rule_tests, scripts, self_monitoring, tsdb};
+use super::{backup, deliver, logging, memory, reload, rule_tests, scripts, self_monitoring, tsdb};
 use crate::Db;
 use crate::budget::Size;
 use crate::promql::Syntax;
@@ -25,8 +25,6 @@ const REQUESTS_END: Duration = Duration::from_secs(10);
 /// Signals to stop that come closer together than this are one: some senders signal a process and then
 /// its whole group.
 const ONE_SIGNAL: Duration = Duration::from_millis(500);
-/// How long alerts that wait may still be sent then.
-const ALERTS_END: Duration = Duration::from_secs(10);
 
 /// Does what the command line asks for.
 pub fn main(args: Args) -> ExitCode {
@@ -142,8 +140,7 @@ fn serve(args: Args) -> Result<(), String> {
         let of_close = app.clone();
         let closed = tokio::task::spawn_blocking(move || {
             drop(rules);
-            let drain = of_close.args.drain_notification_queue;
-            of_close.notifier.stop(if drain { ALERTS_END } else { Duration::ZERO });
+            of_close.delivery.notifier.stop();
             of_close.db().map_or(Ok(()), Db::close)
         });
         match closed.await {
@@ -189,10 +186,11 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
     self_monitoring::add_pack(app, &mut groups);
     let manager = RuleManager::with_options(&db, groups, rule_options).map_err(|e| fault(&e))?;
     reload::put_in_force(app, checked.config);
+    deliver::watch(app).map_err(|e| format!("no thread for discovery: {e}"))?;
     app.open(db, manager.clone());
     let of_rules = app.clone();
     manager
-        .spawn(move |alerts| of_rules.notifier.observe(&alerts))
+        .spawn(move |alerts| of_rules.delivery.notifier.observe(&alerts))
         .map_err(|e| format!("no thread for rules: {e}"))
 }
 

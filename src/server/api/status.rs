@@ -321,9 +321,12 @@ pub async fn targets() -> Response {
 
 /// `GET /api/v1/alertmanagers`
 pub async fn alertmanagers(State(app): State<Arc<App>>) -> Response {
-    let config = app.config().config;
-    let active: Vec<Value> = config.alertmanagers.iter().map(|a| json!({ "url": a.url })).collect();
-    let data = json!({ "activeAlertmanagers": active, "droppedAlertmanagers": [] });
+    let discovered = app.delivery.discovered();
+    let list = |urls: &[String]| urls.iter().map(|url| json!({ "url": url })).collect::<Vec<Value>>();
+    let data = json!({
+        "activeAlertmanagers": list(&discovered.active),
+        "droppedAlertmanagers": list(&discovered.dropped),
+    });
     json::success(|out| json::serialized(out, &data))
 }
 

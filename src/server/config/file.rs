@@ -158,44 +158,86 @@ pub(super) struct StaticConfig {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Alerting {
     #[serde(deserialize_with = "null_as_default")]
-    pub alert_relabel_configs: Vec<Spanned<IgnoredAny>>,
+    pub alert_relabel_configs: Vec<Spanned<Relabel>>,
     #[serde(deserialize_with = "null_as_default")]
-    pub alertmanagers: Vec<Alertmanager>,
+    pub alertmanagers: Vec<Spanned<Alertmanager>>,
+}
+
+/// The section of an Alertmanager: what is used of it, and what is refused by its name.
+macro_rules! alertmanager {
+    ($($refused:ident)*) => {
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(super) struct Alertmanager {
+            pub scheme: Option<Spanned<String>>,
+            pub path_prefix: Option<String>,
+            pub timeout: Option<Spanned<PromDuration>>,
+            pub api_version: Option<Spanned<String>>,
+            #[serde(deserialize_with = "null_as_default")]
+            pub relabel_configs: Vec<Spanned<Relabel>>,
+            #[serde(deserialize_with = "null_as_default")]
+            pub alert_relabel_configs: Vec<Spanned<Relabel>>,
+            // Where they are.
+            #[serde(deserialize_with = "null_as_default")]
+            pub static_configs: Vec<StaticConfig>,
+            #[serde(deserialize_with = "null_as_default")]
+            pub file_sd_configs: Vec<Spanned<FileSd>>,
+            // How they are asked.
+            pub basic_auth: Option<Spanned<BasicAuth>>,
+            pub authorization: Option<Spanned<Authorization>>,
+            pub bearer_token: Option<Spanned<String>>,
+            pub bearer_token_file: Option<Spanned<String>>,
+            pub tls_config: Option<Spanned<Tls>>,
+            pub follow_redirects: Option<bool>,
+            pub enable_http2: Option<bool>,
+            #[serde(deserialize_with = "null_as_default")]
+            pub http_headers: BTreeMap<String, Spanned<Header>>,
+            $(pub $refused: Option<Spanned<IgnoredAny>>,)*
+        }
+
+        impl Alertmanager {
+            /// What Prometheus knows and nothing here does.
+            pub fn refused(&self) -> impl Iterator<Item = (&'static str, &Spanned<IgnoredAny>)> {
+                let all = [$((stringify!($refused), &self.$refused)),*];
+                all.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)))
+            }
+        }
+    };
+}
+
+alertmanager! {
+    oauth2 sigv4 proxy_url no_proxy proxy_from_environment proxy_connect_header
+    aws_sd_configs azure_sd_configs consul_sd_configs digitalocean_sd_configs dns_sd_configs docker_sd_configs
+    dockerswarm_sd_configs ec2_sd_configs eureka_sd_configs gce_sd_configs hetzner_sd_configs http_sd_configs
+    ionos_sd_configs kubernetes_sd_configs kuma_sd_configs lightsail_sd_configs linode_sd_configs
+    marathon_sd_configs nerve_sd_configs nomad_sd_configs oci_sd_configs openstack_sd_configs outscale_sd_configs
+    ovhcloud_sd_configs puppetdb_sd_configs scaleway_sd_configs serverset_sd_configs stackit_sd_configs
+    triton_sd_configs uyuni_sd_configs vultr_sd_configs
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Alertmanager {
+pub(super) struct Relabel {
     #[serde(deserialize_with = "null_as_default")]
-    pub static_configs: Vec<StaticConfig>,
-    pub scheme: Option<Spanned<String>>,
-    pub path_prefix: Option<String>,
-    pub timeout: Option<PromDuration>,
-    pub api_version: Option<Spanned<String>>,
-    pub basic_auth: Option<BasicAuth>,
-    pub authorization: Option<Authorization>,
-    pub bearer_token: Option<String>,
-    pub follow_redirects: Option<bool>,
-    pub enable_http2: Option<bool>,
-    // Refused, one by one, by name.
-    pub bearer_token_file: Option<Spanned<IgnoredAny>>,
-    pub oauth2: Option<Spanned<IgnoredAny>>,
-    pub sigv4: Option<Spanned<IgnoredAny>>,
-    pub tls_config: Option<Spanned<IgnoredAny>>,
-    pub proxy_url: Option<Spanned<IgnoredAny>>,
-    pub proxy_from_environment: Option<Spanned<IgnoredAny>>,
-    pub http_headers: Option<Spanned<IgnoredAny>>,
-    pub relabel_configs: Option<Spanned<IgnoredAny>>,
-    pub alert_relabel_configs: Option<Spanned<IgnoredAny>>,
-    pub dns_sd_configs: Option<Spanned<IgnoredAny>>,
-    pub file_sd_configs: Option<Spanned<IgnoredAny>>,
-    pub http_sd_configs: Option<Spanned<IgnoredAny>>,
-    pub consul_sd_configs: Option<Spanned<IgnoredAny>>,
-    pub kubernetes_sd_configs: Option<Spanned<IgnoredAny>>,
+    pub source_labels: Vec<String>,
+    pub separator: Option<String>,
+    pub regex: Option<Spanned<String>>,
+    pub modulus: Option<u64>,
+    pub target_label: Option<Spanned<String>>,
+    pub replacement: Option<Spanned<String>>,
+    pub action: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct FileSd {
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub files: Vec<Spanned<String>>,
+    pub refresh_interval: Option<Spanned<PromDuration>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct BasicAuth {
     pub username: Option<String>,
     pub username_file: Option<Spanned<String>>,
@@ -203,13 +245,40 @@ pub(super) struct BasicAuth {
     pub password_file: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Authorization {
     #[serde(rename = "type")]
-    pub kind: Option<String>,
+    pub kind: Option<Spanned<String>>,
     pub credentials: Option<String>,
     pub credentials_file: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tls {
+    pub ca: Option<Spanned<String>>,
+    pub ca_file: Option<Spanned<String>>,
+    pub cert: Option<Spanned<String>>,
+    pub cert_file: Option<Spanned<String>>,
+    pub key: Option<Spanned<String>>,
+    pub key_file: Option<Spanned<String>>,
+    pub server_name: Option<Spanned<String>>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub insecure_skip_verify: bool,
+    pub min_version: Option<Spanned<String>>,
+    pub max_version: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Header {
+    #[serde(deserialize_with = "null_as_default")]
+    pub values: Vec<Spanned<String>>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub secrets: Vec<Spanned<String>>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub files: Vec<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -51,17 +51,45 @@ impl Tree {
         match self {
             Tree::Map(entries) => {
                 for (key, value) in entries {
-                    let secret = SECRETS.contains(&key.as_str()) && !matches!(value, Tree::Null);
-                    if secret || matches!(key.as_str(), "http_headers" | "proxy_connect_header") {
-                        *value = Tree::Text(MASK.to_owned());
-                    } else {
-                        value.mask();
+                    match key.as_str() {
+                        key if SECRETS.contains(&key) => value.hide(),
+                        "proxy_connect_header" => value.hide(),
+                        "http_headers" => value.hide_within(2, "secrets"),
+                        "tls_config" => {
+                            value.hide_within(1, "key");
+                            value.mask();
+                        }
+                        _ => value.mask(),
                     }
                 }
             }
             Tree::List(items) => items.iter_mut().for_each(Tree::mask),
             Tree::Text(text) => mask_url(text),
             Tree::Null | Tree::Bool(_) | Tree::Int(_) | Tree::Float(_) => {}
+        }
+    }
+}
+
+impl Tree {
+    /// Puts the mask in place of every text.
+    fn hide(&mut self) {
+        match self {
+            Tree::Null => {}
+            Tree::List(items) => items.iter_mut().for_each(Tree::hide),
+            Tree::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.hide()),
+            value => *value = Tree::Text(MASK.to_owned()),
+        }
+    }
+
+    /// Hides what stands under `name`, so many mappings deep.
+    fn hide_within(&mut self, depth: usize, name: &str) {
+        let Tree::Map(entries) = self else { return };
+        for (key, value) in entries {
+            match depth {
+                1 if key == name => value.hide(),
+                1 => {}
+                depth => value.hide_within(depth - 1, name),
+            }
         }
     }
 }
@@ -156,10 +184,18 @@ mod tests {
     fn secrets_are_masked_and_the_rest_is_kept() {
         let text = "global: {scrape_interval: 15s}\nalerting:\n  alertmanagers:\n  - basic_auth:\n      \
                     username: me\n      password: hunter2\n    proxy_url: http://a:hunter2@proxy:1/x\n    \
-                    authorization: {credentials: hunter2, type: Bearer}\n";
+                    authorization: {credentials: hunter2, type: Bearer}\n    tls_config: {key: hunter2, key_file: \
+                    a.key}\n    http_headers: {X-Id: {values: [shown], secrets: [hunter2]}}\n";
         let shown = masked(text);
         assert!(!shown.contains("hunter2"), "{shown}");
-        for kept in ["scrape_interval: 15s", "username: me", "http://a:<secret>@proxy:1/x", "type: Bearer"] {
+        for kept in [
+            "scrape_interval: 15s",
+            "username: me",
+            "http://a:<secret>@proxy:1/x",
+            "type: Bearer",
+            "key_file: a.key",
+            "shown",
+        ] {
             assert!(shown.contains(kept), "{kept} in {shown}");
         }
         assert_eq!(masked(""), "");

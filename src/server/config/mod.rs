@@ -1,7 +1,10 @@
 //! The configuration file: Prometheus' own, read whole, checked, and turned into what is used of it.
 
+mod alerting;
 mod file;
 mod mask;
+
+pub use alerting::{AlertingConfig, AlertmanagerConfig};
 
 use super::api::selectors::selector;
 use super::args::check_percentage;
@@ -9,7 +12,6 @@ use crate::storage::{CleanupSchedule, RetentionPolicy};
 use crate::yaml::{self, FileError, PromDuration, Spanned};
 use larum_storage_format::Labels;
 use std::collections::HashSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ pub struct Config {
     /// The rule files that exist by name or fit a pattern, in the order of the file.
     pub rule_files: Vec<PathBuf>,
     /// Who is told of alerts.
-    pub alertmanagers: Vec<AlertmanagerConfig>,
+    pub alerting: AlertingConfig,
     /// `storage.tsdb.retention`.
     pub retention: RetentionConfig,
     /// `storage.retention`: how long the series of selectors are kept.
@@ -51,24 +53,6 @@ pub struct RetentionConfig {
     pub percentage: Option<f64>,
 }
 
-/// One Alertmanager.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AlertmanagerConfig {
-    /// Where alerts are posted: `http://host:port/prefix/api/v2/alerts`.
-    pub url: String,
-    /// How long one post may take.
-    pub timeout: Duration,
-    /// The value of the header `Authorization`, if any.
-    pub authorization: Option<String>,
-}
-
-/// Without the secret.
-impl fmt::Debug for AlertmanagerConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AlertmanagerConfig({}, {:?})", self.url, self.timeout)
-    }
-}
-
 /// Prometheus' defaults: without a file nothing is evaluated and nobody told.
 impl Default for Config {
     fn default() -> Config {
@@ -77,7 +61,7 @@ impl Default for Config {
             rule_query_offset: Duration::ZERO,
             external_labels: Labels::empty(),
             rule_files: Vec::new(),
-            alertmanagers: Vec::new(),
+            alerting: AlertingConfig::default(),
             retention: RetentionConfig::default(),
             retention_policies: Vec::new(),
             cleanup_schedule: None,
@@ -105,7 +89,7 @@ impl Config {
     fn parse(path: &Path, text: &str, env: impl Fn(&str) -> Option<String>) -> Result<Config, FileError> {
         let file: file::File = yaml::parse(path, text)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let checks = Checks { path };
+        let checks = Checks { path, folder };
         let mut notes = Vec::new();
 
         let scrape_interval = file.global.scrape_interval.map_or(DEFAULT_INTERVAL, |d| d.0);
@@ -164,12 +148,12 @@ impl Config {
         });
         let cleanup_schedule = schedule.transpose()?;
 
-        let mut alertmanagers = Vec::new();
-        if let Some(first) = file.alerting.alert_relabel_configs.first() {
-            return Err(FileError::at(path, first, "alert_relabel_configs are not supported yet"));
-        }
-        for alertmanager in &file.alerting.alertmanagers {
-            alertmanagers.extend(checks.alertmanager(alertmanager, folder)?);
+        let alerting = checks.alerting(file.alerting)?;
+        for files in alerting.alertmanagers.iter().flat_map(|config| &config.file_sd).flat_map(|sd| &sd.files)
+        {
+            if crate::rules::glob::expand(files).iter().all(|file| !file.exists()) {
+                notes.push(format!("no file fits the pattern {:?} of file_sd_configs", files.display()));
+            }
         }
 
         Ok(Config {
@@ -177,7 +161,7 @@ impl Config {
             rule_query_offset: file.global.rule_query_offset.map_or(Duration::ZERO, |d| d.0),
             external_labels: checks.external_labels(&file.global.external_labels, env)?,
             rule_files,
-            alertmanagers,
+            alerting,
             retention,
             retention_policies,
             cleanup_schedule,
@@ -191,6 +175,8 @@ impl Config {
 /// The checks that go beyond the shape of the file.
 struct Checks<'a> {
     path: &'a Path,
+    /// Relative names of files count from here.
+    folder: &'a Path,
 }
 
 impl Checks<'_> {
@@ -254,90 +240,9 @@ impl Checks<'_> {
         Err(FileError::at(self.path, target, format!("target {text:?} {problem}")))
     }
 
-    fn alertmanager(
-        &self,
-        config: &file::Alertmanager,
-        folder: &Path,
-    ) -> Result<Vec<AlertmanagerConfig>, FileError> {
-        for (name, value) in [
-            ("bearer_token_file", &config.bearer_token_file),
-            ("oauth2", &config.oauth2),
-            ("sigv4", &config.sigv4),
-            ("tls_config", &config.tls_config),
-            ("proxy_url", &config.proxy_url),
-            ("proxy_from_environment", &config.proxy_from_environment),
-            ("http_headers", &config.http_headers),
-            ("relabel_configs", &config.relabel_configs),
-            ("alert_relabel_configs", &config.alert_relabel_configs),
-            ("dns_sd_configs", &config.dns_sd_configs),
-            ("file_sd_configs", &config.file_sd_configs),
-            ("http_sd_configs", &config.http_sd_configs),
-            ("consul_sd_configs", &config.consul_sd_configs),
-            ("kubernetes_sd_configs", &config.kubernetes_sd_configs),
-        ] {
-            if let Some(value) = value {
-                let message = format!("{name} of an Alertmanager is not supported yet; use static_configs");
-                return Err(FileError::at(self.path, value, message));
-            }
-        }
-        self.scheme(&config.scheme)?;
-        if let Some(scheme) = &config.scheme
-            && scheme.value == "https"
-        {
-            let message = "https to an Alertmanager is not supported yet; use http";
-            return Err(FileError::at(self.path, scheme, message));
-        }
-        if let Some(version) = &config.api_version
-            && version.value != "v2"
-        {
-            let message = format!("api_version {:?}: only v2 is supported", version.value);
-            return Err(FileError::at(self.path, version, message));
-        }
-        let authorization = self.authorization(config, folder)?;
-        let prefix = config.path_prefix.as_deref().unwrap_or("").trim_matches('/');
-        let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
-        let mut found = Vec::new();
-        for target in config.static_configs.iter().flat_map(|c| &c.targets) {
-            self.target(target)?;
-            let host = &target.value;
-            // As Prometheus: without a port it is the scheme's.
-            let port = if host.rsplit_once(':').is_some_and(|(_, p)| !p.ends_with(']')) { "" } else { ":80" };
-            let url = format!("http://{host}{port}{prefix}/api/v2/alerts");
-            if url.parse::<axum::http::Uri>().is_err() {
-                return Err(FileError::at(self.path, target, format!("target {host:?} is no host:port")));
-            }
-            found.push(AlertmanagerConfig {
-                url,
-                timeout: config.timeout.map_or(Duration::from_secs(10), |d| d.0),
-                authorization: authorization.clone(),
-            });
-        }
-        Ok(found)
-    }
-
-    fn authorization(&self, config: &file::Alertmanager, folder: &Path) -> Result<Option<String>, FileError> {
-        let secret = |text: &Option<String>, from: &Option<Spanned<String>>| match from {
-            Some(from) => std::fs::read_to_string(folder.join(&from.value))
-                .map(|text| text.trim().to_owned())
-                .map_err(|e| FileError::at(self.path, from, format!("{}: {e}", from.value))),
-            None => Ok(text.clone().unwrap_or_default()),
-        };
-        let value = if let Some(basic) = &config.basic_auth {
-            let user = secret(&basic.username, &basic.username_file)?;
-            let password = secret(&basic.password, &basic.password_file)?;
-            format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
-        } else if let Some(authorization) = &config.authorization {
-            let kind = authorization.kind.as_deref().unwrap_or("Bearer");
-            format!("{kind} {}", secret(&authorization.credentials, &authorization.credentials_file)?)
-        } else if let Some(token) = &config.bearer_token {
-            format!("Bearer {token}")
-        } else {
-            return Ok(None);
-        };
-        if axum::http::HeaderValue::from_str(&value).is_err() {
-            return Err(FileError::of_file(self.path, "credentials of an Alertmanager hold a line break"));
-        }
-        Ok(Some(value))
+    /// A file that the configuration names.
+    fn beside(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     fn external_labels(
@@ -386,20 +291,6 @@ fn expand_variables(text: &str, env: impl Fn(&str) -> Option<String>) -> String 
         }
     }
     out.push_str(rest);
-    out
-}
-
-/// Standard base64 with padding (RFC 4648).
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for group in bytes.chunks(3) {
-        let bits = group.iter().enumerate().fold(0u32, |bits, (i, &b)| bits | u32::from(b) << (16 - 8 * i));
-        for i in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * i)) as usize & 63];
-            out.push(if i <= group.len() { char::from(digit) } else { '=' });
-        }
-    }
     out
 }
 

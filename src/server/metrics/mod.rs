@@ -7,6 +7,7 @@ mod table;
 mod text;
 
 use super::app::App;
+use super::deliver::Discovered;
 use crate::budget::MemoryStatus;
 use crate::notify::NotifierStats;
 use crate::rules::GroupStatus;
@@ -46,6 +47,7 @@ struct Snapshot<'a> {
     /// How long rules and groups took.
     durations: Option<[DurationStats; 2]>,
     notifier: NotifierStats,
+    alertmanagers: Discovered,
     routes: BTreeMap<String, http::RouteMetrics>,
     process: Option<ProcessStats>,
     memory: MemoryStatus,
@@ -65,7 +67,8 @@ pub fn render(app: &App, own: &[(&str, &str)]) -> String {
         storage: app.db().map(crate::Db::stats),
         groups: app.rules().map(|rules| rules.groups()).unwrap_or_default(),
         durations: app.rules().map(|rules| rules.durations()),
-        notifier: app.notifier.stats(),
+        notifier: app.delivery.notifier.stats(),
+        alertmanagers: app.delivery.discovered(),
         routes: app.http.snapshot(),
         process: process::read(),
         memory: app.memory.status(),

@@ -4,7 +4,7 @@ use super::http::DURATION_BOUNDS;
 use super::text::Samples;
 use super::{Kind, Metric, Snapshot};
 use crate::budget::Part;
-use crate::notify::TargetStats;
+use crate::notify::{LATENCY_BOUNDS, TargetStats};
 use crate::rules::GroupStats;
 use crate::rules::durations::{BOUNDS_SECONDS, DurationStats};
 use crate::server::api::status::API_VERSION;
@@ -630,23 +630,31 @@ pub(super) const METRICS: &[Metric] = &[
         |g| g.state_failures as f64
     ),
     // Notifications.
-    alertmanager!(
-        "prometheus_notifications_sent_total",
-        Counter,
-        "Alerts in requests made, failed ones included.",
-        |t| t.sent as f64
-    ),
+    alertmanager!("prometheus_notifications_sent_total", Counter, "Alerts that were taken.", |t| t.sent
+        as f64),
     alertmanager!("prometheus_notifications_errors_total", Counter, "Alerts in requests that failed.", |t| t
         .errors
         as f64),
     alertmanager!("prometheus_notifications_dropped_total", Counter, "Alerts given up.", |t| t.dropped
         as f64),
-    metric("prometheus_notifications_latency_seconds", Summary, "Requests to Alertmanagers.", |s, out| {
+    metric("prometheus_notifications_latency_seconds", Summary, "Requests that succeeded.", |s, out| {
         for target in &s.notifier.targets {
             out.suffixed("_sum", &[("alertmanager", &target.url)], target.latency_seconds);
             out.suffixed("_count", &[("alertmanager", &target.url)], target.requests as f64);
         }
     }),
+    metric(
+        "prometheus_notifications_latency_histogram_seconds",
+        Histogram,
+        "Requests that succeeded, by their time.",
+        |s, out| {
+            for target in &s.notifier.targets {
+                let labels = [("alertmanager", target.url.as_str())];
+                let (sum, count) = (target.latency_seconds, target.requests);
+                out.histogram(&labels, &LATENCY_BOUNDS, &target.latencies, sum, count);
+            }
+        },
+    ),
     alertmanager!("prometheus_notifications_queue_length", Gauge, "Alerts that wait.", |t| t.queue_length
         as f64),
     metric(
@@ -662,9 +670,23 @@ pub(super) const METRICS: &[Metric] = &[
         Gauge,
         "Alertmanagers that are told of alerts.",
         |s, out| {
-            out.value(s.notifier.targets.len() as f64);
+            out.value(s.alertmanagers.active.len() as f64);
         },
     ),
+    // Discovery.
+    metric(
+        "prometheus_sd_file_read_errors_total",
+        Counter,
+        "Files with targets that could not be read.",
+        |s, out| {
+            out.value(s.alertmanagers.file_read_errors as f64);
+        },
+    ),
+    metric("prometheus_sd_file_mtime_seconds", Gauge, "When a file with targets was changed.", |s, out| {
+        for (file, seconds) in &s.alertmanagers.files {
+            out.with(&[("filename", file)], *seconds);
+        }
+    }),
     // Writes.
     metric("larum_write_samples_total", Counter, "Samples kept from remote write.", |s, out| {
         out.value(load(&s.app.writes.counts.samples));
