@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -175,6 +175,22 @@ impl Judge {
         }
         fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         Ok(result)
+    }
+
+    /// Sends a data set to the server at `url`, so many samples a second or as fast as they are taken; gives
+    /// what came of it.
+    pub fn load(&self, file: &Path, url: &str, samples_a_second: Option<i64>) -> Result<Value, String> {
+        let mut command = Command::new(&self.program);
+        command.arg("load").arg("--file").arg(file).arg("--url").arg(format!("{url}/api/v1/write"));
+        if let Some(rate) = samples_a_second {
+            command.arg("--rate").arg(rate.to_string());
+        }
+        let output = command.stderr(Stdio::inherit()).output();
+        let output = output.map_err(|e| format!("{} does not start: {e}", self.program.display()))?;
+        if !output.status.success() {
+            return Err(format!("{} load ended with {}", self.program.display(), output.status));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("what came of the load: {e}"))
     }
 
     /// The file of a data set, made on first use.

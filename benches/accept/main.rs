@@ -7,8 +7,10 @@
 
 mod aim;
 mod bench;
+mod dashboards;
 mod judge;
 mod kills;
+mod long;
 mod report;
 mod rows;
 mod server;
@@ -20,7 +22,8 @@ use judge::{Judge, Run};
 use report::Report;
 use rows::{By, ROWS};
 use server::Server;
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Measures Larum and its peers against the aims, and prints a table.
@@ -88,10 +91,13 @@ fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
         _ => None,
     });
     let benches = report.distinct(|by| if let By::Bench(bench, _) = by { Some(*bench) } else { None });
-    let kills = report.rows.iter().any(|measured| matches!(measured.row.by, By::Kills));
 
     let servers = server::bring(&args.without);
-    let judge = match runs.is_empty() {
+    let measured_by = |by: fn(&By) -> bool| report.rows.iter().any(|measured| by(&measured.row.by));
+    let dashboards = measured_by(|by| matches!(by, By::Dashboards(_)));
+    let long = measured_by(|by| matches!(by, By::Long(_)));
+    let kills = measured_by(|by| matches!(by, By::Kills));
+    let judge = match runs.is_empty() && !dashboards {
         true => None,
         false => Judge::bring(args.judge.as_deref(), folder.path(), args.quick)
             .map_err(|why| eprintln!("accept: NOTICE: servers are not measured: {why}"))
@@ -119,14 +125,45 @@ fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
                 Err(why) => eprintln!("accept: NOTICE: {why}"),
             }
         }
+        for server in &servers {
+            if let Some(judge) = judge.as_ref().filter(|_| dashboards) {
+                eprintln!("accept: round {round} of {rounds}: dashboards, {server:?}");
+                match in_folder(&args.work, |folder| dashboards::run(judge, *server, folder, args.quick)) {
+                    Ok(figures) => report.take(*server, |by| match by {
+                        By::Dashboards(shown) => Some(figures.of(*shown)),
+                        _ => None,
+                    }),
+                    Err(why) => eprintln!("accept: NOTICE: {why}"),
+                }
+            }
+            if long {
+                eprintln!("accept: round {round} of {rounds}: long times, {server:?}");
+                match in_folder(&args.work, |folder| long::run(*server, folder, args.quick)) {
+                    Ok(figures) => report.take(*server, |by| match by {
+                        By::Long(span) => figures.iter().find(|(its, _)| its == span).map(|(_, ms)| *ms),
+                        _ => None,
+                    }),
+                    Err(why) => eprintln!("accept: NOTICE: {why}"),
+                }
+            }
+        }
     }
     if kills {
         let times = if args.quick { 10 } else { 50 };
         // A server that does not come up panics in there; the other rows are still worth printing.
         match std::thread::spawn(move || kills::lost(times)).join() {
-            Ok(lost) => report.take_kills(lost),
+            Ok(lost) => report.take(Server::Larum, |by| matches!(by, By::Kills).then_some(lost as f64)),
             Err(_) => eprintln!("accept: NOTICE: the kills ended early, see above"),
         }
     }
     Ok(())
+}
+
+/// Runs `measure` with a folder of its own. A server that does not do what it must panics in there; the other
+/// rows are still worth printing.
+fn in_folder<T>(work: &Path, measure: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
+    let folder = tempfile::Builder::new().prefix("accept-").tempdir_in(work);
+    let folder = folder.map_err(|e| format!("no temporary folder in {}: {e}", work.display()))?;
+    let measured = catch_unwind(AssertUnwindSafe(|| measure(folder.path())));
+    measured.unwrap_or_else(|_| Err("it ended early, see above".to_owned()))
 }

@@ -4,7 +4,7 @@ use crate::aim::Verdict;
 use crate::judge::Run;
 use crate::rows::{By, Row};
 use crate::server::Server;
-use crate::{bench, judge};
+use crate::{bench, dashboards, judge, long};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -95,10 +95,12 @@ impl Report {
         }
     }
 
-    /// Takes in how many samples the kills lost.
-    pub fn take_kills(&mut self, lost: u64) {
-        for measured in self.rows.iter_mut().filter(|measured| matches!(measured.row.by, By::Kills)) {
-            measured.take(Server::Larum, lost as f64);
+    /// Takes in the figures that `figure` has of a server for rows, by what these are measured by.
+    pub fn take(&mut self, server: Server, figure: impl Fn(&By) -> Option<f64>) {
+        for measured in &mut self.rows {
+            if let Some(figure) = figure(&measured.row.by) {
+                measured.take(server, figure);
+            }
         }
     }
 
@@ -166,6 +168,8 @@ impl Report {
         match by {
             By::Judge(run, _) | By::Answers(run) => judge::command(run, self.quick),
             By::Bench(bench, _) => bench::command(bench),
+            By::Dashboards(_) => dashboards::COMMAND.to_owned(),
+            By::Long(_) => long::COMMAND.to_owned(),
             By::Kills => "cargo bench --bench accept -- --run kills".to_owned(),
         }
     }

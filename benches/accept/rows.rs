@@ -4,7 +4,9 @@
 //! throughput) is turned into a ratio to VictoriaMetrics; memory, disk and latency stay as they are.
 
 use crate::aim::Aim::{self, Max, MaxTimes, MaxTimesBest, Min, MinTimes};
+use crate::dashboards::Shown;
 use crate::judge::{Figure, Run, Set};
+use crate::long::Span;
 
 /// A row of the table.
 #[derive(Debug)]
@@ -30,6 +32,10 @@ pub enum By {
     Answers(&'static Run),
     /// A bench of this package, by its name and the row's.
     Bench(&'static str, &'static str),
+    /// Dashboards that ask while samples come in.
+    Dashboards(Shown),
+    /// Queries over long times.
+    Long(Span),
     /// Killing Larum under load.
     Kills,
 }
@@ -178,6 +184,12 @@ pub static ROWS: &[Row] = &[
     query("labels", "/labels", 0.67),
     query("label_values_pod", "/label/pod/values", 0.5),
     Row { group: "query", what: "answers that are not Prometheus'", aim: Max(0.0), unit: "answers", by: By::Answers(&LONG_QUERIED) },
+
+    Row { group: "concurrent", what: "dashboard query p99, 64 clients once a second, while samples come in", aim: Max(100.0), unit: "ms", by: By::Dashboards(Shown::P99) },
+    Row { group: "concurrent", what: "samples taken in meanwhile (200,000 are sent)", aim: Min(195_000.0), unit: "samples/s", by: By::Dashboards(Shown::Ingested) },
+
+    Row { group: "long", what: "one series, one year at 1 h", aim: MaxTimesBest(1.0), unit: "ms", by: By::Long(Span::Year) },
+    Row { group: "long", what: "sum of the rate of 1,000 series, 30 days at 5 m", aim: MaxTimesBest(1.0), unit: "ms", by: By::Long(Span::Month) },
 
     bench("scan", "full scan from mapped files, one core", Min(800.0), "Msamples/s", ("scan", "full scan from mapped files")),
 

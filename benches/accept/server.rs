@@ -1,8 +1,9 @@
 //! The servers that are measured, and where their programs come from.
 
-use crate::support;
+use crate::support::{self, Larum, Process};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -25,6 +26,41 @@ impl Server {
             Server::Larum => PathBuf::from(env!("CARGO_BIN_EXE_larum")),
             Server::VictoriaMetrics => support::servers().join("bin/victoria-metrics"),
             Server::Prometheus => support::servers().join("bin/prometheus"),
+        }
+    }
+
+    /// Starts it on a free port over an empty folder; gives it back with its URL once it is ready.
+    pub fn start(self, folder: &Path) -> (Process, String) {
+        match self {
+            Server::Larum => {
+                let flags = ["--storage.tsdb.retention.time=100y", "--log.level=warn"];
+                let larum = Larum::start(folder, &flags);
+                (larum.process, larum.url)
+            }
+            Server::VictoriaMetrics => {
+                let port = support::free_port();
+                let mut command = Command::new(self.program());
+                command
+                    .arg(format!("-storageDataPath={}", folder.join("data").display()))
+                    .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
+                    .args(["-retentionPeriod=100y", "-search.latencyOffset=0s", "-loggerLevel=WARN"]);
+                let process = Process::start("victoria-metrics", &mut command, folder);
+                let url = format!("http://127.0.0.1:{port}");
+                support::wait_until("VictoriaMetrics is ready", Duration::from_secs(30), || {
+                    support::get(&format!("{url}/health")).is_some_and(|answer| answer.status == 200)
+                });
+                (process, url)
+            }
+            Server::Prometheus => support::start_prometheus(
+                &self.program(),
+                folder,
+                |_| "global: {}\n".to_owned(),
+                &[
+                    "--web.enable-remote-write-receiver",
+                    "--storage.tsdb.retention.time=100y",
+                    "--log.level=warn",
+                ],
+            ),
         }
     }
 
