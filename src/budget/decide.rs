@@ -88,6 +88,11 @@ fn of_limit(limit: u64, percent: u64) -> u64 {
     limit / 100 * percent
 }
 
+/// Up to how much a query or body is small.
+pub(super) fn small_bytes(limit: u64) -> u64 {
+    limit / SMALL_SHARE
+}
+
 /// What only rules may take.
 pub(super) fn rules_share(limit: u64) -> u64 {
     of_limit(limit, RULES_PERCENT)
@@ -105,7 +110,7 @@ pub(super) fn room(load: &Load, part: Part, own: u64) -> u64 {
         Part::Rules => share.saturating_sub(rules).max(limit.saturating_sub(held)),
         Part::Merges => up_to(MERGES_PERCENT),
         Part::Bodies | Part::Queries => {
-            let while_small = (limit / SMALL_SHARE).saturating_sub(own).min(up_to(SMALL_PERCENT));
+            let while_small = small_bytes(limit).saturating_sub(own).min(up_to(SMALL_PERCENT));
             while_small.max(up_to(LARGE_PERCENT))
         }
         // They are there already.

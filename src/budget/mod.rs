@@ -13,10 +13,11 @@ pub mod machine;
 pub use decide::Pressure;
 pub(crate) use decide::{MERGE_MIN_BYTES, head_is_large, merge_share};
 
-use decide::{Load, room, rules_share};
+use decide::{Load, room, rules_share, small_bytes};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Reservations grow by this at least, so that the lock is taken seldom.
 const QUANTUM_BYTES: u64 = 64 << 10;
@@ -84,6 +85,8 @@ struct Shared {
     limit_bytes: Option<u64>,
     relief: Option<Relief>,
     counts: Mutex<Counts>,
+    /// Tells those who wait that somebody gave memory back.
+    given_back: Condvar,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,6 +94,9 @@ struct Counts {
     /// By part, in their order.
     reserved: [u64; Part::ALL.len()],
     refused: [u64; Part::ALL.len()],
+    /// How often somebody waited for memory, and how many do so now.
+    waits: u64,
+    waiting: u64,
     /// What the process held when somebody looked last.
     resident: u64,
     /// What it holds that nobody reserves: code, stacks, what the allocator keeps.
@@ -139,6 +145,11 @@ impl MemoryStatus {
         self.counts.reserved[part as usize]
     }
 
+    /// How often something small waited for memory instead of being refused at once.
+    pub fn waits(&self) -> u64 {
+        self.counts.waits
+    }
+
     /// How often a part was refused memory.
     pub fn refused(&self, part: Part) -> u64 {
         self.counts.refused[part as usize]
@@ -170,7 +181,8 @@ impl MemoryBudget {
 
     /// At most so many bytes, with what helps before anybody is refused.
     pub fn with(limit_bytes: Option<u64>, relief: Option<Relief>) -> MemoryBudget {
-        MemoryBudget { shared: Arc::new(Shared { limit_bytes, relief, counts: Mutex::default() }) }
+        let (counts, given_back) = (Mutex::default(), Condvar::new());
+        MemoryBudget { shared: Arc::new(Shared { limit_bytes, relief, counts, given_back }) }
     }
 
     /// The limit; `None` if there is none.
@@ -180,7 +192,14 @@ impl MemoryBudget {
 
     /// A reservation that holds nothing yet.
     pub fn reservation(&self, part: Part) -> Reservation {
-        Reservation { budget: self.clone(), part, used: AtomicU64::new(0), granted: AtomicU64::new(0) }
+        Reservation {
+            budget: self.clone(),
+            part,
+            patience: Duration::ZERO,
+            used: AtomicU64::new(0),
+            granted: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+        }
     }
 
     /// Says what a part holds that is never refused, as it is there already.
@@ -193,6 +212,7 @@ impl MemoryBudget {
     pub fn observe(&self, resident_bytes: u64) -> Pressure {
         let mut counts = self.counts();
         counts.observe(resident_bytes, self.shared.limit_bytes);
+        self.tell_those_who_wait(&counts);
         counts.pressure
     }
 
@@ -226,15 +246,27 @@ impl MemoryBudget {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn tell_those_who_wait(&self, counts: &Counts) {
+        if counts.waiting > 0 {
+            self.shared.given_back.notify_all();
+        }
+    }
+
     /// Takes `asked` bytes for who holds `own` already; if that is too much, as many as are `needed`.
-    /// Tells how many it took.
-    fn take(&self, part: Part, own: u64, needed: u64, asked: u64) -> Result<u64, Refused> {
+    /// Tells how many it took. What is small and finds none waits, for as long as its patience.
+    fn take(
+        &self,
+        part: Part,
+        own: u64,
+        needed: u64,
+        asked: u64,
+        patience: Duration,
+    ) -> Result<u64, Refused> {
         let Some(limit) = self.shared.limit_bytes else {
             self.counts().reserved[part as usize] += asked;
             return Ok(asked);
         };
-        let attempt = || {
-            let mut counts = self.counts();
+        let attempt = |counts: &mut Counts| {
             let free = room(&counts.load(limit), part, own);
             let taken = if asked <= free { asked } else { needed };
             if taken > free {
@@ -248,17 +280,42 @@ impl MemoryBudget {
             counts.refused[part as usize] += 1;
             Refused { part, held_bytes: own, needed_bytes: needed, free_bytes, limit_bytes: limit }
         };
-        match attempt() {
-            Ok(taken) => Ok(taken),
+        let first = attempt(&mut self.counts());
+        let second = match first {
             // Some is held that nobody reserves: perhaps it is free, and only not given back yet.
-            Err((free, true)) => {
-                let Some(resident) = self.shared.relief.as_ref().and_then(|relief| relief()) else {
-                    return Err(refused(free));
-                };
-                self.observe(resident);
-                attempt().map_err(|(free, _)| refused(free))
+            Err((_, true)) => match self.shared.relief.as_ref().and_then(|relief| relief()) {
+                Some(resident) => {
+                    self.observe(resident);
+                    attempt(&mut self.counts())
+                }
+                None => first,
+            },
+            other => other,
+        };
+        let (free, _) = match second {
+            Ok(taken) => return Ok(taken),
+            Err(why) => why,
+        };
+        if patience.is_zero() || own.saturating_add(needed) > small_bytes(limit) {
+            return Err(refused(free));
+        }
+        let until = Instant::now() + patience;
+        let mut counts = self.counts();
+        counts.waits += 1;
+        counts.waiting += 1;
+        loop {
+            let outcome = attempt(&mut counts);
+            let left = until.saturating_duration_since(Instant::now());
+            match outcome {
+                Err(_) if !left.is_zero() => {}
+                outcome => {
+                    counts.waiting -= 1;
+                    drop(counts);
+                    return outcome.map_err(|(free, _)| refused(free));
+                }
             }
-            Err((free, false)) => Err(refused(free)),
+            let waited = self.shared.given_back.wait_timeout(counts, left);
+            counts = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -296,12 +353,22 @@ impl Counts {
 pub struct Reservation {
     budget: MemoryBudget,
     part: Part,
+    patience: Duration,
     used: AtomicU64,
     /// What was taken from the budget: mostly somewhat more than is used.
     granted: AtomicU64,
+    /// The most that was granted.
+    peak: AtomicU64,
 }
 
 impl Reservation {
+    /// The same; as long as it holds little, it waits so long for others to give memory back rather than
+    /// be refused. Only for threads that may wait.
+    pub fn patient(mut self, patience: Duration) -> Reservation {
+        self.patience = patience;
+        self
+    }
+
     /// Takes `bytes` more.
     ///
     /// # Errors
@@ -310,17 +377,28 @@ impl Reservation {
     pub fn grow(&self, bytes: u64) -> Result<(), Refused> {
         let used = self.used.fetch_add(bytes, Relaxed).saturating_add(bytes);
         let granted = self.granted.load(Relaxed);
-        if used <= granted { Ok(()) } else { self.extend(bytes, used - granted, granted) }
+        if used <= granted { Ok(()) } else { self.extend(bytes, used - granted, granted, self.patience) }
+    }
+
+    /// As [`Reservation::grow`], but never waits: for what can be done without.
+    ///
+    /// # Errors
+    /// There are not as many now.
+    pub fn grow_at_once(&self, bytes: u64) -> Result<(), Refused> {
+        let used = self.used.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        let granted = self.granted.load(Relaxed);
+        if used <= granted { Ok(()) } else { self.extend(bytes, used - granted, granted, Duration::ZERO) }
     }
 
     #[cold]
-    fn extend(&self, bytes: u64, missing: u64, granted: u64) -> Result<(), Refused> {
+    fn extend(&self, bytes: u64, missing: u64, granted: u64, patience: Duration) -> Result<(), Refused> {
         let quantum = (granted / 8).clamp(QUANTUM_BYTES, QUANTUM_MAX_BYTES);
         let asked = missing.checked_next_multiple_of(quantum).unwrap_or(missing);
-        let taken = self.budget.take(self.part, granted, missing, asked);
+        let taken = self.budget.take(self.part, granted, missing, asked, patience);
         match taken {
             Ok(taken) => {
-                self.granted.fetch_add(taken, Relaxed);
+                let granted = self.granted.fetch_add(taken, Relaxed) + taken;
+                self.peak.fetch_max(granted, Relaxed);
                 Ok(())
             }
             Err(refused) => {
@@ -348,6 +426,12 @@ impl Reservation {
         let given = bytes.min(self.granted.load(Relaxed));
         self.granted.fetch_sub(given, Relaxed);
         counts.reserved[self.part as usize] -= given;
+        self.budget.tell_those_who_wait(&counts);
+    }
+
+    /// The most it ever took.
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Relaxed)
     }
 
     /// How many bytes it holds.
@@ -515,6 +599,41 @@ mod tests {
         assert_eq!(calls.load(Relaxed), 1);
         assert!(query.grow(40 * MIB).is_err(), "there is nothing more to give back");
         assert_eq!(budget.status().refused(Part::Queries), 1);
+    }
+
+    #[test]
+    fn what_is_small_waits_for_others_rather_than_be_refused() {
+        let budget = MemoryBudget::new(640 * MIB);
+        // Up to 90 %, which nobody else may have.
+        budget.set(Part::Head, 512 * MIB);
+        let other = budget.reservation(Part::Queries);
+        let others: Vec<_> = (0..7).map(|_| budget.reservation(Part::Queries)).collect();
+        others.iter().for_each(|small| small.grow(9 * MIB).unwrap());
+        let small = budget.reservation(Part::Queries).patient(Duration::from_secs(20));
+        assert!(small.grow_at_once(5 * MIB).is_err() && other.grow(5 * MIB).is_err(), "nobody waits unasked");
+        assert!(small.grow(20 * MIB).is_err(), "nor for much");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| small.grow(5 * MIB));
+            while budget.status().waits() == 0 {
+                std::thread::yield_now();
+            }
+            drop(others);
+            assert!(waits.join().unwrap().is_ok());
+        });
+        assert_eq!((small.used(), budget.status().refused(Part::Queries)), (5 * MIB, 3));
+        let patient = budget.reservation(Part::Queries).patient(Duration::from_millis(1));
+        budget.set(Part::Head, 600 * MIB);
+        assert!(patient.grow(5 * MIB).is_err(), "patience ends");
+        assert_eq!(budget.status().waits(), 2);
+    }
+
+    #[test]
+    fn the_most_that_was_taken_is_known_afterwards() {
+        let query = MemoryBudget::unlimited().reservation(Part::Queries);
+        query.grow(30 * MIB).unwrap();
+        query.shrink(30 * MIB);
+        query.grow(1).unwrap();
+        assert!((30 * MIB..33 * MIB).contains(&query.peak()), "{}", query.peak());
     }
 
     #[test]

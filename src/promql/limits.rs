@@ -235,7 +235,7 @@ impl Budget {
 
     /// Whether there is memory for so much that could be done without; if there is, holds it.
     pub(crate) fn take_spare(&self, bytes: u64) -> bool {
-        let taken = self.memory.as_ref().is_none_or(|memory| memory.grow(bytes).is_ok());
+        let taken = self.memory.as_ref().is_none_or(|memory| memory.grow_at_once(bytes).is_ok());
         if taken {
             self.hold_bytes(bytes);
         }
