@@ -7,9 +7,11 @@
 use super::ast::{Expr, Pos};
 use super::eval::{EvalError, EvalOptions, Evaluator, Operand, Sink};
 use super::extended;
+use super::functions::Kernel;
 use super::limits::Counts;
 use super::plan::{self, Kind, Node, Selector};
 use super::row::SeriesRow;
+use super::running::origin::cut;
 use super::steps::Steps;
 use super::subquery;
 use super::window::RangeSeries;
@@ -39,6 +41,45 @@ pub struct SelectorEstimate {
     pub cost: ReadCost,
     /// Whether `cost` was worked out from some of the series.
     pub is_extrapolated: bool,
+}
+
+impl SelectorEstimate {
+    /// About how many of the samples lie in a window of this width.
+    fn in_window(&self, range_ms: i64) -> u64 {
+        let span_ms = self.max_ms.saturating_sub(self.min_ms).max(1).unsigned_abs();
+        let samples =
+            u128::from(self.cost.samples) * u128::from(range_ms.unsigned_abs()) / u128::from(span_ms);
+        u64::try_from(samples).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a query would read, and do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// What each selector would read.
+    pub selectors: Vec<SelectorEstimate>,
+    /// How many samples functions would look at, one by one in each window.
+    pub looked_at: u64,
+    /// The steps of all subqueries.
+    pub inner_steps: u64,
+}
+
+/// What reading a series, reading a sample, a step of a series, and a look at a sample take about.
+const SERIES_NS: u64 = 300;
+const SAMPLE_NS: u64 = 2;
+const STEP_NS: u64 = 5;
+const LOOK_NS: u64 = 2;
+
+impl Estimate {
+    /// About how long it will take. Good enough to tell small from large.
+    pub fn time(&self) -> Duration {
+        let parts = [(self.looked_at, LOOK_NS), (self.inner_steps, STEP_NS)].into_iter();
+        let parts = parts.chain(self.selectors.iter().flat_map(|selector| {
+            let points = selector.series.saturating_mul(selector.steps as u64);
+            [(selector.series, SERIES_NS), (selector.cost.samples, SAMPLE_NS), (points, STEP_NS)]
+        }));
+        Duration::from_nanos(parts.fold(0, |sum, (n, ns)| sum.saturating_add(n.saturating_mul(ns))))
+    }
 }
 
 /// What a node of a query took.
@@ -137,19 +178,15 @@ const EXCERPT_BYTES: usize = 200;
 /// The piece of `query` at `pos`, on one line and not too long.
 pub fn excerpt(query: &str, pos: Pos) -> String {
     let whole = query.get(pos.start as usize..pos.end as usize).unwrap_or("?");
-    let mut end = whole.len().min(EXCERPT_BYTES);
-    while !whole.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut text = whole[..end].split_whitespace().collect::<Vec<_>>().join(" ");
-    if end < whole.len() {
+    let shown = cut(whole, EXCERPT_BYTES);
+    let mut text = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    if shown.len() < whole.len() {
         text.push_str("...");
     }
     text
 }
 
-/// What each selector of `expr` would read of `source` at `steps`; nothing is decoded but for a sample of
-/// the series.
+/// What `expr` would read of `source` at `steps`; nothing is decoded but for some of the series.
 ///
 /// # Errors
 /// As [`super::evaluate`], as far as a plan and its selections go.
@@ -158,33 +195,47 @@ pub fn estimate(
     source: &dyn Source,
     steps: Steps,
     options: &EvalOptions,
-) -> Result<Vec<SelectorEstimate>, EvalError> {
+) -> Result<Estimate, EvalError> {
     let root = plan::plan(expr, &steps, options)?;
     let evaluator = Evaluator::new(source, options, &steps);
-    let mut estimates = Vec::new();
-    // A stack of its own instead of the caller's: queries nest deeply.
-    let mut nodes = vec![(&root, steps)];
-    while let Some((node, steps)) = nodes.pop() {
+    let mut estimate = Estimate::default();
+    // A stack of its own instead of the caller's: queries nest deeply. With each node goes whether a function
+    // looks at each sample of its windows.
+    let mut nodes = vec![(&root, steps, false)];
+    while let Some((node, steps, is_looked_at)) = nodes.pop() {
         evaluator.alive()?;
         let steps = if node.invariant { steps.first() } else { steps };
+        let mut look = |in_window: u64| {
+            let looks = if is_looked_at { in_window.saturating_mul(steps.count() as u64) } else { 0 };
+            estimate.looked_at = estimate.looked_at.saturating_add(looks);
+        };
         match &node.kind {
             Kind::Number(_) | Kind::Text(_) => {}
             Kind::Selector(selector) => {
                 let width_ms = evaluator.lookback_ms;
-                estimates.push(estimate_selector(&evaluator, node.pos, selector, width_ms, &steps)?);
+                let selected = estimate_selector(&evaluator, node.pos, selector, width_ms, &steps)?;
+                estimate.selectors.push(selected);
             }
             Kind::Matrix { selector, range_ms } => {
-                estimates.push(estimate_selector(&evaluator, node.pos, selector, *range_ms, &steps)?);
+                let selected = estimate_selector(&evaluator, node.pos, selector, *range_ms, &steps)?;
+                look(selected.in_window(*range_ms));
+                estimate.selectors.push(selected);
             }
             Kind::Subquery(subquery) => {
-                if let Some(inner) = subquery::inner_steps(subquery, &steps) {
-                    nodes.push((&subquery.expr, inner));
-                }
+                let Some(inner) = subquery::inner_steps(subquery, &steps) else { continue };
+                let count = inner.count() as u64;
+                // One series at least; nobody knows how many there will be.
+                look((subquery.range_ms / subquery.step_ms).unsigned_abs().min(count));
+                estimate.inner_steps = estimate.inner_steps.saturating_add(count);
+                nodes.push((&subquery.expr, inner, false));
             }
-            _ => nodes.extend(operands(node).into_iter().rev().map(|operand| (operand, steps))),
+            kind => {
+                let looks = matches!(kind, Kind::Call { call, .. } if matches!(call.function.kernel, Kernel::Window(_)));
+                nodes.extend(operands(node).into_iter().rev().map(|operand| (operand, steps, looks)));
+            }
         }
     }
-    Ok(estimates)
+    Ok(estimate)
 }
 
 fn estimate_selector(
@@ -487,7 +538,7 @@ mod tests {
     fn an_estimate_names_each_selector_and_what_it_would_read() {
         let estimates = |query: &str, series| {
             let query = parse(query).unwrap();
-            estimate(&query, &data(series), steps(), &EvalOptions::default()).unwrap()
+            estimate(&query, &data(series), steps(), &EvalOptions::default()).unwrap().selectors
         };
         let found = estimates("sum(rate(m[30s])) + on() m{n='1'} + on() max_over_time(sum(m)[1m:10s])", 3);
         let figures: Vec<_> =
@@ -506,6 +557,42 @@ mod tests {
             text,
             "m: 1000 series, about 1000 chunks, about 7000 samples, about 54KiB to read, for 4 steps\n"
         );
+    }
+
+    #[test]
+    fn small_selections_are_expected_to_take_less_than_large_ones() {
+        for (series, samples, steps, ms) in [
+            (1, 240, 1, 0),
+            // The rates of a dashboard's panel; all series at one time; many over a day; more than there can be.
+            (800, 800 * 240, 241, 1),
+            (50_000, 50_000 * 20, 1, 17),
+            (50_000, 50_000 * 5760, 1440, 951),
+            (u64::MAX, u64::MAX, 11_000, u128::from(u64::MAX) / 1_000_000),
+        ] {
+            let cost = ReadCost { samples, ..ReadCost::default() };
+            let pos = Pos { start: 0, end: 0 };
+            let selector =
+                SelectorEstimate { pos, steps, min_ms: 0, max_ms: 0, series, cost, is_extrapolated: true };
+            let estimate = Estimate { selectors: vec![selector], ..Estimate::default() };
+            assert_eq!(estimate.time().as_millis(), ms, "{series} {samples} {steps}");
+        }
+    }
+
+    #[test]
+    fn what_reads_little_may_still_be_much_work() {
+        for (query, looked_at, inner_steps) in [
+            ("sum(m)", 0, 0),
+            // Rates and sums do not look at each sample of each window, medians do.
+            ("rate(m[30s])", 0, 0),
+            ("stddev_over_time(m[30s])", 28, 0),
+            ("sum_over_time(vector(1)[1d:1s])", 0, 86_460),
+            ("stddev_over_time(vector(1)[1d:1s])", 4 * 86_400, 86_460),
+            ("stddev_over_time(vector(1)[1d:1s] @ 5)", 86_400, 86_400),
+        ] {
+            let expr = parse(query).unwrap();
+            let found = estimate(&expr, &data(3), steps(), &EvalOptions::default()).unwrap();
+            assert_eq!((found.looked_at, found.inner_steps), (looked_at, inner_steps), "{query}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod printer;
 pub mod progress;
 pub mod queryable;
 mod row;
+pub mod running;
 mod selector;
 pub mod steps;
 mod subquery;

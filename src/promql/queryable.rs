@@ -9,6 +9,7 @@ use super::row::Row;
 use super::steps::Steps;
 use super::window::{Borders, RangeSeries};
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// Samples that steps look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +36,12 @@ impl QueryableSamples {
         self.read_per_step.iter().sum()
     }
 
+    /// Adds what something else looks at.
+    fn add(&mut self, other: &QueryableSamples) {
+        self.per_step.iter_mut().zip(&other.per_step).for_each(|(a, b)| *a += b);
+        self.read_per_step.iter_mut().zip(&other.read_per_step).for_each(|(a, b)| *a += b);
+    }
+
     /// Adds those of windows between `borders`, each sample counting `weight`.
     fn add_windows(&mut self, borders: &Borders, weights: Option<&[u64]>) {
         let count = |lo: u32, hi: u32| match weights {
@@ -50,28 +57,51 @@ impl QueryableSamples {
     }
 }
 
-/// Counts during one evaluation; `None` inside while nothing counts.
-pub(crate) struct Counter(RefCell<Option<QueryableSamples>>);
+/// Counts during one evaluation.
+#[derive(Default)]
+pub(crate) struct Counter {
+    /// `None` while nothing counts.
+    counted: RefCell<Option<QueryableSamples>>,
+    /// The next series mostly shares the timestamps of the one before.
+    last: RefCell<Option<ColumnWindows>>,
+}
+
+/// What the windows over one column of timestamps hold.
+struct ColumnWindows {
+    column: Arc<[i64]>,
+    place: Place,
+    range_ms: i64,
+    steps: Steps,
+    samples: QueryableSamples,
+}
+
+impl ColumnWindows {
+    fn are_of(&self, column: &Arc<[i64]>, place: &Place, range_ms: i64, steps: &Steps) -> bool {
+        Arc::ptr_eq(&self.column, column)
+            && (self.place, self.range_ms, self.steps) == (*place, range_ms, *steps)
+    }
+}
 
 impl Counter {
     /// A counter for the `steps`, if anybody asks.
     pub(crate) fn new(wanted: bool, steps: &Steps) -> Counter {
-        Counter(RefCell::new(wanted.then(|| QueryableSamples::of_steps(steps.count()))))
+        let counted = wanted.then(|| QueryableSamples::of_steps(steps.count()));
+        Counter { counted: RefCell::new(counted), ..Counter::default() }
     }
 
     /// What was counted.
     pub(crate) fn into_inner(self) -> Option<QueryableSamples> {
-        self.0.into_inner()
+        self.counted.into_inner()
     }
 
     /// Whether anything is counted, so that who would have to work for it need not.
     pub(crate) fn is_on(&self) -> bool {
-        self.0.borrow().is_some()
+        self.counted.borrow().is_some()
     }
 
     /// Adds what a selector shows of one series: one sample a step.
     pub(crate) fn add_row(&self, row: &Row) {
-        let Some(counted) = &mut *self.0.borrow_mut() else { return };
+        let Some(counted) = &mut *self.counted.borrow_mut() else { return };
         let mut add = |step: usize, samples: u64| {
             counted.per_step[step] += samples;
             counted.read_per_step[step] += samples;
@@ -84,8 +114,16 @@ impl Counter {
 
     /// Adds the windows over one series.
     pub(crate) fn add_windows(&self, series: &RangeSeries, place: &Place, range_ms: i64, steps: &Steps) {
-        let Some(counted) = &mut *self.0.borrow_mut() else { return };
-        counted.add_windows(&Borders::new(&series.times_ms, place, range_ms, steps), None);
+        let Some(counted) = &mut *self.counted.borrow_mut() else { return };
+        let mut last = self.last.borrow_mut();
+        let known = last.take().filter(|last| last.are_of(&series.times_ms, place, range_ms, steps));
+        let windows = known.unwrap_or_else(|| {
+            let mut samples = QueryableSamples::of_steps(steps.count());
+            samples.add_windows(&Borders::new(&series.times_ms, place, range_ms, steps), None);
+            ColumnWindows { column: series.times_ms.clone(), place: *place, range_ms, steps: *steps, samples }
+        });
+        counted.add(&windows.samples);
+        *last = Some(windows);
         if !series.histograms.is_empty() {
             let weights: Vec<u64> = series.histograms.iter().map(|h| histogram_samples(h)).collect();
             let borders = Borders::new(&series.histogram_times_ms, place, range_ms, steps);
@@ -95,9 +133,9 @@ impl Counter {
 
     /// Evaluates something whose samples are counted elsewhere.
     pub(crate) fn muted<T>(&self, work: impl FnOnce() -> T) -> T {
-        let outside = self.0.take();
+        let outside = self.counted.take();
         let done = work();
-        self.0.replace(outside);
+        self.counted.replace(outside);
         done
     }
 
@@ -106,10 +144,10 @@ impl Counter {
         if !self.is_on() {
             return work();
         }
-        let outside = self.0.replace(Some(QueryableSamples::of_steps(1)));
+        let outside = self.counted.replace(Some(QueryableSamples::of_steps(1)));
         let done = work();
-        let once = self.0.replace(outside);
-        if let (Some(once), Some(all)) = (once, &mut *self.0.borrow_mut()) {
+        let once = self.counted.replace(outside);
+        if let (Some(once), Some(all)) = (once, &mut *self.counted.borrow_mut()) {
             let total = once.total();
             all.per_step.iter_mut().for_each(|step| *step += total);
             all.read_per_step.iter_mut().take(1).for_each(|step| *step += once.read());

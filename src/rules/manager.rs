@@ -13,6 +13,7 @@ use super::store::Store;
 use super::succession::match_rules;
 use super::unstored::{StoredOrNot, Unstored};
 use crate::db::Db;
+use crate::promql::running::Queries;
 use crate::promql::{EvalOptions, Syntax};
 use crate::state::{Changes, StateError, buckets};
 use crate::storage::Timestamp;
@@ -49,6 +50,8 @@ pub struct RuleOptions {
     pub query_timeout: Duration,
     /// How queries are evaluated; deadline and cancellation are set by the manager.
     pub eval: EvalOptions,
+    /// Where the queries of rules are seen while they run.
+    pub queries: Queries,
     /// What may be used in queries of templates.
     pub syntax: Syntax,
     /// `$externalLabels` of templates.
@@ -72,6 +75,7 @@ impl Default for RuleOptions {
             max_concurrent_evals: 4,
             query_timeout: minutes(2),
             eval: EvalOptions::default(),
+            queries: Queries::default(),
             syntax: Syntax::default(),
             external_labels: Labels::empty(),
             external_url: String::new(),

@@ -15,6 +15,8 @@ use super::store::Store;
 use super::succession::Identities;
 use super::template::QuerySample;
 use crate::db::QueryError;
+use crate::promql::running::{Origin, Query, RuleOrigin, Running, Timings};
+use crate::promql::value::Stats;
 use crate::promql::value::VectorElement;
 use crate::promql::{self, EvalOptions, Expr, Steps, Value as Answered};
 use crate::state::{Changes, State, StateError, buckets};
@@ -431,7 +433,8 @@ impl RunningGroup {
         let Round { slot_ms, is_heard, .. } = round;
         let at = Timestamp::from_millis(slot_ms.saturating_sub(self.query_offset_ms));
         let deadline = Instant::now().checked_add(context.options.query_timeout);
-        let answer = query(context, rule.expr(), at, deadline)?;
+        let asked = |text: &str, at| self.begin_query(context, rule, text, at);
+        let answer = query(context, rule.expr(), at, deadline, asked(rule.query(), at))?;
         let samples = match rule {
             Rule::Recording(rule) => rule.step(answer, self.group.limit)?,
             Rule::Alerting(rule) => {
@@ -440,7 +443,9 @@ impl RunningGroup {
                     external_labels: &context.options.external_labels,
                     external_url: &context.options.external_url,
                     now_ms: slot_ms,
-                    query: &|text, deadline| query_for_template(context, text, slot, deadline),
+                    query: &|text, deadline| {
+                        query_for_template(context, text, slot, deadline, || asked(text, slot))
+                    },
                     failures: RefCell::default(),
                 };
                 let found = rule.describe(answer, &surroundings);
@@ -465,6 +470,18 @@ impl RunningGroup {
             }
         }
         Ok(count)
+    }
+
+    /// Makes a query of a rule seen.
+    fn begin_query(&self, context: &Context<'_>, rule: &Rule, text: &str, at: Timestamp) -> Running {
+        let Group { file, name, .. } = &self.group;
+        let origin = RuleOrigin { file: file.clone(), group: name.clone(), rule: rule.name().to_owned() };
+        context.options.queries.begin(Query {
+            text: text.to_owned(),
+            steps: Steps::instant(at),
+            origin: Origin::Rule(origin),
+            now: Timestamp::now(),
+        })
     }
 
     /// Commits; a failure is counted. The log says once from when to when.
@@ -609,15 +626,26 @@ fn query(
     expr: &Expr,
     at: Timestamp,
     deadline: Option<Instant>,
+    running: Running,
 ) -> Result<Vec<VectorElement>, RuleError> {
     let options = EvalOptions {
         deadline,
         cancel: Some(context.cancel.clone()),
+        progress: Some(running.progress()),
+        count_samples: context.options.queries.is_heard(),
         memory: context.store.memory(),
         ..context.options.eval.clone()
     };
+    let started = Instant::now();
+    running.run(options.memory.clone());
     let source = context.store.source(options.memory.as_ref());
-    match promql::evaluate(expr, &*source, Steps::instant(at), &options).map_err(QueryError::from)?.value {
+    let answer = promql::evaluate(expr, &*source, Steps::instant(at), &options);
+    let took = started.elapsed();
+    let timings = Timings { evaluate: took, total: took, ..Timings::default() };
+    let error = answer.as_ref().err().map(ToString::to_string);
+    let stats = answer.as_ref().map_or_else(|_| Stats::default(), |answer| answer.stats.clone());
+    running.finish(&expr.to_string(), timings, &stats, error.as_deref());
+    match answer.map_err(QueryError::from)?.value {
         Answered::Vector(vector) => Ok(vector),
         Answered::Scalar(point) => Ok(vec![VectorElement {
             labels: Labels::empty(),
@@ -655,9 +683,10 @@ fn query_for_template(
     text: &str,
     at: Timestamp,
     deadline: Instant,
+    begin: impl FnOnce() -> Running,
 ) -> Result<Vec<QuerySample>, String> {
     let expr = promql::parse_with(text, context.options.syntax).map_err(|e| e.to_string())?;
-    let vector = query(context, &expr, at, Some(deadline)).map_err(|e| e.to_string())?;
+    let vector = query(context, &expr, at, Some(deadline), begin()).map_err(|e| e.to_string())?;
     let sample = |element: VectorElement| QuerySample {
         labels: map(&element.labels),
         value: match element.value {

@@ -9,12 +9,14 @@ use super::memory;
 use super::metadata::MetadataStore;
 use super::metrics::http::HttpMetrics;
 use super::pool::QueryPool;
+use super::query_log::QueryLog;
 use super::write::Writes;
 use crate::Db;
 use crate::budget::MemoryBudget;
 use crate::ingest::remote_write::BodyLimits;
 use crate::notify::NotifierOptions;
 use crate::promql::EvalOptions;
+use crate::promql::running::Queries;
 use crate::rules::RuleManager;
 use crate::rules::unstored::Unstored;
 use crate::storage::{CleanupSchedule, SizeLimit, Timestamp};
@@ -58,8 +60,12 @@ pub struct App {
     pub metadata: MetadataStore,
     /// Counters of requests.
     pub http: HttpMetrics,
+    /// The queries that run, and what those cost that ran.
+    pub queries: Queries,
     /// Counters of queries.
-    pub queries: QueryCounts,
+    pub query_counts: QueryCounts,
+    /// Where queries are logged.
+    pub query_log: QueryLog,
     /// Who tells Alertmanagers of alerts.
     pub delivery: Delivery,
     opened: OnceLock<(Db, RuleManager)>,
@@ -141,7 +147,9 @@ impl App {
             memory,
             metadata: MetadataStore::default(),
             http: HttpMetrics::default(),
-            queries: QueryCounts::default(),
+            queries: Queries::default(),
+            query_counts: QueryCounts::default(),
+            query_log: QueryLog::default(),
             opened: OnceLock::new(),
             config: RwLock::new(Loaded { config: Arc::new(config), successful: true, at: now }),
             phase: watch::Sender::new(Phase::Starting),

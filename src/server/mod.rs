@@ -18,6 +18,8 @@ pub mod memory;
 pub mod metadata;
 pub mod metrics;
 pub mod pool;
+pub mod query_log;
+pub mod query_stats;
 pub mod refusals;
 pub mod reload;
 pub mod rule_tests;

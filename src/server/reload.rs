@@ -3,10 +3,12 @@
 use super::app::App;
 use super::args::Args;
 use super::config::Config;
+use super::query_log;
 use super::self_monitoring;
 use crate::promql::EvalOptions;
 use crate::rules::{self, Group, RuleOptions};
 use crate::yaml::FileError;
+use std::fs::File;
 
 /// A configuration with the rules it names, all of it checked.
 pub struct Checked {
@@ -34,9 +36,25 @@ pub fn check(args: &Args) -> Result<Checked, FileError> {
     Ok(Checked { config, groups, warnings })
 }
 
+/// Opens the query log that a configuration names.
+///
+/// # Errors
+/// It cannot be written: names the place in the configuration.
+pub fn open_query_log(args: &Args, config: &Config) -> Result<Option<File>, FileError> {
+    let (Some(path), Some(named)) = (&args.config_file, &config.query_log_file) else { return Ok(None) };
+    let opened = query_log::open(&named.value).map_err(|error| {
+        FileError::at(path, named, format!("query_log_file: {}: {error}", named.value.display()))
+    });
+    opened.map(Some)
+}
+
 /// Puts what `--config.file` says now in force. If it cannot be loaded, the old one stays.
 pub fn reload(app: &App) -> Result<(), FileError> {
-    let mut checked = check(&app.args).inspect_err(|error| {
+    let checked = check(&app.args).and_then(|checked| {
+        let log = open_query_log(&app.args, &checked.config)?;
+        Ok((checked, log))
+    });
+    let (mut checked, log) = checked.inspect_err(|error| {
         app.config_failed();
         // The lines that follow show the place in the file, which does not suit a log.
         let error = error.to_string();
@@ -46,7 +64,7 @@ pub fn reload(app: &App) -> Result<(), FileError> {
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let options = rule_options(app, &checked.config);
     self_monitoring::add_pack(app, &mut checked.groups);
-    put_in_force(app, checked.config);
+    put_in_force(app, checked.config, log);
     if let Some(rules) = app.rules() {
         rules.reload(checked.groups, options);
     }
@@ -54,8 +72,12 @@ pub fn reload(app: &App) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Puts a checked configuration in force, save for what rules take from it.
-pub fn put_in_force(app: &App, config: Config) {
+/// Puts a checked configuration in force, save for what rules take from it. Queries are logged to `log`.
+pub fn put_in_force(app: &App, config: Config, log: Option<File>) {
+    let log = config.query_log_file.as_ref().map(|named| named.value.clone()).zip(log);
+    if let Err(error) = app.query_log.write_to(&app.queries, log) {
+        tracing::error!("query_log_file: no thread for it: {error}");
+    }
     app.delivery.configure(&config.alerting, &config.external_labels);
     app.set_config(config);
     if let Some(db) = app.db() {
@@ -78,6 +100,7 @@ pub fn rule_options(app: &App, config: &Config) -> RuleOptions {
         query_timeout: app.args.query_timeout,
         syntax: app.args.syntax(),
         eval: EvalOptions { default_subquery_step: config.evaluation_interval, ..app.eval_options() },
+        queries: app.queries.clone(),
         external_labels: config.external_labels.clone(),
         external_url: app.external_url.clone(),
         unstored: app.unstored.clone(),

@@ -12,6 +12,7 @@ use crate::promql::Syntax;
 use crate::rules::{self, RuleManager, RunningRules};
 use crate::storage::{DiskOptions, Options, options::Limits};
 use crate::yaml::FileError;
+use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
@@ -84,6 +85,8 @@ fn run_check(check: &Check, syntax: Syntax) -> ExitCode {
 fn serve(args: Args) -> Result<(), String> {
     logging::init(args.log_level, args.log_format);
     let checked = reload::check(&args).map_err(|e| format!("--config.file: {e}"))?;
+    let query_log =
+        reload::open_query_log(&args, &checked.config).map_err(|e| format!("--config.file: {e}"))?;
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     warn_about_flags(&args);
     prepare_folder(&args.storage_path)?;
@@ -122,7 +125,7 @@ fn serve(args: Args) -> Result<(), String> {
         }
         spawn_signals(&app);
         let of_open = app.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&of_open, checked)).await;
+        let opened = tokio::task::spawn_blocking(move || open(&of_open, checked, query_log)).await;
         let rules = opened.map_err(|_| "opening the data failed by a fault of the program".to_owned())??;
         tracing::info!("ready");
         if app.args.self_monitoring {
@@ -140,6 +143,8 @@ fn serve(args: Args) -> Result<(), String> {
         let of_close = app.clone();
         let closed = tokio::task::spawn_blocking(move || {
             drop(rules);
+            // What the last queries were is written, too.
+            let _ = of_close.query_log.write_to(&of_close.queries, None);
             of_close.delivery.notifier.stop();
             of_close.db().map_or(Ok(()), Db::close)
         });
@@ -155,7 +160,7 @@ fn serve(args: Args) -> Result<(), String> {
 }
 
 /// Opens the data, takes up the rules where they were, and lets requests in.
-fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String> {
+fn open(app: &Arc<App>, checked: reload::Checked, query_log: Option<File>) -> Result<RunningRules, String> {
     let args = &app.args;
     let options = Options {
         retention: app.retention(),
@@ -185,7 +190,7 @@ fn open(app: &Arc<App>, checked: reload::Checked) -> Result<RunningRules, String
     let mut groups = checked.groups;
     self_monitoring::add_pack(app, &mut groups);
     let manager = RuleManager::with_options(&db, groups, rule_options).map_err(|e| fault(&e))?;
-    reload::put_in_force(app, checked.config);
+    reload::put_in_force(app, checked.config, query_log);
     deliver::watch(app).map_err(|e| format!("no thread for discovery: {e}"))?;
     app.open(db, manager.clone());
     let of_rules = app.clone();

@@ -158,7 +158,7 @@ pub async fn quit(State(app): State<Arc<App>>) -> Response {
     edge::text(StatusCode::OK, "Requesting termination... Goodbye!\n")
 }
 
-fn enabled(app: &App) -> Result<(), ApiError> {
+pub(super) fn enabled(app: &App) -> Result<(), ApiError> {
     if app.args.enable_admin_api {
         return Ok(());
     }

@@ -1,8 +1,10 @@
 //! The HTTP API, one file per area.
 
 pub mod admin;
+pub mod explain;
 pub mod import;
 pub mod labels;
+pub mod queries;
 pub mod query;
 pub mod rules;
 pub mod selectors;
@@ -12,7 +14,7 @@ pub mod value;
 use super::app::{App, Phase};
 use super::error::{ApiError, ErrorKind};
 use super::http::{edge, encoding};
-use super::pool::PoolError;
+use super::pool::{PoolError, Weigh};
 use super::{metrics, web, write};
 use crate::Db;
 use axum::Router;
@@ -45,6 +47,9 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/flags", get(status::flags))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
+        .route("/api/v1/status/active_queries", get(queries::active))
+        .route("/api/v1/status/top_queries", get(queries::top))
+        .route("/api/v1/admin/queries/{id}/cancel", post(queries::cancel).put(queries::cancel))
         .route("/api/v1/status/tsdb", get(status::tsdb))
         .route("/api/v1/status/tsdb/damage", get(status::damage))
         .route("/api/v1/status/tsdb/retention", get(status::retention))
@@ -106,8 +111,18 @@ pub async fn on_query_thread<T: Send + 'static>(
     deadline: Instant,
     job: impl FnOnce(&App, &Db, Arc<AtomicBool>) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    on_query_thread_weighed(app, deadline, None, job).await
+}
+
+/// As [`on_query_thread`]; where it has to wait, `weigh` tells how long it will take.
+pub async fn on_query_thread_weighed<T: Send + 'static>(
+    app: &Arc<App>,
+    deadline: Instant,
+    weigh: Option<Weigh>,
+    job: impl FnOnce(&App, &Db, Arc<AtomicBool>) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     let of_job = app.clone();
-    let result = app.pool.run(deadline, move |cancel| {
+    let result = app.pool.run(deadline, weigh, move |cancel| {
         let unavailable = || ApiError::new(ErrorKind::Unavailable, "the server is starting");
         job(&of_job, of_job.db().ok_or_else(unavailable)?, cancel)
     });
@@ -115,6 +130,9 @@ pub async fn on_query_thread<T: Send + 'static>(
         Ok(result) => result,
         Err(PoolError::QueueTimeout) => {
             Err(ApiError::new(ErrorKind::Timeout, "query timed out in query queue"))
+        }
+        Err(PoolError::QueueFull) => {
+            Err(ApiError::new(ErrorKind::Unavailable, "too many queries wait already; try again later"))
         }
         Err(PoolError::Timeout) => {
             Err(ApiError::new(ErrorKind::Timeout, "query timed out in expression evaluation"))

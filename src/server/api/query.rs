@@ -3,33 +3,47 @@
 use super::super::app::App;
 use super::super::error::ApiError;
 use super::super::http::params::Params;
-use super::super::http::stream;
+use super::super::http::stream::{self, Begun, Text};
 use super::super::json;
-use super::on_query_thread;
-use super::value::{self, AnswerText, Timings};
-use crate::budget::Part;
-use crate::promql::{self, EvalOptions, Steps};
+use super::super::pool::queue::Weight;
+use super::super::query_stats::QueryStats;
+use super::explain::{Explain, Explanation};
+use super::on_query_thread_weighed;
+use super::queries::origin;
+use super::value::{self, AnswerText};
+use crate::Db;
+use crate::budget::{Part, Reservation};
+use crate::promql::running::{HttpOrigin, Origin, Query, Running, Timings};
+use crate::promql::value::Stats;
+use crate::promql::{self, Answer, EvalError, EvalOptions, Steps};
 use crate::storage::Timestamp;
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// The most points of a series in an answer, as in Prometheus.
 const MAX_POINTS: i64 = 11_000;
+/// How long a query that holds little waits for memory, before it is refused.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// `GET,POST /api/v1/query`
 pub async fn instant(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let from = origin(&request);
     let params = Params::read(request, &app).await?;
     let at = match params.time("time")? {
         Some(at) => at,
         None => app.db().map_or_else(Timestamp::now, |db| db.now()),
     };
-    evaluate(app, params, Steps::instant(at)).await
+    evaluate(app, from, params, Steps::instant(at)).await
 }
 
 /// `GET,POST /api/v1/query_range`
 pub async fn range(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let from = origin(&request);
     let params = Params::read(request, &app).await?;
     let start = params.required_time("start")?;
     let end = params.required_time("end")?;
@@ -50,52 +64,195 @@ pub async fn range(State(app): State<Arc<App>>, request: Request) -> Result<Resp
              Try decreasing the query resolution (?step=XX)",
         ));
     }
-    evaluate(app, params, steps).await
+    evaluate(app, from, params, steps).await
 }
 
-async fn evaluate(app: Arc<App>, params: Params, steps: Steps) -> Result<Response, ApiError> {
+/// A query on its way.
+struct Asked {
+    params: Params,
+    steps: Steps,
+    /// At most so many series are answered with.
+    limit: Option<usize>,
+    explain: Explain,
+    options: EvalOptions,
+    started: Instant,
+    deadline: Instant,
+}
+
+/// What is known of a query in the end, whether it failed or not.
+#[derive(Default)]
+struct Known {
+    /// Its text as it is printed; empty if it cannot be parsed.
+    canonical: String,
+    timings: Timings,
+    stats: Stats,
+}
+
+/// An answer that is short.
+struct Short(Vec<u8>);
+
+impl Text for Short {
+    fn write(&mut self, out: &mut Vec<u8>, _until: usize) -> bool {
+        out.append(&mut self.0);
+        false
+    }
+}
+
+async fn evaluate(
+    app: Arc<App>,
+    origin: HttpOrigin,
+    params: Params,
+    steps: Steps,
+) -> Result<Response, ApiError> {
     let limit = params.limit()?;
+    let explain = Explain::read(&params)?;
     let started = Instant::now();
-    let (options, deadline) = options(&app, &params, started)?;
-    let begun = on_query_thread(&app, deadline, move |app, db, cancel| {
-        let query = params.get("query").unwrap_or("");
-        let queued = started.elapsed();
+    let (mut options, deadline) = options(&app, &params, started)?;
+    options.count_samples = params.get("stats").is_some() || app.queries.is_heard();
+    options.explain = matches!(explain, Explain::True | Explain::Text);
+    let running = app.queries.begin(Query {
+        text: params.get("query").unwrap_or("").to_owned(),
+        steps,
+        origin: Origin::Http(origin),
+        now: Timestamp::now(),
+    });
+    let progress = running.progress();
+    options.progress = Some(progress.clone());
+    let (tell, told) = oneshot::channel();
+    running.on_cancel(move || {
+        let _ = tell.send(());
+    });
+    let asked = Arc::new(Asked { params, steps, limit, explain, options, started, deadline });
+    let (of_weigh, of_app) = (asked.clone(), app.clone());
+    let weigh = Box::new(move || of_weigh.weigh(&of_app));
+    let answer = on_query_thread_weighed(&app, deadline, Some(weigh), move |app, db, cancel| {
+        asked.answer(app, db, running, cancel)
+    });
+    let begun = tokio::select! {
+        answer = answer => answer?,
+        // It may wait, or be where it cannot be ended: whoever asked need not wait for that.
+        Ok(()) = told => return Err(EvalError::CanceledBy(progress.canceled().unwrap_or("").to_owned()).into()),
+    };
+    let mut response = json::response(begun.into_body());
+    if explain == Explain::Text {
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    }
+    Ok(response)
+}
+
+impl Asked {
+    fn query(&self) -> &str {
+        self.params.get("query").unwrap_or("")
+    }
+
+    /// How long it will take.
+    fn weigh(&self, app: &App) -> Weight {
+        // What cannot be parsed takes no time.
+        let Ok(expr) = promql::parse_with(self.query(), app.args.syntax()) else {
+            return Weight::Expected(Duration::ZERO);
+        };
+        let Some(db) = app.db() else { return Weight::Other };
+        let memory = Arc::new(app.memory.reservation(Part::Queries));
+        let view = db.view().within(Some(&memory));
+        let options = EvalOptions { deadline: Some(self.deadline), ..self.options.clone() };
+        match promql::estimate(&expr, &view, self.steps, &options) {
+            Ok(estimate) => Weight::Expected(estimate.time()),
+            Err(_) => Weight::Other,
+        }
+    }
+
+    /// Evaluates it, and tells what it took.
+    fn answer(
+        &self,
+        app: &App,
+        db: &Db,
+        running: Running,
+        cancel: Arc<AtomicBool>,
+    ) -> Result<Begun, ApiError> {
+        let memory = Arc::new(app.memory.reservation(Part::Queries).patient(PATIENCE));
+        running.run(Some(memory.clone()));
+        let mut known = Known::default();
+        known.timings.queue = self.started.elapsed();
+        let body = self.body(app, db, memory, cancel, &mut known);
+        known.timings.total = self.started.elapsed();
+        let error = match (running.progress().canceled(), &body) {
+            (_, Ok(_)) => None,
+            (Some(why), Err(_)) => Some(EvalError::CanceledBy(why.to_owned()).to_string()),
+            (None, Err(error)) => Some(error.message.clone()),
+        };
+        let canonical = if known.canonical.is_empty() { self.query() } else { &known.canonical };
+        running.finish(canonical, known.timings, &known.stats, error.as_deref());
+        body
+    }
+
+    fn body(
+        &self,
+        app: &App,
+        db: &Db,
+        memory: Arc<Reservation>,
+        cancel: Arc<AtomicBool>,
+        known: &mut Known,
+    ) -> Result<Begun, ApiError> {
+        let (query, steps) = (self.query(), self.steps);
+        let begun = Instant::now();
         let expr =
             promql::parse_with(query, app.args.syntax()).map_err(|e| ApiError::parameter("query", e))?;
-        let prepared = started.elapsed();
-        let memory = Arc::new(app.memory.reservation(Part::Queries));
+        known.canonical = expr.to_string();
         let options = EvalOptions {
-            cancel: Some(cancel),
-            deadline: Some(deadline),
+            cancel: Some(cancel.clone()),
+            deadline: Some(self.deadline),
             memory: Some(memory.clone()),
-            ..options
+            ..self.options.clone()
         };
-        let answer = promql::evaluate(&expr, &db.view().within(Some(&memory)), steps, &options)?;
-        let evaluated = started.elapsed();
-        let timings = params.get("stats").map(|_| Timings {
-            queue: queued,
-            prepare: prepared - queued,
-            evaluate: evaluated - prepared,
-            total: evaluated,
-        });
+        let view = db.view().within(Some(&memory));
+        let estimate = match self.explain {
+            Explain::No => Vec::new(),
+            _ => promql::estimate(&expr, &view, steps, &options)?.selectors,
+        };
+        if self.explain == Explain::Estimate {
+            let mut text = json::SUCCESS.to_vec();
+            text.extend_from_slice(br#"{"explain":"#);
+            Explanation { query, estimate: &estimate, measured: None }.write(&mut text);
+            text.extend_from_slice(b"}}");
+            return stream::begin(Short(text), memory);
+        }
+        known.timings.prepare = begun.elapsed();
+        let begun = Instant::now();
+        let Answer { value, annotations, stats } = promql::evaluate(&expr, &view, steps, &options)?;
+        known.timings.evaluate = begun.elapsed();
+        known.timings.total = self.started.elapsed();
+        known.stats = stats;
+        let explanation =
+            Explanation { query, estimate: &estimate, measured: known.stats.explained.as_ref() };
+        if self.explain == Explain::Text {
+            return stream::begin(Short(explanation.text().into_bytes()), memory);
+        }
+        let written = Instant::now();
         let mut tail = Vec::new();
-        if let Some(timings) = timings {
-            value::write_stats(&mut tail, &answer.stats, timings);
+        if let Some(stats) = self.params.get("stats") {
+            tail.extend_from_slice(b",\"stats\":");
+            json::serialized(
+                &mut tail,
+                &QueryStats::new(known.timings, &known.stats, &steps, stats == "all"),
+            );
+        }
+        if self.explain == Explain::True {
+            tail.extend_from_slice(b",\"explain\":");
+            explanation.write(&mut tail);
         }
         tail.push(b'}');
-        let mut warnings = answer.annotations.warnings(query);
-        if limit.is_some_and(|limit| value::length(&answer.value) > limit) {
+        let mut warnings = annotations.warnings(query);
+        if self.limit.is_some_and(|limit| value::length(&value) > limit) {
             warnings.push("results truncated due to limit".to_owned());
         }
         json::notes(&mut tail, "warnings", &warnings);
-        json::notes(&mut tail, "infos", &answer.annotations.infos(query));
+        json::notes(&mut tail, "infos", &annotations.infos(query));
         tail.push(b'}');
-        let text = AnswerText::new(answer.value, steps.start_ms(), limit, tail);
-        let begun = stream::begin(text, memory)?;
-        app.queries.add(evaluated - prepared, started.elapsed() - evaluated, answer.stats.samples);
+        let begun = stream::begin(AnswerText::new(value, steps.start_ms(), self.limit, tail), memory)?;
+        app.query_counts.add(known.timings.evaluate, written.elapsed(), known.stats.samples);
         Ok(begun)
-    });
-    Ok(json::response(begun.await?.into_body()))
+    }
 }
 
 /// How to evaluate, and until when.

@@ -3,23 +3,9 @@
 use super::super::http::stream::Text;
 use super::super::json;
 use crate::promql::number::{Bytes, write_sample_value, write_scalar_timestamp, write_scalar_value};
-use crate::promql::value::{Stats, Value, VectorElement};
+use crate::promql::value::{Value, VectorElement};
 use larum_storage_format::histogram::CUSTOM_BUCKETS_SCHEMA;
 use larum_storage_format::{Histogram, Span, Value as SampleValue};
-use std::time::Duration;
-
-/// What the parts of a query took.
-#[derive(Debug, Clone, Copy)]
-pub struct Timings {
-    /// Waiting for a thread.
-    pub queue: Duration,
-    /// Parsing and planning.
-    pub prepare: Duration,
-    /// Evaluating.
-    pub evaluate: Duration,
-    /// All of it.
-    pub total: Duration,
-}
 
 /// The answer of a query, written as it is read.
 pub struct AnswerText {
@@ -289,28 +275,6 @@ fn bound(histogram: &Histogram, index: i64) -> f64 {
         1024.. => f64::INFINITY,
         exponent => (exponent.max(-1100) as f64).exp2() * fraction,
     }
-}
-
-/// Adds `,"stats":{...}`.
-pub fn write_stats(out: &mut Vec<u8>, stats: &Stats, timings: Timings) {
-    let seconds = |d: Duration| d.as_secs_f64();
-    let shown = serde_json::json!({
-        "timings": {
-            "evalTotalTime": seconds(timings.evaluate + timings.prepare),
-            "resultSortTime": 0,
-            "queryPreparationTime": seconds(timings.prepare),
-            "innerEvalTime": seconds(timings.evaluate),
-            "execQueueTime": seconds(timings.queue),
-            "execTotalTime": seconds(timings.total),
-        },
-        "samples": {
-            "totalQueryableSamples": stats.samples,
-            "samplesRead": stats.samples,
-            "peakSamples": stats.peak_samples,
-        },
-    });
-    out.extend_from_slice(b",\"stats\":");
-    json::serialized(out, &shown);
 }
 
 #[cfg(test)]

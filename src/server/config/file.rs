@@ -43,7 +43,7 @@ pub(super) struct Global {
     pub rule_query_offset: Option<PromDuration>,
     #[serde(deserialize_with = "null_as_default")]
     pub external_labels: BTreeMap<String, Spanned<String>>,
-    pub query_log_file: Option<IgnoredAny>,
+    pub query_log_file: Option<Spanned<String>>,
     pub scrape_failure_log_file: Option<IgnoredAny>,
     pub scrape_protocols: Option<IgnoredAny>,
     pub scrape_native_histograms: Option<IgnoredAny>,

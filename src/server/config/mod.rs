@@ -34,6 +34,8 @@ pub struct Config {
     pub retention_policies: Vec<RetentionPolicy>,
     /// `storage.cleanup_schedule`. It wins over its flag.
     pub cleanup_schedule: Option<CleanupSchedule>,
+    /// `global.query_log_file`: where queries are logged, and where in the file it says so.
+    pub query_log_file: Option<Spanned<PathBuf>>,
     /// The jobs that would be scraped.
     pub scrape_jobs: Vec<String>,
     /// What is in the file and has no effect yet, one sentence each.
@@ -65,6 +67,7 @@ impl Default for Config {
             retention: RetentionConfig::default(),
             retention_policies: Vec::new(),
             cleanup_schedule: None,
+            query_log_file: None,
             scrape_jobs: Vec::new(),
             notes: Vec::new(),
             shown: String::new(),
@@ -123,7 +126,6 @@ impl Config {
             ("remote_write", !file.remote_write.is_empty()),
             ("remote_read", !file.remote_read.is_empty()),
             ("tracing", file.tracing.is_some()),
-            ("global.query_log_file", file.global.query_log_file.is_some()),
         ] {
             if present {
                 notes.push(format!("{name} is not supported yet and has no effect"));
@@ -148,6 +150,10 @@ impl Config {
         });
         let cleanup_schedule = schedule.transpose()?;
 
+        let query_log_file = file.global.query_log_file.filter(|file| !file.value.is_empty()).map(|file| {
+            Spanned { value: folder.join(&file.value), referenced: file.referenced, defined: file.defined }
+        });
+
         let alerting = checks.alerting(file.alerting)?;
         for files in alerting.alertmanagers.iter().flat_map(|config| &config.file_sd).flat_map(|sd| &sd.files)
         {
@@ -165,6 +171,7 @@ impl Config {
             retention,
             retention_policies,
             cleanup_schedule,
+            query_log_file,
             scrape_jobs,
             notes,
             shown: mask::masked(text),

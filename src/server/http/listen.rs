@@ -3,6 +3,8 @@
 
 use super::pace::Paced;
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -138,8 +140,8 @@ impl Connections {
                 accepted = listener.accept() => accepted,
                 () = stopped(&mut stop) => return,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, say: whoever ends a connection helps.
                     tracing::warn!("cannot accept a connection: {error}");
@@ -155,7 +157,7 @@ impl Connections {
             let Some(slot) = slot else { return };
             let (stop, timeout) = (stop.clone(), self.idle_timeout.min(HEAD_TIMEOUT));
             let stream = Paced::new(stream, self.write_timeout, self.given_up.clone());
-            let connection = serve_one(stream, router.clone(), stop, timeout, self.idle.clone());
+            let connection = serve_one(stream, peer, router.clone(), stop, timeout, self.idle.clone());
             tokio::spawn(async move {
                 connection.await;
                 drop(slot);
@@ -187,9 +189,14 @@ impl Connections {
     }
 }
 
+/// Whence a request came, among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
 /// Serves one connection to its end.
 async fn serve_one(
     stream: Paced,
+    peer: SocketAddr,
     router: Router,
     mut stop: watch::Receiver<bool>,
     head_timeout: Duration,
@@ -201,8 +208,9 @@ async fn serve_one(
     let set_idle = |now: Option<Idle>| *idle.lock().unwrap_or_else(PoisonError::into_inner) = now;
     let asked = AtomicBool::new(false);
     let router = TowerToHyperService::new(router);
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         set_idle(None);
+        request.extensions_mut().insert(Peer(peer));
         asked.store(true, Ordering::Relaxed);
         let answer = router.call(request);
         async {

@@ -155,6 +155,12 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     metric(
+        "larum_memory_waits_total",
+        Counter,
+        "How often a small query waited for memory instead of being refused at once.",
+        |s, out| out.value(s.memory.waits() as f64),
+    ),
+    metric(
         "larum_memory_pressure",
         Gauge,
         "What is done about memory: 0 nothing, 1 the head is cut early, 2 caches are given up, 3 merges wait, \
@@ -468,7 +474,7 @@ pub(super) const METRICS: &[Metric] = &[
         Summary,
         "Queries, by what they spend their time on.",
         |s, out| {
-            let queries = &s.app.queries;
+            let queries = &s.app.query_counts;
             let count = load(&queries.count);
             for (slice, sum) in [
                 ("queue_time", s.app.pool.queued_total().as_secs_f64()),
@@ -481,8 +487,38 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     metric("prometheus_engine_query_samples_total", Counter, "Samples that queries read.", |s, out| {
-        out.value(load(&s.app.queries.samples));
+        out.value(load(&s.app.query_counts.samples));
     }),
+    metric("larum_queries_waiting", Gauge, "Queries and listings that wait for a thread.", |s, out| {
+        out.value(s.app.pool.waiting() as f64);
+    }),
+    metric("larum_queries_active", Gauge, "Queries that wait or run, those of rules included.", |s, out| {
+        out.value(s.app.queries.len() as f64);
+    }),
+    metric(
+        "larum_queries_small_lane_total",
+        Counter,
+        "Small queries that ran on the thread kept for them, as all others were busy.",
+        |s, out| out.value(s.app.pool.small_runs() as f64),
+    ),
+    metric("larum_queries_canceled_total", Counter, "Queries that an operator ended.", |s, out| {
+        out.value(s.app.queries.canceled() as f64);
+    }),
+    metric(
+        "larum_top_queries_entries",
+        Gauge,
+        "Texts and origins that /api/v1/status/top_queries adds up now.",
+        |s, out| out.value(s.app.queries.top_len() as f64),
+    ),
+    metric("prometheus_engine_query_log_enabled", Gauge, "Whether queries are logged.", |s, out| {
+        out.value(yes(s.app.query_log.is_on()));
+    }),
+    metric(
+        "prometheus_engine_query_log_failures_total",
+        Counter,
+        "Queries that could not be logged.",
+        |s, out| out.value(s.app.query_log.dropped() as f64),
+    ),
     // HTTP.
     metric("prometheus_http_requests_total", Counter, "Requests, by route and status code.", |s, out| {
         for (handler, route) in &s.routes {
