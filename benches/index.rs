@@ -81,7 +81,8 @@ fn answer(view: &View, what: &str, text: &str, matchers: &[Matcher]) -> usize {
         "select" => select().len(),
         "labels of" => {
             let set = select();
-            (0..set.len()).filter(|&i| !set.labels(i).is_empty()).count()
+            let mut labels = set.label_reader(None);
+            (0..set.len()).filter(|&i| !labels(i).is_empty()).count()
         }
         "query" => {
             let expr = parse(text).expect("it is PromQL");

@@ -8,7 +8,7 @@ mod folder;
 use folder::copy_folder;
 use larum::Labels;
 use larum::storage::options::{Maintenance, WalFsync};
-use larum::storage::series_set::Columns;
+use larum::storage::series_set::{Columns, Newest};
 use larum::storage::{Batch, Matcher, Options, RetentionPolicy, Source, Storage, TimeRange, Timestamp, View};
 use larum_storage_format::{Histogram, STALE_NAN, Samples, Span, Value};
 use proptest::prelude::*;
@@ -361,12 +361,21 @@ impl World {
         let mut columns = Columns::default();
         let set = view.select(&[Matcher::equal("job", "b")], range).unwrap();
         let mut count = 0;
+        let mut known = Vec::new();
+        set.newest(0..set.len(), &mut columns, &mut known);
         for i in 0..set.len() {
             let samples = set.load(i, &mut columns).unwrap();
             count += samples.len();
             let newest = set.load_newest(i, &mut columns).unwrap();
             let last = |s: &Samples| s.len().checked_sub(1).map(|at| (s.timestamps[at], stored(s, at)));
             assert_eq!(last(&newest), last(&samples));
+            match (known[i], last(&samples)) {
+                (Newest::Unknown, _) | (Newest::None, None) => {}
+                (Newest::Float { t_ms, value }, Some((last_ms, Stored(last, _)))) => {
+                    assert!(t_ms == last_ms && Value::Float(value).same_bits(&last));
+                }
+                other => panic!("{other:?}"),
+            }
         }
         assert_eq!(count, self.model.keys().filter(|(s, t)| *s >= 2 && range.contains(*t)).count());
     }

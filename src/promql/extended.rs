@@ -422,10 +422,11 @@ pub(crate) fn each_smoothed(
 ) -> Result<(), EvalError> {
     let (place, lookback_ms) = (selector.place, evaluator.lookback_ms);
     let range = samples_range(Some(RangeExtension::Smoothed), &place, 0, lookback_ms, steps);
-    let mut selection = Selection::new(evaluator, selector, range)?;
+    let selection = Selection::new(evaluator, selector, range)?;
+    let mut reader = selection.reader();
     let count = steps.count();
-    while let Some((index, samples)) = selection.next()? {
-        let series = RangeSeries::from_samples(selection.labels(index), samples, false);
+    while let Some((index, samples)) = reader.next()? {
+        let series = RangeSeries::from_samples(reader.labels(index), samples, false);
         let mut output = output(count);
         let mut remarks = remarks(evaluator, &series.labels, pos);
         let mut bits = Bits::none(count);

@@ -16,7 +16,15 @@ pub(crate) struct Grouper {
     /// The labels of each group.
     pub(crate) labels: Vec<Labels>,
     key: Vec<u8>,
+    /// Shared label sets that were met, by address and whether they count as nameless. Kept, so that the
+    /// address cannot become that of another.
+    shared: HashMap<(usize, bool), (Labels, usize), foldhash::fast::RandomState>,
+    /// The one met last; the next series mostly has the same.
+    last: Option<((usize, bool), usize)>,
 }
+
+/// So many shared label sets are kept at most.
+const MOST_SHARED: usize = 1 << 16;
 
 impl Grouper {
     /// By the labels `names`, or, with `without`, by all but these and the metric's name.
@@ -30,6 +38,8 @@ impl Grouper {
             known: HashMap::default(),
             labels: Vec::new(),
             key: Vec::new(),
+            shared: HashMap::default(),
+            last: None,
         }
     }
 
@@ -47,6 +57,28 @@ impl Grouper {
             }
             return 0;
         }
+        // A reader that puts sets of chosen labels together gives each of them out many times.
+        let shared = labels.is_shared().then(|| (labels.as_bytes().as_ptr() as usize, nameless));
+        let Some(address) = shared else { return self.group_by_texts(labels, nameless) };
+        if let Some((last, group)) = self.last
+            && last == address
+        {
+            return group;
+        }
+        let known = self.shared.get(&address).map(|(_, group)| *group);
+        let group = known.unwrap_or_else(|| {
+            let group = self.group_by_texts(labels, nameless);
+            if self.shared.len() >= MOST_SHARED {
+                self.shared.clear();
+            }
+            self.shared.insert(address, (labels.clone(), group));
+            group
+        });
+        self.last = Some((address, group));
+        group
+    }
+
+    fn group_by_texts(&mut self, labels: &Labels, nameless: bool) -> usize {
         self.key.clear();
         for (name, value) in labels {
             if self.tells_apart(name, nameless) {

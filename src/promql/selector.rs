@@ -7,7 +7,7 @@ use super::plan::{Place, Selector};
 use super::row::{Bits, Presence, Row, SeriesRow, any_stale};
 use super::steps::Steps;
 use super::{extended, histogram};
-use crate::storage::series_set::Columns;
+use crate::storage::series_set::{Columns, LabelReader, Newest};
 use crate::storage::{Matcher, SeriesSet, TimeRange};
 use larum_storage_format::{CounterResetHint, Histogram, Labels, Samples, is_stale};
 use std::collections::HashMap;
@@ -93,24 +93,50 @@ pub(crate) fn time_range(place: &Place, width_ms: i64, steps: &Steps) -> TimeRan
     TimeRange::new(first.saturating_sub(width_ms).saturating_add(1), last)
 }
 
-/// After so many series it is looked again how many samples one may have.
+/// After so many series, or samples, it is looked again whether anybody still waits for the result, and how
+/// many samples a series may have: asking the clock takes as long as reading a newest sample.
 const SERIES_PER_LOOK: usize = 64;
+const SAMPLES_PER_LOOK: usize = 1 << 16;
+
+/// So many series are asked for their newest samples at a time.
+const NEWEST_AT_ONCE: usize = 1024;
 
 /// What the columns of one selection may take.
 const MOST_COLUMNS_BYTES: u64 = 256 << 20;
 
-/// Selected series, loaded one by one.
+/// Selected series.
 pub(crate) struct Selection<'e, 'a> {
     evaluator: &'e Evaluator<'a>,
     set: Box<dyn SeriesSet + 'e>,
+    matchers: &'e [Matcher],
+    statistics: bool,
+    among: Option<Rc<[String]>>,
+}
+
+/// Loads selected series, one by one.
+pub(crate) struct Reader<'s, 'a> {
+    evaluator: &'s Evaluator<'a>,
+    set: &'s dyn SeriesSet,
+    matchers: &'s [Matcher],
+    statistics: bool,
     columns: Columns,
     /// What is taken for the columns.
     columns_bytes: u64,
-    matchers: &'e [Matcher],
+    labels: LabelReader<'s>,
     next: usize,
-    statistics: bool,
-    newest_only: bool,
-    among: Option<Rc<[String]>>,
+    /// What may be read before it is looked again whether to go on, in samples.
+    until_look: usize,
+    /// The newest samples of the series from `newest_from` on.
+    newest: Vec<Newest>,
+    newest_from: usize,
+}
+
+/// What a reader found of a series.
+enum Seen {
+    /// Its newest sample, a float that is no stale marker.
+    Float(f64),
+    /// Its samples.
+    Samples(Samples),
 }
 
 impl<'e, 'a> Selection<'e, 'a> {
@@ -126,55 +152,120 @@ impl<'e, 'a> Selection<'e, 'a> {
         Ok(Selection {
             evaluator,
             set,
-            columns: Columns::default(),
-            columns_bytes: 0,
             matchers: selector.matchers,
-            next: 0,
             statistics: selector.statistics,
-            newest_only: false,
             among: selector.among.clone(),
         })
     }
 
-    /// As [`Selection::new`], of series of which nothing but the newest sample is needed.
-    fn of_newest(
-        evaluator: &'e Evaluator<'a>,
-        selector: &'e Selector<'_>,
-        range: TimeRange,
-    ) -> Result<Selection<'e, 'a>, EvalError> {
-        let mut selection = Selection::new(evaluator, selector, range)?;
-        selection.newest_only = true;
-        Ok(selection)
+    /// Reads the series.
+    pub(crate) fn reader(&self) -> Reader<'_, 'a> {
+        Reader {
+            evaluator: self.evaluator,
+            set: &*self.set,
+            matchers: self.matchers,
+            statistics: self.statistics,
+            columns: Columns::default(),
+            columns_bytes: 0,
+            labels: self.set.label_reader(self.among.as_deref()),
+            next: 0,
+            until_look: 0,
+            newest: Vec::new(),
+            newest_from: 0,
+        }
     }
+}
 
+impl Reader<'_, '_> {
     /// The next series that has samples: its position and its samples.
     pub(crate) fn next(&mut self) -> Result<Option<(usize, Samples)>, EvalError> {
+        self.next_loaded(false)
+    }
+
+    /// As [`Reader::next`], but only the newest of the samples is needed.
+    fn next_newest(&mut self) -> Result<Option<(usize, Samples)>, EvalError> {
+        self.next_loaded(true)
+    }
+
+    fn next_loaded(&mut self, newest_only: bool) -> Result<Option<(usize, Samples)>, EvalError> {
         while self.next < self.set.len() {
             let index = self.next;
             self.next += 1;
-            self.evaluator.alive()?;
-            let budget = &self.evaluator.budget;
-            if index.is_multiple_of(SERIES_PER_LOOK) {
-                self.columns.allow_samples(budget.most_samples());
+            if let Some(samples) = self.load(index, newest_only)? {
+                return Ok(Some((index, samples)));
             }
-            let samples = match self.newest_only {
-                true => self.set.load_newest(index, &mut self.columns),
-                false => self.set.load(index, &mut self.columns),
-            };
-            let mut samples = samples.map_err(|error| budget.unread(self.matchers, error))?;
-            self.hold_columns();
-            if samples.is_empty() {
-                continue;
-            }
-            self.evaluator.budget.count_read(samples.len() as u64);
-            distrust_hints(&mut samples.histograms);
-            if self.statistics {
-                reduce_to_statistics(&mut samples.histograms);
-            }
-            return Ok(Some((index, samples)));
         }
-        self.set.warnings().into_iter().for_each(|text| self.evaluator.storage_warning(text));
+        self.warn();
         Ok(None)
+    }
+
+    /// The next series that shows something at the end of the range, as far as that is known: its position,
+    /// and what it shows.
+    fn next_seen(&mut self) -> Result<Option<(usize, Seen)>, EvalError> {
+        while self.next < self.set.len() {
+            let index = self.next;
+            self.next += 1;
+            if index >= self.newest_from + self.newest.len() {
+                let indexes = index..self.set.len().min(index + NEWEST_AT_ONCE);
+                self.newest_from = index;
+                self.set.newest(indexes, &mut self.columns, &mut self.newest);
+                self.hold_columns();
+            }
+            match self.newest[index - self.newest_from] {
+                Newest::None => self.look(0)?,
+                Newest::Float { value, .. } => {
+                    self.look(1)?;
+                    self.evaluator.budget.count_read(1);
+                    if !is_stale(value) {
+                        return Ok(Some((index, Seen::Float(value))));
+                    }
+                }
+                Newest::Unknown => {
+                    if let Some(samples) = self.load(index, true)? {
+                        return Ok(Some((index, Seen::Samples(samples))));
+                    }
+                }
+            }
+        }
+        self.warn();
+        Ok(None)
+    }
+
+    /// The samples of a series, if it has any; only the newest and maybe others, if no more are needed.
+    fn load(&mut self, index: usize, newest_only: bool) -> Result<Option<Samples>, EvalError> {
+        self.look(0)?;
+        let samples = match newest_only {
+            true => self.set.load_newest(index, &mut self.columns),
+            false => self.set.load(index, &mut self.columns),
+        };
+        let budget = &self.evaluator.budget;
+        let mut samples = samples.map_err(|error| budget.unread(self.matchers, error))?;
+        self.hold_columns();
+        if samples.is_empty() {
+            return Ok(None);
+        }
+        budget.count_read(samples.len() as u64);
+        self.until_look = self.until_look.saturating_sub(samples.len());
+        distrust_hints(&mut samples.histograms);
+        if self.statistics {
+            reduce_to_statistics(&mut samples.histograms);
+        }
+        Ok(Some(samples))
+    }
+
+    /// Looks now and then whether to go on; to be called for each series, with what was read of it.
+    fn look(&mut self, samples: usize) -> Result<(), EvalError> {
+        if self.until_look == 0 {
+            self.evaluator.alive()?;
+            self.columns.allow_samples(self.evaluator.budget.most_samples());
+            self.until_look = SAMPLES_PER_LOOK;
+        }
+        self.until_look = self.until_look.saturating_sub(SAMPLES_PER_LOOK / SERIES_PER_LOOK + samples);
+        Ok(())
+    }
+
+    fn warn(&self) {
+        self.set.warnings().into_iter().for_each(|text| self.evaluator.storage_warning(text));
     }
 
     /// Takes memory for the columns met so far, or forgets them: they are kept for speed only.
@@ -193,15 +284,12 @@ impl<'e, 'a> Selection<'e, 'a> {
     }
 
     /// The labels of the series at `index` that are of interest.
-    pub(crate) fn labels(&self, index: usize) -> Labels {
-        match &self.among {
-            Some(names) => self.set.labels_among(index, names),
-            None => self.set.labels(index),
-        }
+    pub(crate) fn labels(&mut self, index: usize) -> Labels {
+        (self.labels)(index)
     }
 }
 
-impl Drop for Selection<'_, '_> {
+impl Drop for Reader<'_, '_> {
     fn drop(&mut self) {
         self.evaluator.budget.release_bytes(self.columns_bytes);
     }
@@ -297,6 +385,9 @@ pub(crate) fn each(
     if selector.extension == Some(RangeExtension::Smoothed) {
         return extended::each_smoothed(evaluator, selector, pos, steps, sink);
     }
+    if steps.count() == 1 {
+        return each_newest(evaluator, selector, steps, sink);
+    }
     each_seen(evaluator, selector, steps, |lookup, _, samples, row| lookup.fill(samples, row), sink)
 }
 
@@ -350,23 +441,58 @@ fn each_seen(
     let lookback_ms = evaluator.lookback_ms;
     let range = time_range(&selector.place, lookback_ms, steps);
     let count = steps.count();
-    let mut selection = match count {
-        1 => Selection::of_newest(evaluator, selector, range)?,
-        _ => Selection::new(evaluator, selector, range)?,
-    };
+    let selection = Selection::new(evaluator, selector, range)?;
+    let mut reader = selection.reader();
     let mut lookups = PerColumn::new(count, &evaluator.budget);
     let mut series =
         SeriesRow { labels: Labels::empty(), drop_name: false, row: Row::full(Vec::with_capacity(count)) };
-    while let Some((index, samples)) = selection.next()? {
+    while let Some((index, samples)) = if count == 1 { reader.next_newest()? } else { reader.next()? } {
         let make = || Lookup::new(&samples.timestamps, &selector.place, lookback_ms, steps);
         let lookup = lookups.get(&samples.timestamps, make);
         fill(&lookup, count, &samples, &mut series.row);
         if series.row.points() > 0 {
             evaluator.counter.add_row(&series.row);
-            series.labels = selection.labels(index);
+            series.labels = reader.labels(index);
             series.drop_name = false;
             sink(&mut series)?;
         }
+    }
+    Ok(())
+}
+
+/// As [`each`], at a single step: there a series shows its newest sample, and mostly no column of
+/// timestamps is needed to know it.
+fn each_newest(
+    evaluator: &Evaluator<'_>,
+    selector: &Selector<'_>,
+    steps: &Steps,
+    sink: Sink<'_>,
+) -> Result<(), EvalError> {
+    let lookback_ms = evaluator.lookback_ms;
+    let range = time_range(&selector.place, lookback_ms, steps);
+    let selection = Selection::new(evaluator, selector, range)?;
+    let mut reader = selection.reader();
+    let mut series = SeriesRow { labels: Labels::empty(), drop_name: false, row: Row::full(Vec::new()) };
+    while let Some((index, seen)) = reader.next_seen()? {
+        match seen {
+            Seen::Float(value) => {
+                series.row.floats.clear();
+                series.row.floats.push(value);
+                series.row.present = Presence::All;
+                series.row.histograms.clear();
+            }
+            Seen::Samples(samples) => {
+                let lookup = Lookup::new(&samples.timestamps, &selector.place, lookback_ms, steps);
+                lookup.fill(&samples, &mut series.row);
+                if series.row.points() == 0 {
+                    continue;
+                }
+            }
+        }
+        evaluator.counter.add_row(&series.row);
+        series.labels = reader.labels(index);
+        series.drop_name = false;
+        sink(&mut series)?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use super::subquery;
 use super::value::{FloatPoint, HistogramPoint, Series};
 use larum_storage_format::labels::write_quoted;
 use larum_storage_format::{Histogram, Labels, Samples, Value, is_stale};
+use std::collections::HashSet;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
@@ -323,10 +324,11 @@ fn each_unmeasured(
         Kind::Matrix { selector, range_ms } => {
             let (place, lookback_ms) = (&selector.place, evaluator.lookback_ms);
             let range = extended::samples_range(selector.extension, place, *range_ms, lookback_ms, steps);
-            let mut selection = Selection::new(evaluator, selector, range)?;
-            while let Some((index, samples)) = selection.next()? {
+            let selection = Selection::new(evaluator, selector, range)?;
+            let mut reader = selection.reader();
+            while let Some((index, samples)) = reader.next()? {
                 let held = evaluator.budget.hold_samples(&samples)?;
-                let labels = selection.labels(index);
+                let labels = reader.labels(index);
                 let starts = evaluator.options.use_start_timestamps;
                 f(RangeSeries::from_samples(labels, samples, starts))?;
                 evaluator.budget.release(held);
@@ -554,7 +556,7 @@ pub(crate) fn matrix(
         })?;
         return Ok(matrix);
     }
-    let mut known = std::collections::HashSet::new();
+    let mut known: HashSet<Labels, foldhash::fast::RandomState> = HashSet::default();
     each_series(evaluator, node, steps, &mut |series| {
         let floats = Borders::new(&series.times_ms, &place, range_ms, steps).range(0);
         let histograms = Borders::new(&series.histogram_times_ms, &place, range_ms, steps).range(0);

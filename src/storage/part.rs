@@ -4,7 +4,7 @@ use super::error::ReadError;
 use super::label_sets::LabelSets;
 use super::matcher::Matcher;
 use super::policy::{Policies, PolicySets};
-use super::series_set::{ColumnPiece, Columns, ReadCost};
+use super::series_set::{ColumnPiece, Columns, Newest, ReadCost};
 use super::time::TimeRange;
 use larum_storage_format::tombstones::Interval;
 use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
@@ -35,8 +35,10 @@ pub(crate) trait Part: Send + Sync {
     /// Adds the labels of selected series, which ascend, to `out`.
     fn label_sets(&self, series: &mut dyn Iterator<Item = u32>, out: &mut LabelSets);
 
-    /// Reads the labels of selected series.
-    fn label_reader(&self) -> Box<dyn PartLabels + '_>;
+    /// Reads the labels of selected series, those of neighbours one after the other fastest: all of
+    /// them, or those `among` some names, which ascend. A set that many series have is then put together
+    /// once.
+    fn label_reader<'a>(&'a self, among: Option<&[String]>) -> PartLabels<'a>;
 
     /// Appends the samples of a selected series to `load.runs`, ascending by time within a run. Runs
     /// of one part may overlap (late samples in the head); a later run then wins. What is damaged is
@@ -50,6 +52,17 @@ pub(crate) trait Part: Send + Sync {
         let samples = load.runs.drain(known..).map(|run| run.timestamps.len()).sum();
         cost.add(&ReadCost::in_memory(samples));
     }
+
+    /// Appends to `newest` what is known of the newest samples in `range` of selected series, one each.
+    /// `part` is the number of the part within the reader's view.
+    fn newest(
+        &self,
+        part: u32,
+        series: &[u32],
+        range: TimeRange,
+        columns: &mut Columns,
+        newest: &mut Vec<Newest>,
+    );
 
     /// Of the samples of a selected series in `range`, how many are in none of the `deleted`
     /// intervals, which ascend. Those count whose values are damaged.
@@ -88,47 +101,46 @@ pub(crate) fn is_deleted(deleted: &[Interval], t_ms: i64) -> bool {
     deleted.get(at).is_some_and(|interval| interval.min_ms <= t_ms)
 }
 
-/// Reads the labels of a part's series; those of neighbours one after the other fastest.
-pub(crate) trait PartLabels: Send {
-    /// The labels of a selected series.
-    fn labels(&mut self, series: u32) -> Labels;
-
-    /// Of the labels of a selected series those with one of the `names`, which ascend. A set that many
-    /// series have is put together once, as long as the names stay the same.
-    fn labels_among(&mut self, series: u32, names: &[String]) -> Labels;
-}
+/// See [`Part::label_reader`].
+pub(crate) type PartLabels<'a> = Box<dyn FnMut(u32) -> Labels + 'a>;
 
 /// Label sets of chosen names that a reader has put together, by what tells their values apart in
 /// the part.
 #[derive(Default)]
 pub(crate) struct LabelsAmong {
-    names: Vec<String>,
     known: HashMap<Box<[u32]>, Labels, foldhash::fast::RandomState>,
+    /// The next series mostly has the same.
+    last: Option<(Box<[u32]>, Labels)>,
 }
 
 impl LabelsAmong {
-    /// Forgets the sets unless they are of these names, and tells whether it did.
-    pub fn choose(&mut self, names: &[String]) -> bool {
-        let others = self.names != names;
-        if others {
-            self.names = names.to_vec();
-            self.forget();
-        }
-        others
-    }
-
     /// Forgets the sets.
     pub fn forget(&mut self) {
-        self.known.clear();
+        *self = LabelsAmong::default();
     }
 
     /// The set of these values, made by `make` if it is the first time.
-    pub fn get(&mut self, values: &[u32], make: impl FnOnce(&[String]) -> Labels) -> Labels {
-        if let Some(known) = self.known.get(values) {
-            return known.clone();
+    pub fn get(&mut self, values: &[u32], make: impl FnOnce() -> Labels) -> Labels {
+        if let Some((last, labels)) = &self.last
+            && **last == *values
+        {
+            return labels.clone();
         }
-        let labels = make(&self.names);
-        self.known.insert(values.into(), labels.clone());
+        let labels = match self.known.get(values) {
+            Some(known) => known.clone(),
+            None => {
+                let labels = make();
+                self.known.insert(values.into(), labels.clone());
+                labels
+            }
+        };
+        match &mut self.last {
+            Some((last, known)) if last.len() == values.len() => {
+                last.copy_from_slice(values);
+                *known = labels.clone();
+            }
+            last => *last = Some((values.into(), labels.clone())),
+        }
         labels
     }
 }

@@ -6,11 +6,10 @@
 //!    rarest before the others; regular expressions over many values come last.
 //! 3. Matchers on one label are one step: what fails one of them fails it.
 //! 4. Where only a few series are left, a costly matcher looks at their labels instead of going
-//!    through all values of its label.
+//!    through all values of its label, or through all series of a value that many have.
 
 use super::matcher::{MatchOp, Matcher};
 use roaring::RoaringBitmap;
-use std::borrow::Cow;
 
 /// An index from labels to series, which are numbers that are meaningful within it only.
 pub(crate) trait Index {
@@ -20,14 +19,23 @@ pub(crate) trait Index {
     /// All series.
     fn all(&self) -> RoaringBitmap;
 
-    /// The series that have the label `name` with exactly this value.
-    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, RoaringBitmap>, Self::Error>;
+    /// What `read` makes of the series that have the label `name` with exactly this value.
+    fn postings<T>(
+        &self,
+        name: &str,
+        value: &str,
+        read: impl FnOnce(&RoaringBitmap) -> T,
+    ) -> Result<T, Self::Error>;
 
     /// How many series that are, or a guess. Cheap.
     fn postings_len(&self, name: &str, value: &str) -> Result<u64, Self::Error>;
 
     /// How many values the label has, or a guess. Cheap.
     fn value_count(&self, name: &str) -> Result<u64, Self::Error>;
+
+    /// Whether [`Index::postings`] of values that so many series have is likely to cost more than
+    /// [`Index::filter`] of so many series.
+    fn are_postings_dearer(&self, postings: u64, series: u64) -> bool;
 
     /// Whether [`Index::union`] of the values that start with `prefix` is likely to cost more than
     /// [`Index::filter`] of so many series. Costs less than either.
@@ -73,11 +81,11 @@ pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<Roarin
     let mut left: Option<RoaringBitmap> = None;
     for step in &present {
         left = Some(match left {
-            None => step.series(index)?.into_owned(),
+            None => step.series(index, None)?,
             Some(left) if step.is_dearer_than(index, &left)? => {
                 index.filter(left, step.name(), &mut |value| step.passes(value))?
             }
-            Some(left) => left & step.series(index)?.as_ref(),
+            Some(left) => step.series(index, Some(&left))?,
         });
         if left.as_ref().is_some_and(RoaringBitmap::is_empty) {
             return Ok(RoaringBitmap::new());
@@ -90,7 +98,10 @@ pub(crate) fn select<I: Index>(index: &I, matchers: &[Matcher]) -> Result<Roarin
         }
         left = match step.is_dearer_than(index, &left)? {
             true => index.filter(left, step.name(), &mut |value| step.passes(value))?,
-            false => left - step.series(index)?.as_ref(),
+            false => {
+                let failing = step.series(index, Some(&left))?;
+                left - failing
+            }
         };
     }
     Ok(left)
@@ -190,23 +201,27 @@ impl<'a> Step<'a> {
         self.matchers.iter().all(|matcher| matcher.matches(value))
     }
 
-    /// The series of the step's values.
-    fn series<'i, I: Index>(&self, index: &'i I) -> Result<Cow<'i, RoaringBitmap>, I::Error> {
+    /// The series of the step's values; only those `among` these, if it says which.
+    fn series<I: Index>(&self, index: &I, among: Option<&RoaringBitmap>) -> Result<RoaringBitmap, I::Error> {
         let name = self.name();
+        let here =
+            |postings: &RoaringBitmap| among.map_or_else(|| postings.clone(), |among| among & postings);
         match &self.values {
-            Values::Some(values) => match values.as_slice() {
-                [value] => index.postings(name, value),
-                values => {
-                    let mut all = RoaringBitmap::new();
-                    for value in values {
-                        all |= index.postings(name, value)?.as_ref();
-                    }
-                    Ok(Cow::Owned(all))
+            Values::Some(values) => {
+                let mut all = RoaringBitmap::new();
+                for value in values {
+                    let of_value = index.postings(name, value, here)?;
+                    all = if all.is_empty() { of_value } else { all | of_value };
                 }
-            },
+                Ok(all)
+            }
             Values::Scan { prefix } => {
                 let mut keep = |value: &str| self.passes(value) == self.passing;
-                index.union(name, prefix, &mut keep).map(Cow::Owned)
+                let all = index.union(name, prefix, &mut keep)?;
+                Ok(match among {
+                    Some(among) => all & among,
+                    None => all,
+                })
             }
         }
     }
@@ -214,7 +229,7 @@ impl<'a> Step<'a> {
     fn is_dearer_than<I: Index>(&self, index: &I, left: &RoaringBitmap) -> Result<bool, I::Error> {
         match self.values {
             Values::Scan { prefix } => index.is_union_dearer(self.name(), prefix, left.len()),
-            Values::Some(_) => Ok(false),
+            Values::Some(_) => Ok(index.are_postings_dearer(self.cost, left.len())),
         }
     }
 }
@@ -241,16 +256,25 @@ mod tests {
             self.of(|_| true)
         }
 
-        fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, RoaringBitmap>, Infallible> {
-            Ok(Cow::Owned(self.of(|labels| labels.get(name) == Some(value))))
+        fn postings<T>(
+            &self,
+            name: &str,
+            value: &str,
+            read: impl FnOnce(&RoaringBitmap) -> T,
+        ) -> Result<T, Infallible> {
+            Ok(read(&self.of(|labels| labels.get(name) == Some(value))))
         }
 
         fn postings_len(&self, name: &str, value: &str) -> Result<u64, Infallible> {
-            Ok(self.postings(name, value)?.len())
+            self.postings(name, value, RoaringBitmap::len)
         }
 
         fn value_count(&self, name: &str) -> Result<u64, Infallible> {
             Ok(self.of(|labels| labels.get(name).is_some()).len())
+        }
+
+        fn are_postings_dearer(&self, postings: u64, series: u64) -> bool {
+            postings > series
         }
 
         fn is_union_dearer(&self, name: &str, _: &str, series: u64) -> Result<bool, Infallible> {

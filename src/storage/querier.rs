@@ -20,7 +20,7 @@ use super::matcher::Matcher;
 use super::merge::{merge, push_without};
 use super::part::{Load, Part, PartLabels, Run};
 use super::policy::{Borders, Kept, from};
-use super::series_set::{Columns, ReadCost, SeriesSet, Source};
+use super::series_set::{Columns, LabelReader, Newest, ReadCost, SeriesSet, Source};
 use super::time::TimeRange;
 use crate::budget::{Refused, Reservation, Share};
 use larum_storage_format::tombstones::Tombstones;
@@ -201,8 +201,7 @@ impl View {
                         }
                         None => found.extend(found_here),
                     }
-                    let reader = Mutex::new(layer.part.label_reader());
-                    layers.push(SelectedLayer { number, layer, kept, reader });
+                    layers.push(SelectedLayer { number, layer, kept });
                 }
                 Err(error) => warnings.add(|| left_out(&error)),
             }
@@ -285,8 +284,6 @@ struct SelectedLayer<'a> {
     layer: &'a Layer,
     /// Where its series begin, if some begin within.
     kept: Option<Kept>,
-    /// Whoever comes while another reads labels does without it.
-    reader: Mutex<Box<dyn PartLabels + 'a>>,
 }
 
 /// Series selected from a view.
@@ -318,15 +315,11 @@ impl Selection<'_> {
         &self.found[range]
     }
 
-    fn read_labels(&self, index: usize, read: impl FnOnce(&mut dyn PartLabels, u32) -> Labels) -> Labels {
+    /// Where the labels of a series are read.
+    fn labels_place(&self, index: usize) -> Found {
         // All layers have the same labels under an identity; the newest is likeliest in the caches.
         let places = self.places(index);
-        let place = places[places.len() - 1];
-        let SelectedLayer { layer, reader, .. } = &self.layers[place.layer as usize];
-        match reader.try_lock() {
-            Ok(mut reader) => read(&mut **reader, place.series),
-            Err(_) => read(&mut *layer.part.label_reader(), place.series),
-        }
+        places[places.len() - 1]
     }
 
     /// The layer of a place, which is loaded from next.
@@ -380,11 +373,21 @@ impl SeriesSet for Selection<'_> {
     }
 
     fn labels(&self, index: usize) -> Labels {
-        self.read_labels(index, |reader, series| reader.labels(series))
+        let place = self.labels_place(index);
+        self.layers[place.layer as usize].layer.part.label_reader(None)(place.series)
     }
 
-    fn labels_among(&self, index: usize, names: &[String]) -> Labels {
-        self.read_labels(index, |reader, series| reader.labels_among(series, names))
+    fn label_reader<'s>(&'s self, among: Option<&[String]>) -> LabelReader<'s> {
+        let among = among.map(<[String]>::to_vec);
+        let mut readers: Vec<Option<PartLabels<'s>>> = self.layers.iter().map(|_| None).collect();
+        Box::new(move |index| {
+            let place = self.labels_place(index);
+            let layer = place.layer as usize;
+            let reader = &mut readers[layer];
+            reader.get_or_insert_with(|| self.layers[layer].layer.part.label_reader(among.as_deref()))(
+                place.series,
+            )
+        })
     }
 
     fn load(&self, index: usize, columns: &mut Columns) -> Result<Samples, ReadError> {
@@ -424,6 +427,45 @@ impl SeriesSet for Selection<'_> {
             part.add_cost(place.series, &mut load, &mut cost);
         }
         Ok(cost)
+    }
+
+    fn newest(&self, indexes: Range<usize>, columns: &mut Columns, newest: &mut Vec<Newest>) {
+        newest.clear();
+        newest.resize(indexes.len(), Newest::None);
+        // How many places of each series are still to be asked: from the newest layer down.
+        let mut left: Vec<usize> = indexes.clone().map(|index| self.places(index).len()).collect();
+        let (mut asked, mut series, mut found) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, selected) in self.layers.iter().enumerate().rev() {
+            let SelectedLayer { number: part, layer, kept } = selected;
+            let last_ms = layer.part.time_range().map_or(i64::MAX, |own| own.max_ms);
+            asked.clear();
+            series.clear();
+            found.clear();
+            for (at, index) in indexes.clone().enumerate() {
+                let Some(place) = left[at].checked_sub(1).map(|last| self.places(index)[last]) else {
+                    continue;
+                };
+                if place.layer as usize != number {
+                    continue;
+                }
+                left[at] -= 1;
+                match newest[at] {
+                    Newest::Float { t_ms, .. } if last_ms < t_ms => {}
+                    Newest::Unknown => {}
+                    _ if kept.is_some() || layer.has_deleted(place.id) => newest[at] = Newest::Unknown,
+                    _ => {
+                        asked.push(at);
+                        series.push(place.series);
+                    }
+                }
+            }
+            if !series.is_empty() {
+                layer.part.newest(*part, &series, self.range, columns, &mut found);
+                for (&at, &found) in asked.iter().zip(&found) {
+                    newest[at] = newest[at].over(found);
+                }
+            }
+        }
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -540,6 +582,11 @@ impl Layer {
         Ok(sets.labels().filter(|(of, _)| *of == name).map(|(_, value)| value.to_owned()).collect())
     }
 
+    /// Whether something was deleted of a series.
+    fn has_deleted(&self, id: SeriesId) -> bool {
+        self.tombstones.as_ref().is_some_and(|tombstones| !tombstones.of(id).is_empty())
+    }
+
     /// Appends the runs of a series, without what was deleted.
     pub fn load(&self, id: SeriesId, series: u32, load: &mut Load<'_>) {
         let deleted = self.tombstones.as_ref().map_or(&[][..], |tombstones| tombstones.of(id));
@@ -614,8 +661,31 @@ mod tests {
             }
         }
 
-        fn label_reader(&self) -> Box<dyn PartLabels + '_> {
-            Box::new(FakeLabels(self))
+        fn label_reader<'a>(&'a self, among: Option<&[String]>) -> PartLabels<'a> {
+            let among = among.map(<[String]>::to_vec);
+            Box::new(move |series| {
+                let labels = &self.series[series as usize].1;
+                let is_left_out =
+                    |name: &str| among.as_ref().is_some_and(|names| !names.iter().any(|n| n == name));
+                labels.without(is_left_out)
+            })
+        }
+
+        fn newest(
+            &self,
+            _part: u32,
+            series: &[u32],
+            range: TimeRange,
+            _columns: &mut Columns,
+            newest: &mut Vec<Newest>,
+        ) {
+            let last = self.times.iter().copied().rfind(|&t| range.contains(t));
+            let of_each = match last {
+                _ if self.value < 0.0 => Newest::Unknown,
+                Some(t_ms) => Newest::Float { t_ms, value: self.value },
+                None => Newest::None,
+            };
+            newest.extend(series.iter().map(|_| of_each));
         }
 
         fn load(&self, _series: u32, load: &mut Load<'_>) {
@@ -655,20 +725,8 @@ mod tests {
         fn label_values(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>, ReadError> {
             let selected = self.select(matchers)?.into_iter();
             Ok(selected
-                .filter_map(|(_, s)| self.label_reader().labels(s).get(name).map(str::to_owned))
+                .filter_map(|(_, s)| self.label_reader(None)(s).get(name).map(str::to_owned))
                 .collect())
-        }
-    }
-
-    struct FakeLabels<'a>(&'a Fake);
-
-    impl PartLabels for FakeLabels<'_> {
-        fn labels(&mut self, series: u32) -> Labels {
-            self.0.series[series as usize].1.clone()
-        }
-
-        fn labels_among(&mut self, series: u32, names: &[String]) -> Labels {
-            self.labels(series).without(|name| !names.iter().any(|other| other == name))
         }
     }
 
@@ -755,6 +813,13 @@ mod tests {
                     for i in 0..set.len() {
                         let newest = set.load_newest(i, &mut Columns::default()).unwrap();
                         assert_eq!(newest.timestamps.last(), expected.last().map(|(t, _)| t));
+                        let mut known = Vec::new();
+                        set.newest(i..i + 1, &mut Columns::default(), &mut known);
+                        match (known[0], expected.last()) {
+                            (Newest::Unknown, _) | (Newest::None, None) => {}
+                            (Newest::Float { t_ms, value }, Some(&last)) => assert_eq!((t_ms, value), last),
+                            other => panic!("{other:?} of {borders:?} in {range:?}"),
+                        }
                     }
                 }
                 if range == TimeRange::ALL {
@@ -837,6 +902,9 @@ mod tests {
             let newest = set.load_newest(0, &mut Columns::default()).unwrap();
             let last = newest.timestamps.len() - 1;
             assert_eq!((newest.timestamps[last], newest.floats[last]), expected);
+            let mut known = Vec::new();
+            set.newest(0..1, &mut Columns::default(), &mut known);
+            assert_eq!(known, [Newest::Float { t_ms: expected.0, value: expected.1 }]);
             assert!(set.warnings().is_empty(), "{:?}", set.warnings());
         }
     }

@@ -4,8 +4,9 @@ use super::error::ReadError;
 use super::matcher::Matcher;
 use super::time::TimeRange;
 use foldhash::fast::RandomState;
-use larum_storage_format::{Labels, Samples};
+use larum_storage_format::{Labels, Samples, is_stale};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Where series can be selected from: a database's view, or data made up by a test.
@@ -35,13 +36,13 @@ pub trait SeriesSet: Sync {
     /// If `index` is out of range.
     fn labels(&self, index: usize) -> Labels;
 
-    /// Of the labels of the series at `index` those with one of the `names`, which ascend. Cheaper than
-    /// all labels where many series are asked for the same names.
-    ///
-    /// # Panics
-    /// If `index` is out of range.
-    fn labels_among(&self, index: usize, names: &[String]) -> Labels {
-        self.labels(index).without(|name| !names.iter().any(|other| other == name))
+    /// Reads the labels of many series, for one thread: all of them, or those `among` some names, which
+    /// ascend. Series that have the same labels among these mostly share one set.
+    fn label_reader<'s>(&'s self, among: Option<&[String]>) -> LabelReader<'s> {
+        let Some(names) = among.map(<[String]>::to_vec) else {
+            return Box::new(move |index| self.labels(index));
+        };
+        Box::new(move |index| self.labels(index).without(|name| !names.iter().any(|other| other == name)))
     }
 
     /// The samples of the series at `index` that lie in the range of the selection, merged from
@@ -63,6 +64,16 @@ pub trait SeriesSet: Sync {
     /// If `index` is out of range.
     fn read_cost(&self, index: usize, columns: &mut Columns) -> Result<ReadCost, ReadError> {
         Ok(ReadCost::in_memory(self.load(index, columns)?.len()))
+    }
+
+    /// Puts what is known of the newest samples of some series in the range into `newest`, one each. Far
+    /// cheaper than [`SeriesSet::load_newest`], which knows the others.
+    ///
+    /// # Panics
+    /// If `indexes` are out of range.
+    fn newest(&self, indexes: Range<usize>, _columns: &mut Columns, newest: &mut Vec<Newest>) {
+        newest.clear();
+        newest.resize(indexes.len(), Newest::Unknown);
     }
 
     /// What could not be read although it matched, one sentence each (damaged extents).
@@ -104,6 +115,42 @@ impl ReadCost {
         };
         let &ReadCost { chunks, samples, bytes } = self;
         ReadCost { chunks: scale(chunks), samples: scale(samples), bytes: scale(bytes) }
+    }
+}
+
+/// See [`SeriesSet::label_reader`]. Panics if it is asked for an index out of range.
+pub type LabelReader<'s> = Box<dyn FnMut(usize) -> Labels + 's>;
+
+/// What is known of the newest sample of a series.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Newest {
+    /// There is none.
+    None,
+    /// A float, possibly a stale marker, and when it was sampled.
+    Float {
+        /// In milliseconds since the epoch.
+        t_ms: i64,
+        /// Bit by bit.
+        value: f64,
+    },
+    /// The series must be loaded.
+    Unknown,
+}
+
+impl Newest {
+    /// The same, if there are older writes too, of which the newest sample is `overwritten` where it has
+    /// the same time.
+    pub(crate) fn over(self, overwritten: Newest) -> Newest {
+        match (self, overwritten) {
+            (Newest::Unknown, _) | (_, Newest::Unknown) => Newest::Unknown,
+            (Newest::None, other) | (other, Newest::None) => other,
+            (Newest::Float { t_ms, value }, Newest::Float { t_ms: other_ms, .. })
+                if t_ms > other_ms || t_ms == other_ms && !is_stale(value) =>
+            {
+                self
+            }
+            _ => overwritten,
+        }
     }
 }
 

@@ -12,7 +12,16 @@ pub fn put_uvarint(out: &mut Vec<u8>, mut value: u64) {
 /// Reads a LEB128 integer from the front of `input`; returns it and how many bytes it took.
 ///
 /// `None` if the input ends early or the integer does not fit 64 bits.
+#[inline]
 pub fn get_uvarint(input: &[u8]) -> Option<(u64, usize)> {
+    match input.first() {
+        // Most are lengths and small numbers.
+        Some(&byte) if byte < 0x80 => Some((byte.into(), 1)),
+        _ => get_longer_uvarint(input),
+    }
+}
+
+fn get_longer_uvarint(input: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0u64;
     for (i, &byte) in input.iter().enumerate().take(10) {
         let bits = u64::from(byte & 0x7f);

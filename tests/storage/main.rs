@@ -10,7 +10,7 @@ use fixture::*;
 use folder::copy_folder;
 use larum::state::{Changes, buckets::RULES};
 use larum::storage::options::Maintenance;
-use larum::storage::series_set::Columns;
+use larum::storage::series_set::{Columns, Newest};
 use larum::storage::{Batch, MatchOp, Matcher, OpenError, Options, Source, Storage, TimeRange, Timestamp};
 use larum::{Histogram, Labels};
 use std::sync::Arc;
@@ -47,7 +47,12 @@ fn the_newest_sample_is_read_without_decoding_unless_something_hides_it() {
         let set = view.select(&[Matcher::equal("job", "a")], range).unwrap();
         let loaded = set.load_newest(0, &mut Columns::default()).unwrap();
         let last = loaded.len() - 1;
-        (loaded.len(), (loaded.timestamps[last], loaded.floats[last]))
+        let last = (loaded.timestamps[last], loaded.floats[last]);
+        let mut known = Vec::new();
+        set.newest(0..1, &mut Columns::default(), &mut known);
+        let (t_ms, value) = last;
+        assert!([Newest::Float { t_ms, value }, Newest::Unknown].contains(&known[0]), "{known:?}");
+        (loaded.len(), last)
     };
     let end = samples[299];
     assert_eq!(newest(START), (1, end));

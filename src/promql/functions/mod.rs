@@ -116,7 +116,7 @@ const fn experimental(
 /// The functions of Prometheus 3.14, ascending by name.
 pub static FUNCTIONS: [Function; 90] = [
     stable("abs", &[Vector], 0, Vector, Kernel::Float(f64::abs)),
-    stable("absent", &[Vector], 0, Vector, Kernel::Whole(vector::absent)),
+    stable("absent", &[Vector], 0, Vector, Kernel::Node(vector::absent)),
     stable("absent_over_time", &[Matrix], 0, Vector, Kernel::Node(vector::absent_over_time)),
     stable("acos", &[Vector], 0, Vector, Kernel::Float(f64::acos)),
     stable("acosh", &[Vector], 0, Vector, Kernel::Float(f64::acosh)),

@@ -35,11 +35,18 @@ pub(super) fn scalar(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
     Ok(Operand::Scalar(out))
 }
 
-/// `absent(v)`
-pub(super) fn absent(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
-    let mut seen = Bits::none(site.steps.count());
-    for series in args.into_iter().flat_map(Operand::vector) {
+/// `absent(v)`. Once there is something at every step, no more is read.
+pub(super) fn absent(site: &Site<'_, '_>) -> Outcome {
+    let count = site.steps.count();
+    let mut seen = Bits::none(count);
+    let mut is_enough = false;
+    let outcome = site.evaluator.each_series(&site.args[0], &site.steps, &mut |series| {
         seen.add_row(&series.row);
+        is_enough = matches!(Presence::from_bits(&seen, count), Presence::All);
+        if is_enough { Err(EvalError::Canceled) } else { Ok(()) }
+    });
+    if !is_enough {
+        outcome?;
     }
     Ok(missing(site, &seen))
 }

@@ -62,8 +62,9 @@ impl Dump {
         let (mut columns, mut left_out) = (Columns::default(), 0);
         for (i, set) in self.sets.iter().enumerate() {
             let selected = view.select(set, self.range)?;
+            let mut labels = selected.label_reader(None);
             for index in 0..selected.len() {
-                let labels = selected.labels(index);
+                let labels = labels(index);
                 let passes = |set: &Vec<Matcher>| set.iter().all(|matcher| matcher.matches_series(&labels));
                 if self.sets[..i].iter().any(passes) {
                     continue;

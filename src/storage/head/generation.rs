@@ -12,11 +12,11 @@ use crate::storage::label_sets::LabelSets;
 use crate::storage::matcher::Matcher;
 use crate::storage::part::{Load, Part, PartLabels, Run, is_deleted};
 use crate::storage::policy::{Policies, PolicySets};
-use crate::storage::series_set::{ColumnPiece, Columns};
+use crate::storage::series_set::{ColumnPiece, Columns, Newest};
 use crate::storage::time::TimeRange;
 use larum_storage_format::partition::PairKey;
 use larum_storage_format::tombstones::Interval;
-use larum_storage_format::{Histogram, Labels, Samples, SeriesId};
+use larum_storage_format::{Histogram, Samples, SeriesId};
 use roaring::RoaringBitmap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -364,13 +364,39 @@ impl Part for Generation {
         Shared(&self.index).label_sets(series, out);
     }
 
-    fn label_reader(&self) -> Box<dyn PartLabels + '_> {
-        Box::new(Reader { generation: self, among: PairsAmong::default() })
+    fn label_reader<'a>(&'a self, among: Option<&[String]>) -> PartLabels<'a> {
+        let Some(names) = among else { return Box::new(|series| self.index().labels(series)) };
+        let mut among = PairsAmong::of(names);
+        Box::new(move |series| among.labels(&self.index(), series))
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
         if let Some(run) = self.run(series, load) {
             load.push(run);
+        }
+    }
+
+    fn newest(
+        &self,
+        _part: u32,
+        series: &[u32],
+        range: TimeRange,
+        _columns: &mut Columns,
+        newest: &mut Vec<Newest>,
+    ) {
+        let homes: Vec<Option<Home>> = {
+            let index = self.index();
+            let is_known = |series: u32| (series as usize) < index.ref_count();
+            series.iter().map(|&series| is_known(series).then(|| index.home(series))).collect()
+        };
+        let tables = self.tables();
+        // Neighbours mostly stand in one group, which is then locked once.
+        for same in homes.chunk_by(|a, b| a.map(Home::group) == b.map(Home::group)) {
+            let group = same[0].and_then(|home| tables.groups.get(home.group() as usize)).map(lock);
+            newest.extend(same.iter().map(|home| match (&group, home) {
+                (Some(group), Some(home)) => group.newest(home.column(), range),
+                _ => Newest::None,
+            }));
         }
     }
 
@@ -413,21 +439,5 @@ impl LabelPairs<'_> {
     /// Name and value of a label whose key was just given.
     pub fn text(&self, [pair, ..]: PairKey) -> (&str, &str) {
         self.0.pair(pair)
-    }
-}
-
-/// Reads the labels of a generation's series.
-struct Reader<'a> {
-    generation: &'a Generation,
-    among: PairsAmong,
-}
-
-impl PartLabels for Reader<'_> {
-    fn labels(&mut self, series: u32) -> Labels {
-        self.generation.index().labels(series)
-    }
-
-    fn labels_among(&mut self, series: u32, names: &[String]) -> Labels {
-        self.among.labels(&self.generation.index(), series, names)
     }
 }

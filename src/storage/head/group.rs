@@ -12,9 +12,9 @@
 //! later write; a departed series' sample in the buffer is replaced there.
 
 use super::held::Held;
-use super::rows::{Column, Dense, Rows};
+use super::rows::{self, Column, Dense, Rows};
 use crate::storage::part::Run;
-use crate::storage::series_set::{ColumnPiece, Columns};
+use crate::storage::series_set::{ColumnPiece, Columns, Newest};
 use crate::storage::time::TimeRange;
 use std::collections::BTreeMap;
 
@@ -143,8 +143,25 @@ impl Group {
         }
     }
 
-    /// The newest sample of a column in `range`, and maybe others; see [`Group::load`]. Mostly it
-    /// stands in an open row, and nothing is decoded.
+    /// What is known of the newest sample of a column in `range`. Mostly it stands in an open row, and
+    /// nothing is decoded.
+    pub fn newest(&self, column: u16, range: TimeRange) -> Newest {
+        if self.has_elsewhere(column, range) {
+            return Newest::Unknown;
+        }
+        match self.rows.newest(column, range) {
+            Some(rows::Newest { t_ms, value, .. }) => Newest::Float { t_ms, value },
+            None => Newest::None,
+        }
+    }
+
+    /// Whether a column has samples in `range` that are not in the rows, or may have.
+    fn has_elsewhere(&self, column: u16, range: TimeRange) -> bool {
+        let is_late = || self.late.range((column, range.min_ms)..=(column, range.max_ms)).next().is_some();
+        !self.lanes.is_empty() && self.lanes.contains_key(&column) || !self.late.is_empty() && is_late()
+    }
+
+    /// The newest sample of a column in `range`, and maybe others; see [`Group::load`].
     pub fn load_newest(
         &self,
         column: u16,
@@ -155,10 +172,10 @@ impl Group {
         if range.is_empty() {
             return None;
         }
-        let late = (column, range.min_ms)..=(column, range.max_ms);
-        let elsewhere = self.lanes.contains_key(&column) || self.late.range(late).next().is_some();
-        let newest = self.rows.newest_open(column, range).filter(|_| !elsewhere);
-        let Some(newest) = newest else { return self.load(column, range, origin, columns) };
+        if self.has_elsewhere(column, range) {
+            return self.load(column, range, origin, columns);
+        }
+        let newest = self.rows.newest(column, range)?;
         let origin = ColumnPiece { start: newest.number, len: 1, ..origin };
         Some(Run {
             origin: Some(origin),
@@ -388,7 +405,16 @@ mod tests {
                     let mut columns = Columns::default();
                     let all = group.load(column, range, ORIGIN, &mut columns);
                     let newest = group.load_newest(column, range, ORIGIN, &mut columns);
-                    prop_assert_eq!(last(newest), last(all));
+                    let all = last(all);
+                    prop_assert_eq!(last(newest), all);
+                    match group.newest(column, range) {
+                        Newest::Float { t_ms, value } => {
+                            let found = all.map(|(t, bits, _, histogram)| (t, bits, histogram));
+                            prop_assert_eq!(found, Some((t_ms, value.to_bits(), false)));
+                        }
+                        Newest::None => prop_assert!(all.is_none()),
+                        Newest::Unknown => {}
+                    }
                 }
                 for (i, (_, held)) in expected.iter().enumerate() {
                     prop_assert_eq!(run.floats[i].to_bits(), held.value.to_bits());

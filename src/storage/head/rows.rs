@@ -174,12 +174,18 @@ impl Rows {
         self.blocks.partition_point(|block| block.last_ms() < t_ms)
     }
 
-    /// The newest sample of a column in `range`, if that is in an open row; otherwise there may be one
-    /// in a block.
-    pub fn newest_open(&self, column: u16, range: TimeRange) -> Option<Newest> {
+    /// The newest sample of a column in `range`, if there is one. Decodes as many blocks as lie in the
+    /// range behind it.
+    pub fn newest(&self, column: u16, range: TimeRange) -> Option<Newest> {
+        if range.is_empty() {
+            return None;
+        }
         let present = *self.present.get(usize::from(column))?;
         let up_to = self.times[..self.rows].partition_point(|&t| t <= range.max_ms);
-        let row = (u32::from(present) & ((1 << up_to) - 1)).checked_ilog2()? as usize;
+        let Some(row) = (u32::from(present) & ((1 << up_to) - 1)).checked_ilog2() else {
+            return self.newest_sealed(column, range);
+        };
+        let row = row as usize;
         let at = row * self.width + usize::from(column);
         let newest = Newest {
             number: (self.blocks.len() * ROWS + row) as u32,
@@ -188,6 +194,32 @@ impl Rows {
             start_ms: self.starts.get(at).copied().unwrap_or(0),
         };
         (newest.t_ms >= range.min_ms).then_some(newest)
+    }
+
+    /// The newest sample of a column in `range` that is in a block.
+    fn newest_sealed(&self, column: u16, range: TimeRange) -> Option<Newest> {
+        let (mut times, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let blocks = self.blocks.iter().enumerate().rev();
+        for (number, block) in blocks.take_while(|(_, block)| block.last_ms() >= range.min_ms) {
+            block.times(&mut times);
+            let up_to = times.partition_point(|&t| t <= range.max_ms);
+            if up_to == 0 {
+                continue;
+            }
+            let mask = u32::from(block.column(column, &mut values));
+            let Some(row) = (mask & ((1 << up_to) - 1)).checked_ilog2() else { continue };
+            block.starts(column, values.len(), &mut starts);
+            let position = (mask & ((1 << row) - 1)).count_ones() as usize;
+            let row = row as usize;
+            let newest = Newest {
+                number: (number * ROWS + row) as u32,
+                t_ms: times[row],
+                value: values[position],
+                start_ms: starts.get(position).copied().unwrap_or(0),
+            };
+            return (newest.t_ms >= range.min_ms).then_some(newest);
+        }
+        None
     }
 
     /// The samples of a column in `range`, if it has one in every row from its first there to its last.

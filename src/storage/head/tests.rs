@@ -67,7 +67,7 @@ fn floats(generation: &Generation) -> Model {
     for (id, series) in generation.series() {
         assert!(previous < Some(id), "series ascend by id");
         previous = Some(id);
-        let labels = generation.label_reader().labels(series).to_string();
+        let labels = generation.label_reader(None)(series).to_string();
         let samples = generation.samples(series, &mut columns);
         assert!(samples.timestamps.is_sorted_by(|a, b| a < b), "timestamps ascend strictly");
         for (t, value) in samples.timestamps.iter().zip(&samples.floats) {
@@ -83,7 +83,7 @@ fn everything(generation: &Generation) -> BTreeMap<String, String> {
     let series = generation.series().into_iter();
     let in_words = |(_, series)| {
         let samples = generation.samples(series, &mut columns);
-        (generation.label_reader().labels(series).to_string(), format!("{samples:?}"))
+        (generation.label_reader(None)(series).to_string(), format!("{samples:?}"))
     };
     series.map(in_words).collect()
 }
@@ -192,7 +192,7 @@ fn a_sample_is_too_old_by_the_policy_of_its_series() {
             let generation = head.active();
             let sets = generation.policy_sets(&policies).unwrap();
             for (_, found) in generation.series() {
-                let labels = generation.label_reader().labels(found);
+                let labels = generation.label_reader(None)(found);
                 assert_eq!(sets.policy_of(found), policies.policy_of(&labels), "{labels}");
             }
         }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use larum_storage_format::DecodeError;
 use larum_storage_format::partition::{LabelReader, Partition};
 use roaring::RoaringBitmap;
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 /// So many series may have their labels looked at for each value that need not be gone through.
@@ -15,6 +14,10 @@ const SERIES_PER_VALUE: u64 = 4;
 /// What filtering takes for a series, and a union for a value, in what a union takes for a series.
 const FILTER_COST: u64 = 2;
 const VALUE_COST: u64 = 4;
+
+/// Looking at the labels of a series, whose block is not that of the one before, takes as long as
+/// decoding so many postings.
+const POSTINGS_PER_SERIES: u64 = 64;
 
 /// Up to so many ordinals of a union are sorted.
 const FEW: usize = 1024;
@@ -28,10 +31,15 @@ impl Index for Partition<Bytes> {
         all
     }
 
-    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, RoaringBitmap>, DecodeError> {
+    fn postings<T>(
+        &self,
+        name: &str,
+        value: &str,
+        read: impl FnOnce(&RoaringBitmap) -> T,
+    ) -> Result<T, DecodeError> {
         let mut ordinals = Vec::new();
         self.postings_of(name, value, &mut ordinals)?;
-        Ok(Cow::Owned(sorted(&ordinals)))
+        Ok(read(&sorted(&ordinals)))
     }
 
     fn postings_len(&self, name: &str, value: &str) -> Result<u64, DecodeError> {
@@ -42,6 +50,10 @@ impl Index for Partition<Bytes> {
 
     fn value_count(&self, name: &str) -> Result<u64, DecodeError> {
         Ok(self.label_values(name)?.map_or(0, |values| values.len() as u64))
+    }
+
+    fn are_postings_dearer(&self, postings: u64, series: u64) -> bool {
+        postings > series.saturating_add(1).saturating_mul(POSTINGS_PER_SERIES)
     }
 
     fn is_union_dearer(&self, name: &str, prefix: &str, series: u64) -> Result<bool, DecodeError> {

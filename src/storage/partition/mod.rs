@@ -19,14 +19,15 @@ use super::matcher::Matcher;
 use super::part::{LabelsAmong, Load, Part, PartLabels, Run, is_deleted};
 use super::policy::{Policies, PolicySets};
 use super::postings;
-use super::series_set::{ColumnPiece, Columns, ReadCost};
+use super::series_set::{ColumnPiece, Columns, Newest, ReadCost};
 use super::time::TimeRange;
 use bytes::Bytes;
 use larum_storage_format::chunk::MAX_CHUNK_SAMPLES;
-use larum_storage_format::partition::{Chunk, LabelReader, Partition as File, PartitionHeader};
+use larum_storage_format::partition::{Chunk, ChunkReader, LabelReader, Partition as File, PartitionHeader};
 use larum_storage_format::tombstones::Interval;
 use larum_storage_format::{DecodeError, Labels, SeriesId};
 use roaring::RoaringBitmap;
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -288,7 +289,7 @@ impl Partition {
 
     /// The newest sample in the range. It often ends a chunk whose statistics know it; else that chunk is
     /// decoded, and no other.
-    fn newest(&self, series: u32, load: &mut Load<'_>) -> Result<Newest, DecodeError> {
+    fn load_newest(&self, series: u32, load: &mut Load<'_>) -> Result<Loaded, DecodeError> {
         let mut newest: Option<(Chunk, Arc<[i64]>, usize)> = None;
         for chunk in self.file.chunks(series)? {
             let chunk = chunk?;
@@ -301,7 +302,7 @@ impl Partition {
                 newest = Some((chunk, timestamps, at));
             }
         }
-        let Some((chunk, timestamps, at)) = newest else { return Ok(Newest::None) };
+        let Some((chunk, timestamps, at)) = newest else { return Ok(Loaded::None) };
         let piece = piece_of(&chunk, load.part);
         let stats = match at + 1 == timestamps.len() {
             true => self.file.stats(&chunk, &timestamps)?,
@@ -310,11 +311,11 @@ impl Partition {
         let Some(stats) = stats else {
             let run = self.decode(&chunk, piece, timestamps)?;
             let alone = run.histograms.is_empty().then(|| run.slice(at..at + 1, load.columns)).flatten();
-            return Ok(alone.map_or(Newest::Histogram, Newest::Float));
+            return Ok(alone.map_or(Loaded::Histogram, Loaded::Float));
         };
         let origin = ColumnPiece { start: piece.start + at as u32, len: 1, ..piece };
         let start = Some(stats.last_start_timestamp_ms).filter(|&start| start != 0);
-        Ok(Newest::Float(Run {
+        Ok(Loaded::Float(Run {
             origin: Some(origin),
             timestamps: load.columns.shared(&[origin], || vec![timestamps[at]]),
             floats: vec![stats.last],
@@ -353,10 +354,67 @@ impl Partition {
 }
 
 /// The newest sample of a series in a range.
-enum Newest {
+enum Loaded {
     None,
     Float(Run),
     Histogram,
+}
+
+/// The newest samples of many series in a range, without their columns.
+struct NewestReader<'p, 'l, 'c> {
+    partition: &'p Partition,
+    chunks: ChunkReader<'p>,
+    load: &'l mut Load<'c>,
+    /// By slice of timestamps: which of them is the newest in the range, if one is.
+    known: HashMap<(u32, u16, u16), usize, foldhash::fast::RandomState>,
+    seen: Vec<Option<(Arc<[i64]>, usize)>>,
+}
+
+impl NewestReader<'_, '_, '_> {
+    /// Which timestamp of a chunk is the newest in the range: its number in `seen`.
+    fn seen(&mut self, chunk: &Chunk) -> Result<usize, DecodeError> {
+        let slice = chunk.timestamps;
+        let key = (slice.column, slice.start, slice.len);
+        if let Some(&known) = self.known.get(&key) {
+            return Ok(known);
+        }
+        let range = self.load.range;
+        let newest = self.partition.times_near(chunk, self.load)?.and_then(|timestamps| {
+            let at = up_to(&timestamps, range.max_ms).checked_sub(1)?;
+            (timestamps[at] >= range.min_ms).then_some((timestamps, at))
+        });
+        self.seen.push(newest);
+        self.known.insert(key, self.seen.len() - 1);
+        Ok(self.seen.len() - 1)
+    }
+
+    fn of_series(&mut self, series: u32) -> Result<Newest, DecodeError> {
+        let mut newest: Option<(i64, Chunk, usize)> = None;
+        let (mut position, end) = {
+            let positions = self.chunks.positions(series)?;
+            (positions.start, positions.end)
+        };
+        while position < end {
+            let chunk = self.chunks.chunk(position)?;
+            position += 1;
+            let number = self.seen(&chunk)?;
+            if let Some((timestamps, at)) = &self.seen[number]
+                && newest.as_ref().is_none_or(|(newest_ms, ..)| *newest_ms < timestamps[*at])
+            {
+                newest = Some((timestamps[*at], chunk, number));
+            }
+        }
+        let Some((t_ms, chunk, number)) = newest else { return Ok(Newest::None) };
+        let Some((timestamps, at)) = &self.seen[number] else { return Ok(Newest::None) };
+        let file = &self.partition.file;
+        if *at + 1 == timestamps.len()
+            && let Some(value) = file.last(&chunk)?
+        {
+            return Ok(Newest::Float { t_ms, value });
+        }
+        let decoded = file.decode(&chunk, timestamps)?;
+        Ok(decoded.floats.get(*at).map_or(Newest::Unknown, |&value| Newest::Float { t_ms, value }))
+    }
 }
 
 /// Where the timestamps of a chunk come from.
@@ -384,38 +442,8 @@ fn up_to(timestamps: &[i64], max_ms: i64) -> usize {
     }
 }
 
-/// Reads the labels of a partition's series.
-struct Reader<'a> {
-    reader: Option<LabelReader<'a>>,
-    among: LabelsAmong,
-    /// The symbols of the values of the series at hand, of each name.
-    symbols: Vec<u32>,
-}
-
 /// In the place of a symbol: the series lacks the label.
 const LACKING: u32 = u32::MAX;
-
-impl PartLabels for Reader<'_> {
-    fn labels(&mut self, series: u32) -> Labels {
-        // Whoever selected the series has verified what its labels are read from: a label set that
-        // cannot be read would have been written so.
-        self.reader.as_mut().and_then(|reader| reader.labels(series).ok()).unwrap_or_default()
-    }
-
-    fn labels_among(&mut self, series: u32, names: &[String]) -> Labels {
-        let Some(reader) = &mut self.reader else { return Labels::empty() };
-        self.among.choose(names);
-        self.symbols.clear();
-        for name in names {
-            self.symbols.push(reader.value(series, name).ok().flatten().unwrap_or(LACKING));
-        }
-        let symbols = &self.symbols;
-        self.among.get(symbols, |names| {
-            let text = |&symbol: &u32| reader.text(symbol).unwrap_or_default();
-            Labels::from_pairs(names.iter().zip(symbols.iter().map(text))).unwrap_or_default()
-        })
-    }
-}
 
 impl Part for Partition {
     fn time_range(&self) -> Option<TimeRange> {
@@ -446,18 +474,35 @@ impl Part for Partition {
         }
     }
 
-    fn label_reader(&self) -> Box<dyn PartLabels + '_> {
-        let reader = self.file.label_reader().ok();
-        Box::new(Reader { reader, among: LabelsAmong::default(), symbols: Vec::new() })
+    fn label_reader<'a>(&'a self, among: Option<&[String]>) -> PartLabels<'a> {
+        // Whoever selected the series has verified what its labels are read from: a label set that
+        // cannot be read would have been written so.
+        let Ok(mut reader) = self.file.label_reader() else { return Box::new(|_| Labels::empty()) };
+        let Some(names) = among else {
+            return Box::new(move |series| reader.labels(series).unwrap_or_default());
+        };
+        let with_symbol = |name: &String| Some((name.clone(), reader.name(name).ok()??));
+        let names: Vec<(String, u32)> = names.iter().filter_map(with_symbol).collect();
+        let (mut among, mut symbols) = (LabelsAmong::default(), Vec::new());
+        Box::new(move |series| {
+            symbols.clear();
+            let value = |(_, name): &(String, u32)| reader.value_of(series, *name).ok().flatten();
+            symbols.extend(names.iter().map(value).map(|symbol| symbol.unwrap_or(LACKING)));
+            among.get(&symbols, || {
+                let text = |&symbol: &u32| reader.text(symbol).unwrap_or_default();
+                let names = names.iter().map(|(name, _)| name);
+                Labels::from_pairs(names.zip(symbols.iter().map(text))).unwrap_or_default()
+            })
+        })
     }
 
     fn load(&self, series: u32, load: &mut Load<'_>) {
         if load.newest_only {
-            match self.newest(series, load) {
-                Ok(Newest::None) => return,
-                Ok(Newest::Float(run)) => return load.runs.push(run),
+            match self.load_newest(series, load) {
+                Ok(Loaded::None) => return,
+                Ok(Loaded::Float(run)) => return load.runs.push(run),
                 // Those before it tell whether its counter was reset.
-                Ok(Newest::Histogram) => {}
+                Ok(Loaded::Histogram) => {}
                 // Damage is met again below, and told.
                 Err(_) => {}
             }
@@ -498,6 +543,24 @@ impl Part for Partition {
                 cost.add(&ReadCost { chunks: 1, samples, bytes });
             }
         }
+    }
+
+    fn newest(
+        &self,
+        part: u32,
+        series: &[u32],
+        range: TimeRange,
+        columns: &mut Columns,
+        newest: &mut Vec<Newest>,
+    ) {
+        let Ok(chunks) = self.file.chunk_reader() else {
+            return newest.extend(series.iter().map(|_| Newest::Unknown));
+        };
+        let mut load = Load { part, ..Load::new(range, columns) };
+        let (known, seen) = (HashMap::default(), Vec::new());
+        let mut reader = NewestReader { partition: self, chunks, load: &mut load, known, seen };
+        // Damage is met again by who then loads the series, and told.
+        newest.extend(series.iter().map(|&series| reader.of_series(series).unwrap_or(Newest::Unknown)));
     }
 
     fn count_left(

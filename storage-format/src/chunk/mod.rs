@@ -167,6 +167,24 @@ pub fn chunk_stats(bytes: &[u8], timestamps: &[i64]) -> Result<Option<ChunkStats
     Ok(Some(ChunkStats { last_start_timestamp_ms: starts.last().copied().unwrap_or(0), ..stats }))
 }
 
+/// The value of the last of the `n` samples of the chunk at the start of `bytes`, the stale marker if it
+/// is one, if that is known without decoding the values. `None` too for chunks with start timestamps,
+/// of which [`chunk_stats`] may know more.
+///
+/// # Errors
+/// As [`chunk_stats`].
+pub fn chunk_last(bytes: &[u8], n: usize) -> Result<Option<f64>, DecodeError> {
+    let mut cursor = Cursor::new(bytes);
+    if n == 0 || n > MAX_CHUNK_SAMPLES {
+        return Ok(None);
+    }
+    match kind(&cursor)? {
+        KIND_STATS => stats::Stored::read(&mut cursor, n)?.last(&mut cursor, n).map(Some),
+        KIND_CONST => float::read_constant(&mut cursor).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// Nothing but padding follows.
 pub(crate) fn finish(cursor: &Cursor<'_>) -> Result<(), DecodeError> {
     if cursor.remaining() > PADDING_MAX || cursor.rest().iter().any(|&b| b != 0) {

@@ -295,6 +295,21 @@ impl Stored {
         matches!(self.body, Body::Ints(_))
     }
 
+    /// The last value of the chunk of `n` samples that the cursor stands at; the stale marker if it is one.
+    pub(super) fn last(self, cursor: &mut Cursor<'_>, n: usize) -> Result<f64, DecodeError> {
+        if self.stale_last {
+            return Ok(STALE_NAN);
+        }
+        Ok(match self.body {
+            Body::Ints(ints) => {
+                let head = float::read_decimal_head(cursor, n)?;
+                head.first.wrapping_add(ints.last) as f64 / head.power
+            }
+            Body::Floats(summary) => summary.last,
+            Body::Nan { last } => last,
+        })
+    }
+
     /// What they say of the chunk of `n` samples that the cursor stands at.
     pub(super) fn of_chunk(self, mut cursor: Cursor<'_>, n: usize) -> Result<ChunkStats, DecodeError> {
         let live = n - self.stale;
@@ -346,7 +361,10 @@ mod tests {
 
     fn stats(values: &[f64]) -> Option<ChunkStats> {
         let (bytes, timestamps) = chunk(values, &[], ALWAYS);
-        chunk_stats(&bytes, &timestamps).unwrap()
+        let stats = chunk_stats(&bytes, &timestamps).unwrap();
+        let last = super::super::chunk_last(&bytes, values.len()).unwrap();
+        assert_eq!(last.map(f64::to_bits), stats.map(|stats| stats.last.to_bits()));
+        stats
     }
 
     /// Statistics the plain way.

@@ -31,7 +31,7 @@ mod writer;
 pub use header::{Origin, PartitionHeader};
 pub use pairs::PairKey;
 pub use postings::LabelValues;
-pub use reader::{Chunk, Partition};
+pub use reader::{Chunk, ChunkReader, Partition};
 pub use series::LabelReader;
 pub use tape::{Spill, SpillFile, Wound};
 pub use writer::{Finished, PartitionWriter, WriteError, WriterOptions};

@@ -11,7 +11,7 @@ use super::header::{PartitionHeader, Section};
 use super::postings::{LabelValues, Postings};
 use super::series::{LabelReader, SeriesTable};
 use super::symbols::Symbols;
-use crate::chunk::{ChunkStats, DecodedChunk, chunk_stats, decode_chunk};
+use crate::chunk::{ChunkStats, DecodedChunk, chunk_last, chunk_stats, decode_chunk};
 use crate::cursor::{DecodeError, DecodeErrorKind};
 use crate::labels::Labels;
 use crate::series_id::SeriesId;
@@ -48,6 +48,36 @@ impl Chunk {
     /// Whether it has bytes in a range of the file.
     pub fn overlaps(&self, range: &Range<u64>) -> bool {
         (self.range.start as u64) < range.end && range.start < self.range.end as u64
+    }
+}
+
+/// Finds the chunks of a partition's series; those of neighbours one after the other fastest.
+#[derive(Debug)]
+pub struct ChunkReader<'a> {
+    directory: Directory<'a>,
+    timestamps: TimestampReader<'a>,
+    /// Where DATA starts in the file.
+    data_at: u64,
+    series_count: u32,
+}
+
+impl ChunkReader<'_> {
+    /// The places of the chunks of a series; see [`ChunkReader::chunk`].
+    ///
+    /// # Errors
+    /// Damage, or an index that no writer writes.
+    pub fn positions(&self, ordinal: u32) -> Result<Range<u32>, DecodeError> {
+        self.directory.of_series(ordinal, self.series_count)
+    }
+
+    /// The chunk at a place.
+    ///
+    /// # Errors
+    /// No such place; damage, or an index that no writer writes.
+    pub fn chunk(&self, position: u32) -> Result<Chunk, DecodeError> {
+        let (slice, range) = self.directory.chunk(position)?;
+        let range = (self.data_at + range.start) as usize..(self.data_at + range.end) as usize;
+        Ok(Chunk { timestamps: self.timestamps.slice(slice)?, range })
     }
 }
 
@@ -209,13 +239,22 @@ impl<B: AsRef<[u8]>> Partition<B> {
         &self,
         ordinal: u32,
     ) -> Result<impl ExactSizeIterator<Item = Result<Chunk, DecodeError>> + '_, DecodeError> {
-        let (directory, timestamps) = (self.directory(), self.timestamps()?);
-        let base = self.header.section(Section::Data).start;
-        Ok(directory.of_series(ordinal, self.header.series_count)?.map(move |position| {
-            let (slice, range) = directory.chunk(position)?;
-            let range = (base + range.start) as usize..(base + range.end) as usize;
-            Ok(Chunk { timestamps: timestamps.slice(slice)?, range })
-        }))
+        let reader = self.chunk_reader()?;
+        let positions = reader.positions(ordinal)?;
+        Ok(positions.map(move |position| reader.chunk(position)))
+    }
+
+    /// Finds the chunks of many series.
+    ///
+    /// # Errors
+    /// An index that no writer writes.
+    pub fn chunk_reader(&self) -> Result<ChunkReader<'_>, DecodeError> {
+        Ok(ChunkReader {
+            directory: self.directory(),
+            timestamps: self.timestamps()?,
+            data_at: self.header.section(Section::Data).start,
+            series_count: self.header.series_count,
+        })
     }
 
     /// How many timestamp columns there are.
@@ -258,6 +297,15 @@ impl<B: AsRef<[u8]>> Partition<B> {
     /// Damage, which concerns the chunks in the same 16 KiB only.
     pub fn decode(&self, chunk: &Chunk, timestamps: &[i64]) -> Result<DecodedChunk, DecodeError> {
         self.read(chunk, |bytes| decode_chunk(bytes, timestamps))
+    }
+
+    /// The value of a chunk's last sample, if it is known without decoding the values; see
+    /// [`chunk_last`].
+    ///
+    /// # Errors
+    /// As [`Partition::decode`].
+    pub fn last(&self, chunk: &Chunk) -> Result<Option<f64>, DecodeError> {
+        self.read(chunk, |bytes| chunk_last(bytes, chunk.timestamps.len.into()))
     }
 
     /// What is known of a chunk without decoding its values; see [`chunk_stats`].

@@ -316,7 +316,7 @@ impl<'a> LabelReader<'a> {
         let symbol = match known {
             Some((_, symbol)) => *symbol,
             None => {
-                let symbol = self.symbols.find(name)?;
+                let symbol = self.name(name)?;
                 if self.names.len() == MOST_NAMES {
                     self.names.clear();
                 }
@@ -324,9 +324,28 @@ impl<'a> LabelReader<'a> {
                 symbol
             }
         };
+        match symbol {
+            Some(symbol) => self.value_of(ordinal, symbol),
+            None => self.load(ordinal).map(|_| None),
+        }
+    }
+
+    /// The symbol of a label name, if there is one; see [`LabelReader::value_of`].
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn name(&self, name: &str) -> Result<Option<u32>, DecodeError> {
+        self.symbols.find(name)
+    }
+
+    /// As [`LabelReader::value`], of the label whose name has this symbol.
+    ///
+    /// # Errors
+    /// No such ordinal; damage.
+    #[inline]
+    pub fn value_of(&mut self, ordinal: u32, name: u32) -> Result<Option<u32>, DecodeError> {
         let at = self.load(ordinal)?;
-        let Some(symbol) = symbol else { return Ok(None) };
-        match self.columns.iter().find(|column| column.symbol == symbol) {
+        match self.columns.iter().find(|column| column.symbol == name) {
             Some(column) => column.value(at).map_err(|why| self.corrupt(why)),
             None => Ok(None),
         }

@@ -5,10 +5,11 @@ use crate::storage::part::LabelsAmong;
 use larum_storage_format::Labels;
 
 /// What was put together of the labels of some names.
-#[derive(Default)]
 pub(in crate::storage::head) struct PairsAmong {
-    /// [`Index::forgotten`] when the numbers below were found.
-    forgotten: u64,
+    /// The names, ascending.
+    texts: Vec<String>,
+    /// [`Index::forgotten`] when the numbers below were found; `None` before.
+    forgotten: Option<u64>,
     /// The numbers of the names that are known.
     names: Vec<u32>,
     known: LabelsAmong,
@@ -17,13 +18,23 @@ pub(in crate::storage::head) struct PairsAmong {
 }
 
 impl PairsAmong {
-    /// Of the labels of a series those with one of the `names`, which ascend.
-    pub fn labels(&mut self, index: &Index, series: u32, names: &[String]) -> Labels {
-        let stale = self.forgotten != index.forgotten;
-        if self.known.choose(names) || stale {
-            self.forgotten = index.forgotten;
+    /// Of labels with one of the `names`, which ascend.
+    pub fn of(names: &[String]) -> PairsAmong {
+        PairsAmong {
+            texts: names.to_vec(),
+            forgotten: None,
+            names: Vec::new(),
+            known: LabelsAmong::default(),
+            pairs: Vec::new(),
+        }
+    }
+
+    /// Of the labels of a series those with one of the names.
+    pub fn labels(&mut self, index: &Index, series: u32) -> Labels {
+        if self.forgotten != Some(index.forgotten) {
+            self.forgotten = Some(index.forgotten);
             self.known.forget();
-            let numbers = names.iter().filter_map(|name| index.name_numbers.get(name.as_str()));
+            let numbers = self.texts.iter().filter_map(|name| index.name_numbers.get(name.as_str()));
             self.names = numbers.copied().collect();
         }
         self.pairs.clear();
@@ -38,8 +49,7 @@ impl PairsAmong {
             }
         }
         let pairs = &self.pairs;
-        let make =
-            |_: &[String]| Labels::from_pairs(pairs.iter().map(|&pair| index.pair(pair))).unwrap_or_default();
+        let make = || Labels::from_pairs(pairs.iter().map(|&pair| index.pair(pair))).unwrap_or_default();
         self.known.get(pairs, make)
     }
 }
@@ -63,13 +73,14 @@ mod tests {
             add(&mut index, &[("__name__", "a"), ("job", "y")]),
             add(&mut index, &[("__name__", "b"), ("zone", "1")]),
         ];
-        let mut among = PairsAmong::default();
+        let names = [&["job", "zone"][..], &["__name__", "missing"], &[], &["zone"]];
+        let names = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let mut readers = names.each_ref().map(|names| PairsAmong::of(names));
         let mut check = |index: &Index, series: &[(u32, Labels)]| {
-            for names in [&["job", "zone"][..], &["__name__", "missing"], &[], &["zone"]] {
-                let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            for (names, among) in names.iter().zip(&mut readers) {
                 for (number, labels) in series.iter().chain(series) {
                     let expected = labels.without(|name| !names.iter().any(|other| other == name));
-                    assert_eq!(among.labels(index, *number, &names), expected);
+                    assert_eq!(among.labels(index, *number), expected);
                 }
             }
         };

@@ -10,7 +10,6 @@ use crate::storage::label_sets::LabelSets;
 use crate::storage::matcher::Matcher;
 use crate::storage::postings;
 use roaring::RoaringBitmap;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -204,9 +203,17 @@ impl postings::Index for Shared<'_> {
         self.lock().all.clone()
     }
 
-    fn postings(&self, name: &str, value: &str) -> Result<Cow<'_, RoaringBitmap>, Infallible> {
+    fn postings<T>(
+        &self,
+        name: &str,
+        value: &str,
+        read: impl FnOnce(&RoaringBitmap) -> T,
+    ) -> Result<T, Infallible> {
         let index = self.lock();
-        Ok(Cow::Owned(index.find_pair(name, value).map(|pair| pair.postings.clone()).unwrap_or_default()))
+        Ok(match index.find_pair(name, value) {
+            Some(pair) => read(&pair.postings),
+            None => read(&RoaringBitmap::new()),
+        })
     }
 
     fn postings_len(&self, name: &str, value: &str) -> Result<u64, Infallible> {
@@ -215,6 +222,11 @@ impl postings::Index for Shared<'_> {
 
     fn value_count(&self, name: &str) -> Result<u64, Infallible> {
         Ok(self.lock().value_count(name))
+    }
+
+    /// They lie in memory as sets: what few series have in common with one is quickly found.
+    fn are_postings_dearer(&self, _postings: u64, _series: u64) -> bool {
+        false
     }
 
     fn is_union_dearer(&self, name: &str, prefix: &str, series: u64) -> Result<bool, Infallible> {
