@@ -1,4 +1,5 @@
-//! The server watches itself: it stores its own metrics and evaluates the alerts about them that come along.
+//! The server watches itself: it evaluates alerts about itself that come along, and stores those of its own
+//! metrics that they look at. Others it does not: what is stored is the users'.
 
 use super::app::{App, Phase};
 use super::metrics;
@@ -56,9 +57,17 @@ fn pack(instance: &str, users: &[Group]) -> Vec<Group> {
     groups
 }
 
+/// The names of the metrics that the alerts look at.
+fn watched() -> HashSet<String> {
+    let rules = pack("", &[]).into_iter().flat_map(|group| group.rules);
+    let selectors = rules.flat_map(|rule| rule.expr().selectors().into_iter().cloned().collect::<Vec<_>>());
+    selectors.filter_map(|selector| selector.name).collect()
+}
+
 /// Stores own metrics until the server stops.
 pub async fn run(app: Arc<App>) {
     let mut phase = app.watch_phase();
+    let watched = Arc::new(watched());
     let mut is_stored = true;
     loop {
         let interval = app.config().config.evaluation_interval;
@@ -66,8 +75,8 @@ pub async fn run(app: Arc<App>) {
             () = tokio::time::sleep(interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)) => {}
             _ = phase.wait_for(|phase| *phase == Phase::Stopping) => return,
         }
-        let of_look = app.clone();
-        let stored = tokio::task::spawn_blocking(move || look(&of_look)).await;
+        let (of_look, names) = (app.clone(), watched.clone());
+        let stored = tokio::task::spawn_blocking(move || look(&of_look, &names)).await;
         match &stored {
             Ok(Ok(())) if !is_stored => tracing::info!("own metrics are stored again, with those since then"),
             Ok(Err(error)) if is_stored && !app.is_stopping() => {
@@ -80,14 +89,14 @@ pub async fn run(app: Arc<App>) {
 }
 
 /// Stores what the metrics are now. What cannot be stored is held, for the rules and for later.
-fn look(app: &App) -> Result<(), AppendError> {
+fn look(app: &App, watched: &HashSet<String>) -> Result<(), AppendError> {
     let (Some(db), Some(rules)) = (app.db(), app.rules()) else { return Ok(()) };
     if rules.is_waiting() {
         // Until the senders are back, which own samples would be taken for a sign of.
         return Ok(());
     }
     let now = db.now();
-    let batch = own_metrics(app, now);
+    let batch = own_metrics(app, now, watched);
     let outcome = append(app, db, &batch);
     if outcome.is_err() {
         let series = (0..batch.series_count()).filter_map(|series| {
@@ -107,8 +116,9 @@ fn append(app: &App, db: &Db, batch: &Batch) -> Result<(), AppendError> {
     db.append(batch).map(drop)
 }
 
-fn own_metrics(app: &App, now: Timestamp) -> Batch {
-    let text = metrics::render(app, &[("instance", &app.instance), ("job", JOB)]);
+fn own_metrics(app: &App, now: Timestamp, watched: &HashSet<String>) -> Batch {
+    let own = [("instance", app.instance.as_str()), ("job", JOB)];
+    let text = metrics::render(app, &own, |name| watched.contains(name));
     let mut batch = Batch::new();
     let decoded = Decoder::new(Some(now.as_millis())).decode(text.into_bytes(), &mut batch);
     debug_assert_eq!(decoded, Ok(Vec::new()));
@@ -136,6 +146,14 @@ mod tests {
                 assert_eq!(own, selectors, "{}", rule.query());
             }
         }
+    }
+
+    #[test]
+    fn every_metric_that_the_alerts_look_at_is_one_of_ours() {
+        let watched = watched();
+        assert!(watched.len() > 15, "{watched:?}");
+        let unknown: Vec<_> = watched.iter().filter(|name| !metrics::has(name)).collect();
+        assert_eq!(unknown, Vec::<&String>::new());
     }
 
     #[test]

@@ -55,13 +55,19 @@ struct Snapshot<'a> {
 
 /// `GET /metrics`
 pub async fn page(State(app): State<Arc<App>>) -> Response {
-    let body = render(&app, &[]);
+    let body = render(&app, &[], |_| true);
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
-/// All metrics as text, each sample with the labels `own` beside those it has.
-pub fn render(app: &App, own: &[(&str, &str)]) -> String {
+/// Whether there is a metric of this name.
+#[cfg(test)]
+pub fn has(name: &str) -> bool {
+    table::METRICS.iter().any(|metric| metric.name == name)
+}
+
+/// The metrics whose names are `wanted` as text, each sample with the labels `own` beside those it has.
+pub fn render(app: &App, own: &[(&str, &str)], wanted: impl Fn(&str) -> bool) -> String {
     let snapshot = Snapshot {
         app,
         storage: app.db().map(crate::Db::stats),
@@ -74,7 +80,7 @@ pub fn render(app: &App, own: &[(&str, &str)]) -> String {
         memory: app.memory.status(),
     };
     let mut out = String::with_capacity(16 << 10);
-    for metric in table::METRICS {
+    for metric in table::METRICS.iter().filter(|metric| wanted(metric.name)) {
         let mut samples = Samples::new(&mut out, metric, own);
         (metric.samples)(&snapshot, &mut samples);
     }
