@@ -45,15 +45,22 @@ impl Report {
         found
     }
 
-    /// Takes in the rows that a bench printed.
+    /// Takes in the rows that a bench printed. One of a peer has its name at the end.
     pub fn take_bench(&mut self, bench: &str, printed: &[(String, f64)]) {
+        let figure =
+            |name: &str| printed.iter().find(|(printed, _)| printed == name).map(|(_, figure)| *figure);
         for measured in &mut self.rows {
             if let By::Bench(its_bench, name) = measured.row.by
                 && its_bench == bench
             {
-                match printed.iter().find(|(printed, _)| printed == name) {
-                    Some((_, figure)) => measured.take(Server::Larum, *figure),
+                match figure(name) {
+                    Some(figure) => measured.take(Server::Larum, figure),
                     None => eprintln!("accept: NOTICE: bench {bench} printed no row {name:?}"),
+                }
+                for peer in &Server::ALL[1..] {
+                    if let Some(figure) = figure(&format!("{name}, {peer:?}")) {
+                        measured.take(*peer, figure);
+                    }
                 }
             }
         }

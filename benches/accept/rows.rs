@@ -214,6 +214,10 @@ pub static ROWS: &[Row] = &[
     bench("growth", "10 M series seen: query of 500 of them", Max(100.0), "ms", ("growth", "seen, query of 500 series")),
     bench("growth", "10 M series seen: the values of a label", Max(2000.0), "ms", ("growth", "seen, values of a label")),
 
+    bench("rules", "share of a core, 10,000 alerting rules over 100,000 series every 15 s", Max(25.0), "%", ("rules", "rules, share of a core")),
+    bench("rules", "the same: slots missed", Max(0.0), "slots", ("rules", "rules, slots missed")),
+    bench("rules", "the same: kill -9 to all 1,000 alerts firing as before", Max(1000.0), "ms", ("rules", "rules, kill to all alerts firing")),
+
     judge("lost", "acknowledged samples lost, kill -9 at the last answer", Max(0.0), "samples", &STEADY_LEFT, at("/crash/lost")),
     Row { group: "lost", what: "acknowledged samples lost, kills under load", aim: Max(0.0), unit: "samples", by: By::Kills },
 ];
