@@ -15,7 +15,8 @@ pub const LONGEST: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct TemplateText {
     source: String,
-    template: Arc<Template>,
+    /// None where nothing is to be expanded, as in most labels; thousands of rules have those.
+    template: Option<Arc<Template>>,
 }
 
 /// Answers a query of a template until a deadline.
@@ -47,8 +48,12 @@ pub struct TemplateFailures {
 impl TemplateText {
     /// Parses a text of the rule `rule`.
     pub fn parse(rule: &str, source: &str) -> Result<TemplateText, TemplateError> {
-        let template = Template::parse(&format!("__alert_{rule}"), source)?;
-        Ok(TemplateText { source: source.to_owned(), template: Arc::new(template) })
+        let is_plain = !source.contains("{{") && source.len() <= Limits::default().output_bytes;
+        let template = match is_plain {
+            true => None,
+            false => Some(Arc::new(Template::parse(&format!("__alert_{rule}"), source)?)),
+        };
+        Ok(TemplateText { source: source.to_owned(), template })
     }
 
     /// The text as it was written.
@@ -58,9 +63,10 @@ impl TemplateText {
 
     /// The text for an element. A failure is told in the text, so that the alert gets out, and counted.
     pub fn expand(&self, data: &Data, surroundings: &Surroundings<'_>) -> String {
+        let Some(template) = &self.template else { return self.source.clone() };
         let deadline = Instant::now() + LONGEST;
         let limits = Limits { deadline: Some(deadline), ..Limits::default() };
-        let expanded = self.template.expand(data, &mut |query| (surroundings.query)(query, deadline), limits);
+        let expanded = template.expand(data, &mut |query| (surroundings.query)(query, deadline), limits);
         expanded.unwrap_or_else(|error| {
             let mut failures = surroundings.failures.borrow_mut();
             failures.count += 1;

@@ -369,6 +369,26 @@ fn an_alert_whose_condition_cleared_meanwhile_is_resolved_at_its_true_time() {
 }
 
 #[test]
+fn a_recorded_series_that_went_meanwhile_is_marked_stale() {
+    let mut world = World::new();
+    let text = "groups:\n- name: g\n  interval: 10s\n  rules: [{record: high, expr: load > 1}]\n";
+    let rules = world.rules(text);
+    for second in (0..=50).step_by(10) {
+        world.put(second, &[r#"load{zone="a"} 3"#, r#"load{zone="b"} 3"#]);
+        tick(&rules, second);
+    }
+    assert_eq!(world.query(50, "high").len(), 2);
+    drop(rules);
+    world.restart();
+    let rules = world.rules(text);
+    for second in (60..=120).step_by(10) {
+        world.put(second, &[r#"load{zone="a"} 3"#, r#"load{zone="b"} 0"#]);
+    }
+    tick(&rules, 120);
+    assert_eq!(world.query(120, "high"), [r#"{__name__="high", zone="a"} 3"#]);
+}
+
+#[test]
 fn what_began_and_ended_meanwhile_is_in_the_samples_but_nobody_hears_of_it() {
     let (world, _) = world_that_stopped_while_an_alert_fired();
     let rules = world.rules(HIGH);
@@ -510,29 +530,89 @@ groups:
 }
 
 #[test]
-fn without_its_state_a_pending_alert_is_taken_up_from_its_samples() {
-    let slow = HIGH.replace("20s", "30m").replace("10s", "60s");
-    let mut world = World::new();
-    let rules = world.rules(&slow);
+fn time_beyond_the_hour_that_is_made_up_for_does_not_count_as_pending() {
+    let slow = HIGH.replace("20s", "8h").replace("10s", "60s");
     let load = [r#"load{zone="a"} 3"#];
-    for minute in 0..=15 {
-        world.put(minute * 60, &load);
-        tick(&rules, minute * 60);
+    // Minutes without a server, though samples came all the time, and by how many the alert is then younger.
+    for (stop, shift) in [(0, 0), (30, 0), (59, 0), (90, 30), (300, 240), (1000, 940)] {
+        let mut world = World::new();
+        let rules = world.rules(&slow);
+        for minute in 0..=15 {
+            world.put(minute * 60, &load);
+            tick(&rules, minute * 60);
+        }
+        let before = rules.alerts().remove(0);
+        drop(rules);
+        world.restart();
+        let rules = world.rules(&slow);
+        for minute in 16..=16 + stop {
+            world.put(minute * 60, &load);
+        }
+        assert!(tick(&rules, (16 + stop) * 60).is_empty(), "{stop} min: nothing fires");
+        let after = rules.alerts().remove(0);
+        assert_eq!((after.state, before.state), (AlertState::Pending, AlertState::Pending));
+        let shifted = (after.active_at.as_millis() - before.active_at.as_millis()) / 60_000;
+        assert!((shifted - shift).abs() <= 1, "{stop} min: shifted by {shifted} min instead of {shift}");
     }
-    let before = rules.alerts().remove(0);
-    drop(rules);
-    world.db = None;
-    std::fs::remove_dir_all(world.path.join("state")).unwrap();
-    world.restart();
-    let rules = world.rules(&slow);
-    for minute in 20..=23 {
-        world.put(minute * 60, &load);
-        tick(&rules, minute * 60);
+}
+
+#[test]
+fn a_gap_beyond_the_tolerance_while_it_runs_does_not_count_as_pending() {
+    let slow = HIGH.replace("20s", "8h").replace("10s", "60s");
+    // Minutes that the machine sleeps, and by how many the alert is then younger.
+    for (asleep, shift) in [(30, 0), (58, 0), (90, 90), (24 * 60, 24 * 60)] {
+        let world = World::new();
+        let rules = world.rules(&slow);
+        for minute in 0..=5 {
+            world.put(minute * 60, &[r#"load{zone="a"} 3"#]);
+            tick(&rules, minute * 60);
+        }
+        let before = rules.alerts().remove(0);
+        for minute in [4 + asleep, 5 + asleep] {
+            world.put(minute * 60, &[r#"load{zone="a"} 3"#]);
+        }
+        assert!(tick(&rules, (5 + asleep) * 60).is_empty());
+        let after = rules.alerts().remove(0);
+        let shifted = (after.active_at.as_millis() - before.active_at.as_millis()) / 60_000;
+        assert_eq!(shifted, shift, "asleep for {asleep} min");
+        assert!(rules.groups()[0].stats.missed.abs_diff(asleep as u64) <= 1);
     }
-    let after = rules.alerts().remove(0);
-    assert_eq!(after.state, AlertState::Pending);
-    let shift_s = (after.active_at.as_millis() - before.active_at.as_millis()) / 1000;
-    assert!((300..=480).contains(&shift_s), "the outage does not count: {shift_s}");
+}
+
+#[test]
+fn without_its_state_a_pending_alert_is_taken_up_from_its_samples() {
+    type Loss = fn(&Path);
+    let losses: [(&str, Loss); 2] = [
+        ("deleted", |state| std::fs::remove_dir_all(state).unwrap()),
+        ("store and export are garbage", |state| {
+            std::fs::write(state.join("store/db"), vec![0xa5; 70_000]).unwrap();
+            std::fs::write(state.join("export"), b"?").unwrap();
+        }),
+    ];
+    let slow = HIGH.replace("20s", "30m").replace("10s", "60s");
+    let load = [r#"load{zone="a"} 3"#];
+    for (what, lose) in losses {
+        let mut world = World::new();
+        let rules = world.rules(&slow);
+        for minute in 0..=15 {
+            world.put(minute * 60, &load);
+            tick(&rules, minute * 60);
+        }
+        let before = rules.alerts().remove(0);
+        drop(rules);
+        world.db = None;
+        lose(&world.path.join("state"));
+        world.restart();
+        let rules = world.rules(&slow);
+        for minute in 20..=23 {
+            world.put(minute * 60, &load);
+            tick(&rules, minute * 60);
+        }
+        let after = rules.alerts().remove(0);
+        assert_eq!(after.state, AlertState::Pending, "{what}");
+        let shift_s = (after.active_at.as_millis() - before.active_at.as_millis()) / 1000;
+        assert!((300..=480).contains(&shift_s), "{what}: the outage does not count: {shift_s}");
+    }
 }
 
 #[test]

@@ -1,14 +1,16 @@
-//! Taking up pending alerts from the samples of `ALERTS_FOR_STATE`, as Prometheus does at start.
+//! What a start finds out from samples: since when alerts were pending, by `ALERTS_FOR_STATE` as in
+//! Prometheus, and which series a recording rule yielded last.
 //!
-//! Only where [`crate::state`] knows nothing of a group: it was lost, or the samples came from
-//! somewhere else.
+//! Alerts are taken up so only where [`crate::state`] knows nothing of a group: it was lost, or the
+//! samples came from somewhere else.
 
 use super::alerting::{ALERTS_FOR_STATE, ActiveAlerts};
+use super::recording::RecordingRule;
 use crate::storage::series_set::Columns;
 use crate::storage::{Matcher, ReadError, Source, TimeRange, Timestamp};
 use larum_storage_format::labels::METRIC_NAME;
 use larum_storage_format::{Labels, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What `ALERTS_FOR_STATE` says about an alert: when it was last written, and since when the
 /// alert was active, in milliseconds since the epoch.
@@ -39,6 +41,27 @@ pub fn stored(
             let for_state =
                 ForState { down_at_ms: samples.timestamps[last], active_at_ms: (seconds * 1000.0) as i64 };
             found.insert(set.labels(i).without(|n| n == METRIC_NAME), for_state);
+        }
+    }
+    Ok(found)
+}
+
+/// The series that a recording rule yielded at `at`. Those of another rule of the same name and time may be
+/// among them; what that yields then wins over a stale marker.
+pub fn recorded(
+    source: &dyn Source,
+    rule: &RecordingRule,
+    at: Timestamp,
+) -> Result<HashSet<Labels>, ReadError> {
+    let mut matchers = vec![Matcher::equal(METRIC_NAME, &rule.name)];
+    matchers.extend(rule.labels.iter().map(|(name, value)| Matcher::equal(name, value)));
+    let set = source.select(&matchers, TimeRange::new(at.as_millis(), at.as_millis()))?;
+    let mut columns = Columns::default();
+    let mut found = HashSet::new();
+    for i in 0..set.len() {
+        let samples = set.load_newest(i, &mut columns)?;
+        if samples.len().checked_sub(1).is_some_and(|last| !samples.value(last).is_stale()) {
+            found.insert(set.labels(i));
         }
     }
     Ok(found)

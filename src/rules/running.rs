@@ -8,6 +8,7 @@ use super::expand::{Surroundings, TemplateFailures, map};
 use super::group::{Group, Rule};
 use super::manager::RuleOptions;
 use super::persist::{self, StoredAlert};
+use super::recording::RecordingRule;
 use super::restore;
 use super::schedule::Schedule;
 use super::status::{AlertStatus, AlertingStatus, GroupStats, GroupStatus, Health, RuleStatus};
@@ -129,6 +130,8 @@ struct RuleState {
     /// The series of the last evaluation that was stored: those that do not come again get a
     /// stale marker.
     previous: HashSet<Labels>,
+    /// When another process evaluated the rule last, until what it yielded then is looked up.
+    recall: Option<Timestamp>,
     /// What the state store holds of each alert, as a hash of the bytes.
     stored: HashMap<Labels, u64>,
     /// The number of evaluations since start, while the alerts that were active before are not
@@ -178,8 +181,12 @@ impl RunningGroup {
     pub fn restore(&self, slot_ms: Option<i64>, stored: &[Option<&Vec<StoredAlert>>]) -> Changes {
         let mut changes = Changes::default();
         for ((rule, running), stored) in self.group.rules.iter().zip(&self.rules).zip(stored) {
-            let Rule::Alerting(rule) = rule else { continue };
             let mut state = lock(&running.state);
+            let Rule::Alerting(rule) = rule else {
+                let at_ms = slot_ms.map(|slot_ms| slot_ms.saturating_sub(self.query_offset_ms));
+                state.recall = at_ms.map(Timestamp::from_millis);
+                continue;
+            };
             if slot_ms.is_none() {
                 state.unrestored = Some(0);
                 continue;
@@ -463,6 +470,9 @@ impl RunningGroup {
         let count = samples.len() as u64;
         // While the old alerts are not taken up, the new ones are not shown.
         if lock(&running.state).unrestored.is_none() {
+            if let Rule::Recording(rule) = rule {
+                running.recall(context.store, rule);
+            }
             match (store(context.store, running, samples, at), rule) {
                 // The alerts are found and sent all the same; only the samples about them are missing.
                 (Err(RuleError::Append(e)), Rule::Alerting(_)) if e.is_disk_full() => {}
@@ -543,6 +553,17 @@ impl RunningGroup {
 }
 
 impl RunningRule {
+    /// Looks up what the rule yielded before the start, so that series that went since are marked stale.
+    fn recall(&self, store: &dyn Store, rule: &RecordingRule) {
+        let Some(at) = lock(&self.state).recall.take() else { return };
+        match restore::recorded(&*store.source(None), rule, at) {
+            Ok(series) => lock(&self.state).previous = series,
+            Err(e) => {
+                tracing::warn!("rule {}: what it yielded before the start is not known: {e}", rule.name)
+            }
+        }
+    }
+
     /// Where an alert stands in the state store.
     fn key(&self, labels: &Labels) -> Vec<u8> {
         [self.key_prefix.as_slice(), labels.as_bytes()].concat()

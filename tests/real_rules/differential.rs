@@ -46,13 +46,29 @@ pub struct Run {
 /// What was compared and what differed.
 #[derive(Default)]
 pub struct Outcome {
-    pub differences: Vec<String>,
+    /// Each with its group, where it is of one.
+    differences: Vec<(Option<String>, String)>,
     /// Groups that were not compared: not evaluated every second, or too close to the one they read.
     pub left_out: BTreeSet<String>,
     pub samples: usize,
     /// How often a rule was compared as the API shows it, and how often all alerts.
     pub rules: usize,
     pub alert_lists: usize,
+}
+
+impl Outcome {
+    /// What differs, save for groups that are left out.
+    pub fn differences(&self) -> Vec<&str> {
+        let counts = |group: &Option<String>| match group {
+            Some(group) => !self.left_out.contains(group),
+            None => self.left_out.is_empty(),
+        };
+        self.differences.iter().filter(|(group, _)| counts(group)).map(|(_, what)| what.as_str()).collect()
+    }
+
+    fn differ(&mut self, group: Option<&str>, what: String) {
+        self.differences.push((group.map(str::to_owned), what));
+    }
 }
 
 impl Run {
@@ -163,55 +179,58 @@ impl Run {
             return;
         }
         let [[their_rules, their_alerts], [our_rules, our_alerts]] = servers;
-        let theirs = their_rules["groups"].as_array().expect("groups");
-        let ours = our_rules["groups"].as_array().expect("groups");
+        let theirs = list(&their_rules, "groups");
+        let ours = list(&our_rules, "groups");
         let names = |groups: &[Value]| -> Vec<String> {
             groups.iter().map(|group| format!("{} of {}", group["name"], group["file"])).collect()
         };
         if names(theirs) != names(ours) {
             let what = format!("groups: {:?}, ours {:?}", names(theirs), names(ours));
-            return outcome.differences.push(what);
+            return outcome.differ(None, what);
         }
         let mut all_agree = true;
         for (theirs, ours) in theirs.iter().zip(ours) {
-            let is_across = theirs["name"].as_str().is_some_and(|name| name.starts_with(ACROSS));
-            let group = |group: &Value| without(group, &["rules", "evaluationTime", "lastEvaluation"]);
-            if group(theirs) != group(ours) {
-                outcome.differences.push(format!("group: {}, ours {}", group(theirs), group(ours)));
-            }
-            let (Some(their_rules), Some(our_rules)) = (theirs["rules"].as_array(), ours["rules"].as_array())
-            else {
-                outcome.differences.push(format!("group: {theirs}, ours {ours}"));
-                continue;
-            };
-            for (theirs, ours) in their_rules.iter().zip(our_rules) {
-                let last = |rule: &Value| self.second(time_ms(&rule["lastEvaluation"]));
-                if last(theirs).is_none() || last(theirs) != last(ours) {
-                    all_agree = false;
-                    continue;
-                }
-                let [their_rule, our_rule] = [theirs, ours].map(|rule| self.normal_rule(rule, is_across));
-                outcome.rules += 1;
-                if their_rule != our_rule {
-                    let second = last(theirs).unwrap_or_default();
-                    outcome.differences.push(format!("rule at {second}: {their_rule}\n   ours {our_rule}"));
-                }
-            }
+            all_agree &= self.compare_group(theirs, ours, outcome);
         }
         if all_agree {
             outcome.alert_lists += 1;
-            let of_group = |alert: &Value| {
-                let name = alert["labels"]["alertname"].as_str().unwrap_or_default();
-                !name.starts_with("Across")
+            let is_across = |alert: &Value| {
+                alert["labels"]["alertname"].as_str().is_some_and(|name| name.starts_with("Across"))
             };
             let [theirs, ours] = [their_alerts, our_alerts].map(|data| {
-                let alerts = data["alerts"].as_array().expect("alerts").clone();
-                self.normal_alerts(&alerts.into_iter().filter(of_group).collect::<Vec<_>>())
+                let alerts = list(&data, "alerts").iter().filter(|alert| !is_across(alert)).cloned();
+                self.normal_alerts(&alerts.collect::<Vec<_>>())
             });
             if theirs != ours {
-                outcome.differences.push(format!("alerts: {}\n   ours {}", json!(theirs), json!(ours)));
+                outcome.differ(None, format!("alerts: {}\n   ours {}", json!(theirs), json!(ours)));
             }
         }
+    }
+
+    /// Compares the rules of a group. Returns whether both servers evaluated all of them in the same second.
+    fn compare_group(&self, theirs: &Value, ours: &Value, outcome: &mut Outcome) -> bool {
+        let name = theirs["name"].as_str();
+        let is_across = name.is_some_and(|name| name.starts_with(ACROSS));
+        let group = |group: &Value| without(group, &["rules", "evaluationTime", "lastEvaluation"]);
+        let (their_rules, our_rules) = (list(theirs, "rules"), list(ours, "rules"));
+        if group(theirs) != group(ours) || their_rules.len() != our_rules.len() {
+            outcome.differ(name, format!("group: {theirs}\n   ours {ours}"));
+        }
+        let mut all_agree = true;
+        for (theirs, ours) in their_rules.iter().zip(our_rules) {
+            let last = |rule: &Value| self.second(time_ms(&rule["lastEvaluation"]));
+            if last(theirs).is_none() || last(theirs) != last(ours) {
+                all_agree = false;
+                continue;
+            }
+            outcome.rules += 1;
+            let second = last(theirs).unwrap_or_default();
+            let [theirs, ours] = [theirs, ours].map(|rule| self.normal_rule(rule, is_across));
+            if theirs != ours {
+                outcome.differ(name, format!("rule at {second}: {theirs}\n   ours {ours}"));
+            }
+        }
+        all_agree
     }
 
     /// A rule as the API shows it, with times as numbers of seconds.
@@ -267,14 +286,14 @@ impl Run {
                 outcome.left_out.insert(series["group"].as_str().unwrap_or_default().to_owned());
             }
         }
-        let rules = rules_by_group();
+        let groups = groups_of_rules(&self.larum.url);
         let [theirs, ours] = [theirs, ours].map(|of_server| self.shown(&of_server));
         let keys: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
         for key in keys {
             let labels: Value = serde_json::from_str(key).expect("it was JSON");
             let rule = labels["rule"].as_str().unwrap_or_default();
-            let Some(group) = rules.get(rule) else {
-                outcome.differences.push(format!("no rule yields {key}"));
+            let Some(group) = groups.get(rule) else {
+                outcome.differ(None, format!("no rule yields {key}"));
                 continue;
             };
             if outcome.left_out.contains(group) {
@@ -297,7 +316,7 @@ impl Run {
                     text(&theirs),
                     text(&ours)
                 );
-                outcome.differences.push(what);
+                outcome.differ(Some(group), what);
             }
         }
     }
@@ -345,20 +364,11 @@ impl Run {
 }
 
 /// The group of each rule, by the rule's name.
-fn rules_by_group() -> BTreeMap<String, String> {
-    let mut group = String::new();
-    let mut rules = BTreeMap::new();
-    for line in RULES.lines().map(|line| line.trim_start().trim_start_matches(['-', ' ', '{'])) {
-        let named = |key: &str| {
-            line.strip_prefix(key).map(|rest| rest.split(',').next().unwrap_or(rest).trim_matches('\''))
-        };
-        if let Some(name) = named("name: ") {
-            group = name.to_owned();
-        } else if let Some(name) = named("alert: ").or(named("record: '").or(named("record: "))) {
-            rules.insert(name.to_owned(), group.clone());
-        }
-    }
-    rules
+fn groups_of_rules(url: &str) -> BTreeMap<String, String> {
+    let rules = api(url, "/api/v1/rules");
+    let name = |value: &Value| value["name"].as_str().expect("a name").to_owned();
+    let of_group = |group| list(group, "rules").iter().map(move |rule| (name(rule), name(group)));
+    list(&rules, "groups").iter().flat_map(of_group).collect()
 }
 
 /// All series that a selector selects, with all their samples.
@@ -393,6 +403,11 @@ fn sort_alerts(value: &mut Value) {
     for list in ["groups", "rules"] {
         value.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().for_each(sort_alerts);
     }
+}
+
+/// The list of a name in an answer.
+fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().unwrap_or_else(|| panic!("no {name}: {value}"))
 }
 
 fn without(value: &Value, names: &[&str]) -> Value {
