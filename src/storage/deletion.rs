@@ -60,6 +60,7 @@ fn delete_found(inner: &Inner, sets: &[Vec<Matcher>], range: TimeRange) -> io::R
         new.extend(found.in_partition(p, sets, range)?.map(Arc::new));
     }
     if !new.is_empty() {
+        let _change = inner.head.touched().range(range);
         commit(inner, new)?;
     }
     Ok(found.deleted())

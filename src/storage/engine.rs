@@ -35,6 +35,7 @@ use super::scrub::{POSITION_FILE, Scrub, ScrubStatus};
 use super::snapshot;
 use super::stats::{Counters, HeadStatus, StorageStats};
 use super::time::{TimeRange, as_millis};
+use super::touched;
 use super::usage::FolderUse;
 use super::wal::Pending;
 use std::io;
@@ -76,6 +77,9 @@ pub(crate) struct Inner {
     /// Numbers of partitions that failed work left, still to be removed.
     pub abandoned: Mutex<Vec<u64>>,
     pub retention: Mutex<Retention>,
+    /// The newest border before which merges have left out what expired; forgotten when the clock went
+    /// back behind it.
+    removed_before_ms: AtomicI64,
     /// The disk below the folder.
     pub disk: Disk,
     /// How much the folder may take, and what that was in bytes when it was asked last (0: anything).
@@ -198,6 +202,7 @@ impl Storage {
             levels: Mutex::new(levels),
             abandoned: Mutex::default(),
             retention: Mutex::new(retention),
+            removed_before_ms: AtomicI64::new(i64::MIN),
             disk: Disk::new(options.disk, options.wal_bytes, reserve, replayed_bytes),
             size_limit: Mutex::new(options.size_limit),
             limit_bytes: AtomicU64::new(0),
@@ -269,6 +274,16 @@ impl Storage {
     /// What is stored now.
     pub fn view(&self) -> View {
         self.inner.view()
+    }
+
+    /// The version of what is stored; to be asked for before a view.
+    pub(crate) fn version(&self) -> touched::Version {
+        self.inner.head.touched().version()
+    }
+
+    /// What was changed since a version. Who takes a view first sees all that this does not name.
+    pub(crate) fn changes_since(&self, version: touched::Version) -> touched::Changes {
+        self.inner.head.touched().since(version)
     }
 
     /// Deletes the samples in `range` of the series that match all matchers of any of the `sets`.
@@ -497,7 +512,20 @@ impl Inner {
     /// The oldest times that are kept.
     pub fn borders(&self, now: Now) -> Borders {
         let believed_ms = self.believed_ms(now);
-        Borders::new(self.retention().policies(), believed_ms)
+        let borders = Borders::new(self.retention().policies(), believed_ms);
+        let removed_ms = self.removed_before_ms.load(Ordering::SeqCst);
+        if borders.newest_ms() < removed_ms {
+            // The clock went back: samples would be shown again that are there no more.
+            drop(self.head.touched().range(TimeRange::ALL));
+            let (order, failed) = (Ordering::SeqCst, Ordering::Relaxed);
+            let _ = self.removed_before_ms.compare_exchange(removed_ms, i64::MIN, order, failed);
+        }
+        borders
+    }
+
+    /// Says that a merge is about to be shown that leaves out what is before the borders.
+    pub fn removes_before(&self, borders: &Borders) {
+        self.removed_before_ms.fetch_max(borders.newest_ms(), Ordering::SeqCst);
     }
 
     /// The time by which samples expire. Says so if the clock jumped.
@@ -614,7 +642,7 @@ impl Inner {
         stats.disk = self.disk.status();
         stats.retention_paused = self.retention().is_paused();
         let ranges = self.head.generations().into_iter().filter_map(|g| g.time_range());
-        let head = ranges.reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)));
+        let head = ranges.reduce(|a, b| a.hull(&b));
         stats.head_range_ms = head.map(|range| (range.min_ms, range.max_ms));
         stats.next_cleanup_ms = self.cleanups.lock().unwrap_or_else(PoisonError::into_inner).next_ms();
         stats.active_jobs = self.jobs.active();

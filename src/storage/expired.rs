@@ -11,6 +11,7 @@ use super::part::Part;
 use super::policy::{Borders, Policies, PolicySets};
 use super::retention_status::{Expected, RetentionShares, RetentionStatus, Shares, Times};
 use super::series_set::Columns;
+use super::time::TimeRange;
 use larum_storage_format::DecodeError;
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +36,9 @@ impl Inner {
     /// Keeps something else from now on.
     pub fn set_retention(&self, policies: Policies) {
         let mut retention = self.retention();
-        if retention.set(policies) {
+        if **retention.policies() != policies {
+            let _change = self.head.touched().range(TimeRange::ALL);
+            retention.set(policies);
             let policies = retention.policies().clone();
             *self.levels.lock().unwrap_or_else(PoisonError::into_inner) = Levels::new(policies.keeps_ms());
             self.head.set_policies(&policies);

@@ -13,7 +13,8 @@ use super::merger;
 use super::options::Maintenance;
 use super::part::Part;
 use super::retention_status::Situation;
-use super::time::Timestamp;
+use super::time::{TimeRange, Timestamp};
+use super::touched;
 use super::usage::{self, Measured};
 use crate::budget::machine;
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
@@ -379,6 +380,9 @@ impl Inner {
             let is_damaged = |p: &&Live| p.partition.damages().is_any();
             let damaged: Vec<Live> = inputs.iter().filter(is_damaged).cloned().collect();
             let unlinked = self.link_aside(&damaged);
+            // What cannot be read is shown no more, and there is no way back for what has expired.
+            let _change = self.changes_times_of(&damaged);
+            job.borders.iter().for_each(|borders| self.removes_before(borders));
             let replaced = self.replace(&inputs, &written)?;
             Ok((replaced, written, damaged, unlinked))
         });
@@ -458,6 +462,12 @@ impl Inner {
         });
     }
 
+    /// Says that samples are about to go for which there is no rule that hides them.
+    fn changes_times_of(&self, partitions: &[Live]) -> Option<touched::Change<'_>> {
+        let ranges = partitions.iter().map(|p| TimeRange::new(p.meta.min_ms, p.meta.max_ms));
+        ranges.reduce(|a, b| a.hull(&b)).map(|range| self.head.touched().range(range))
+    }
+
     /// Drops partitions, with their files, and gives those that were live.
     pub fn drop_partitions(
         &self,
@@ -468,6 +478,7 @@ impl Inner {
             return Ok(Vec::new());
         }
         let dropped = remove.iter().filter_map(|&number| catalog.get(number).cloned()).collect::<Vec<_>>();
+        let _change = self.changes_times_of(&dropped);
         catalog.commit(&*self.fs, &self.folder, Change { remove, ..Change::default() })?;
         self.publish(&catalog);
         drop(catalog);
@@ -568,7 +579,7 @@ mod tests {
     use super::*;
     use crate::storage::options::Options;
     use crate::storage::series_set::Source;
-    use crate::storage::{Batch, Matcher, Storage, TimeRange};
+    use crate::storage::{Batch, Matcher, Storage};
     use larum_storage_format::Labels;
 
     fn append(storage: &Storage, job: &str, times: Range<i64>, value: f64) {

@@ -38,7 +38,7 @@ mod partition;
 pub mod policy;
 mod postings;
 #[cfg(test)]
-mod power_cut;
+pub(crate) mod power_cut;
 mod querier;
 pub mod regex;
 mod retention;
@@ -50,6 +50,7 @@ mod snapshot;
 pub mod stats;
 mod surplus;
 pub mod time;
+pub(crate) mod touched;
 pub mod usage;
 mod wal;
 

@@ -35,6 +35,9 @@ pub struct Options {
     /// How much memory there is, for this database or for several; by default there is no limit. The
     /// library does not ask the system for one, see [`crate::budget::machine`].
     pub memory: MemoryBudget,
+    /// How much memory may be taken to keep answers of range queries, whose steps are used again where they
+    /// cannot have changed; 0: nothing is kept.
+    pub query_cache_bytes: u64,
     /// In which time everything that is stored is read once, to find damage; `None`: never. No more than
     /// 32 MiB are read in a second.
     pub scrub_interval: Option<Duration>,
@@ -141,6 +144,7 @@ impl Default for Options {
             wal_bytes: 128 << 20,
             merge_memory_bytes: 64 << 20,
             memory: MemoryBudget::unlimited(),
+            query_cache_bytes: 0,
             scrub_interval: Some(Duration::from_secs(24 * 60 * 60)),
             limits: Limits::default(),
             max_ahead: Duration::from_secs(10 * 60),

@@ -177,6 +177,19 @@ impl Borders {
         self.by_policy.as_ref().map_or(self.oldest_ms, |by_policy| by_policy.newest_ms)
     }
 
+    /// What is shown of some series by these borders or by `others`, but not by both.
+    pub fn moved(&self, others: &Borders) -> Vec<TimeRange> {
+        let between = |(a, b): (i64, i64)| (a != b).then(|| TimeRange::new(a.min(b), a.max(b) - 1));
+        match (&self.by_policy, &others.by_policy) {
+            (None, None) => between((self.oldest_ms, others.oldest_ms)).into_iter().collect(),
+            (Some(a), Some(b)) if Arc::ptr_eq(&a.policies, &b.policies) => {
+                let both = a.borders_ms.iter().copied().zip(b.borders_ms.iter().copied());
+                both.filter_map(between).collect()
+            }
+            _ => vec![TimeRange::ALL],
+        }
+    }
+
     /// What of `range` some series may still have.
     pub fn shown(&self, range: TimeRange) -> TimeRange {
         from(range, self.oldest_ms)

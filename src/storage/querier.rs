@@ -68,12 +68,17 @@ impl View {
         View { memory: memory.cloned(), ..self }
     }
 
+    /// Nothing older is shown.
+    pub(crate) fn borders(&self) -> &Borders {
+        &self.borders
+    }
+
     /// The times between which samples are stored; `None` if nothing is.
     pub fn time_range(&self) -> Option<TimeRange> {
         self.layers()
             .filter_map(|layer| layer.shown(&self.borders))
             .filter(|range| !range.is_empty())
-            .reduce(|a, b| TimeRange::new(a.min_ms.min(b.min_ms), a.max_ms.max(b.max_ms)))
+            .reduce(|a, b| a.hull(&b))
     }
 
     /// The names of the labels of the series that match any of the `sets` (all series, if there is
@@ -370,6 +375,14 @@ impl Warnings {
 impl SeriesSet for Selection<'_> {
     fn len(&self) -> usize {
         self.starts.len() - 1
+    }
+
+    /// By identity, as where several layers are merged.
+    fn in_lasting_order(&mut self) {
+        if self.layers.len() == 1 && !self.found.is_sorted_by_key(|found| found.id) {
+            // One place each, so that the starts stay what they are.
+            self.found.sort_unstable_by_key(|found| found.id);
+        }
     }
 
     fn labels(&self, index: usize) -> Labels {

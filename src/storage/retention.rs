@@ -55,13 +55,9 @@ impl Retention {
         &self.policies
     }
 
-    /// Keeps something else from now on. `false` if it is the same.
-    pub fn set(&mut self, policies: Policies) -> bool {
-        let others = *self.policies != policies;
-        if others {
-            self.policies = Arc::new(policies);
-        }
-        others
+    /// Keeps something else from now on.
+    pub fn set(&mut self, policies: Policies) {
+        self.policies = Arc::new(policies);
     }
 
     /// The time by which samples expire: the present, as far as it is believed.

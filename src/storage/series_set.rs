@@ -30,6 +30,11 @@ pub trait SeriesSet: Sync {
         self.len() == 0
     }
 
+    /// Brings the series into an order in which any two of them stand always, wherever they are stored
+    /// and whatever else was selected. To be called before any index is used. What does not care leaves
+    /// them as they are.
+    fn in_lasting_order(&mut self) {}
+
     /// The labels of the series at `index`.
     ///
     /// # Panics

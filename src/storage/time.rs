@@ -69,6 +69,11 @@ impl TimeRange {
         TimeRange { min_ms: self.min_ms.max(other.min_ms), max_ms: self.max_ms.min(other.max_ms) }
     }
 
+    /// The shortest range that contains both, of which neither is empty.
+    pub fn hull(&self, other: &TimeRange) -> TimeRange {
+        TimeRange { min_ms: self.min_ms.min(other.min_ms), max_ms: self.max_ms.max(other.max_ms) }
+    }
+
     /// Whether no millisecond lies in the range.
     pub const fn is_empty(&self) -> bool {
         self.min_ms > self.max_ms

@@ -136,7 +136,10 @@ impl Head {
         let ticket = self.wal.append(frame)?;
         generation.declare(&scratch.undeclared);
         let rows = scratch.rows();
-        generation.put(&rows);
+        let range = rows.time_range();
+        let change = self.touched().append(range.min_ms);
+        generation.put(&rows, range);
+        drop(change);
         let (all, histograms) = (rows.refs.len() as u64, rows.histograms.len() as u64);
         self.counters.float_samples.fetch_add(all - histograms, Relaxed);
         self.counters.histogram_samples.fetch_add(histograms, Relaxed);

@@ -117,6 +117,15 @@ impl RowBuffer {
     }
 }
 
+impl Rows<'_> {
+    /// From the oldest sample to the newest; empty if there is none.
+    pub fn time_range(&self) -> TimeRange {
+        let ends = |(min_ms, max_ms): (i64, i64), &t_ms: &i64| (min_ms.min(t_ms), max_ms.max(t_ms));
+        let (min_ms, max_ms) = self.timestamps.iter().fold((i64::MAX, i64::MIN), ends);
+        TimeRange::new(min_ms, max_ms)
+    }
+}
+
 impl Generation {
     /// An empty generation for the series of `index`.
     pub(super) fn new(number: u64, index: Arc<RwLock<Index>>) -> Generation {
@@ -218,11 +227,13 @@ impl Generation {
         self.tables().written.to_bitmap()
     }
 
-    /// Puts samples into the rows of their groups, in their order. There must be room: [`Generation::grow`].
-    pub(super) fn put(&self, rows: &Rows<'_>) {
-        let (Some(&min), Some(&max)) = (rows.timestamps.iter().min(), rows.timestamps.iter().max()) else {
+    /// Puts samples, whose times are in `range`, into the rows of their groups, in their order. There must
+    /// be room: [`Generation::grow`].
+    pub(super) fn put(&self, rows: &Rows<'_>, range: TimeRange) {
+        if range.is_empty() {
             return;
-        };
+        }
+        let TimeRange { min_ms: min, max_ms: max } = range;
         let tables = self.tables();
         rows.refs.iter().for_each(|&series| tables.written.set(series));
         if min < self.min_ms.load(Relaxed) {

@@ -36,6 +36,7 @@ use super::options::{Limits, Maintenance, WalFsync};
 use super::policy::Policies;
 use super::stats::HeadStatus;
 use super::time::Timestamp;
+use super::touched::Touched;
 use super::wal::{Wal, WalStats, replay};
 use append::Scratch;
 use index::Index;
@@ -113,6 +114,8 @@ pub(crate) struct Head {
     /// Whether silent series are still to be removed after the last release.
     untidy: AtomicBool,
     scratch: Mutex<Vec<Scratch>>,
+    /// What appends and everybody else changed.
+    touched: Touched,
     counters: Counters,
 }
 
@@ -142,6 +145,7 @@ impl Head {
             released: Mutex::default(),
             untidy: AtomicBool::new(false),
             scratch: Mutex::default(),
+            touched: Touched::default(),
             counters: Counters::default(),
         };
         let (losses, undeclared) =
@@ -184,6 +188,11 @@ impl Head {
 
     fn frozen_slot(&self) -> MutexGuard<'_, Option<Arc<Generation>>> {
         self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which times were touched since when; who changes what partitions hold notes it here, too.
+    pub fn touched(&self) -> &Touched {
+        &self.touched
     }
 
     /// The generation that is being written.

@@ -48,7 +48,8 @@ pub(super) fn restore<T>(head: &Head, read: impl FnOnce(Put<'_>) -> T) -> io::Re
         // It takes its ends of the channels along, so that nobody waits for it if it panics.
         std::thread::Builder::new().name("larum-wal-put".to_owned()).spawn_scoped(scope, move || {
             for mut samples in to_put {
-                active.put(&samples.rows());
+                let rows = samples.rows();
+                active.put(&rows, rows.time_range());
                 samples.clear();
                 // Nobody takes it back once the last sample is there.
                 let _ = put_back.send(samples);
@@ -177,7 +178,8 @@ impl Restore<'_> {
             let _ = self.full.send(std::mem::replace(&mut self.others, spare));
         }
         if self.own.refs.len() >= least {
-            self.active.put(&self.own.rows());
+            let rows = self.own.rows();
+            self.active.put(&rows, rows.time_range());
             self.own.clear();
         }
     }

@@ -19,7 +19,7 @@
 mod backups;
 mod disk;
 mod model;
-mod rng;
+pub(crate) mod rng;
 mod site;
 mod warnings;
 mod world;
