@@ -437,10 +437,10 @@ impl RunningGroup {
         due: &mut Vec<Alert>,
         templates: &mut TemplateFailures,
     ) -> Result<u64, RuleError> {
-        let Round { slot_ms, is_heard, .. } = round;
+        let Round { slot_ms, is_heard, now, .. } = round;
         let at = Timestamp::from_millis(slot_ms.saturating_sub(self.query_offset_ms));
         let deadline = Instant::now().checked_add(context.options.query_timeout);
-        let asked = |text: &str, at| self.begin_query(context, rule, text, at);
+        let asked = |text: &str, at| self.begin_query(context, rule, text, at, now);
         let answer = query(context, rule.expr(), at, deadline, asked(rule.query(), at))?;
         let samples = match rule {
             Rule::Recording(rule) => rule.step(answer, self.group.limit)?,
@@ -483,15 +483,18 @@ impl RunningGroup {
     }
 
     /// Makes a query of a rule seen.
-    fn begin_query(&self, context: &Context<'_>, rule: &Rule, text: &str, at: Timestamp) -> Running {
+    fn begin_query(
+        &self,
+        context: &Context<'_>,
+        rule: &Rule,
+        text: &str,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Running {
         let Group { file, name, .. } = &self.group;
         let origin = RuleOrigin { file: file.clone(), group: name.clone(), rule: rule.name().to_owned() };
-        context.options.queries.begin(Query {
-            text: text.to_owned(),
-            steps: Steps::instant(at),
-            origin: Origin::Rule(origin),
-            now: Timestamp::now(),
-        })
+        let query = Query::new(text, Steps::instant(at), Origin::Rule(origin), now);
+        context.options.queries.begin(query)
     }
 
     /// Commits; a failure is counted. The log says once from when to when.

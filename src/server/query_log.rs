@@ -223,8 +223,12 @@ mod tests {
     fn ask(queries: &Queries, text: &str, origin: Origin, error: Option<&str>) {
         let (start, end) = (Timestamp::from_millis(1_000_000), Timestamp::from_millis(1_060_500));
         let steps = Steps::new(start, end, std::time::Duration::from_millis(1500)).unwrap();
-        let query = Query { text: text.to_owned(), steps, origin, now: end };
-        queries.begin(query).finish(text, Timings::default(), &Stats::default(), error);
+        queries.begin(Query::new(text, steps, origin, end)).finish(
+            text,
+            Timings::default(),
+            &Stats::default(),
+            error,
+        );
     }
 
     fn rule() -> Origin {

@@ -23,11 +23,13 @@ use top::{Spent, Top};
 
 /// The longest text that is shown of a query that runs, in bytes.
 const SHOWN_BYTES: usize = 4096;
+/// The longest that is kept of it, for whoever listens.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// What is told of a query as it begins.
 #[derive(Debug, Clone)]
 pub struct Query {
-    /// Its text.
+    /// Its text, or the first 64 KiB.
     pub text: String,
     /// When it is evaluated.
     pub steps: Steps,
@@ -35,6 +37,13 @@ pub struct Query {
     pub origin: Origin,
     /// The present time.
     pub now: Timestamp,
+}
+
+impl Query {
+    /// A query at `steps` that somebody asks `now`.
+    pub fn new(text: &str, steps: Steps, origin: Origin, now: Timestamp) -> Query {
+        Query { text: origin::cut(text, KEPT_BYTES).to_owned(), steps, origin, now }
+    }
 }
 
 /// How long the parts of a query took.
@@ -320,7 +329,7 @@ mod tests {
     fn query(text: &str) -> Query {
         let origin = Origin::Http(HttpOrigin::default());
         let steps = Steps::instant(Timestamp::from_millis(0));
-        Query { text: text.to_owned(), steps, origin, now: Timestamp::from_millis(1000) }
+        Query::new(text, steps, origin, Timestamp::from_millis(1000))
     }
 
     #[test]

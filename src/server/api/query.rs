@@ -36,7 +36,7 @@ pub async fn instant(State(app): State<Arc<App>>, request: Request) -> Result<Re
     let params = Params::read(request, &app).await?;
     let at = match params.time("time")? {
         Some(at) => at,
-        None => app.db().map_or_else(Timestamp::now, |db| db.now()),
+        None => app.db().map_or_else(Timestamp::now, Db::now),
     };
     evaluate(app, from, params, Steps::instant(at)).await
 }
@@ -110,12 +110,9 @@ async fn evaluate(
     let (mut options, deadline) = options(&app, &params, started)?;
     options.count_samples = params.get("stats").is_some() || app.queries.is_heard();
     options.explain = matches!(explain, Explain::True | Explain::Text);
-    let running = app.queries.begin(Query {
-        text: params.get("query").unwrap_or("").to_owned(),
-        steps,
-        origin: Origin::Http(origin),
-        now: Timestamp::now(),
-    });
+    let text = params.get("query").unwrap_or("");
+    let now = app.db().map_or_else(Timestamp::now, Db::now);
+    let running = app.queries.begin(Query::new(text, steps, Origin::Http(origin), now));
     let progress = running.progress();
     options.progress = Some(progress.clone());
     let (tell, told) = oneshot::channel();
