@@ -1,7 +1,8 @@
 //! The embedder's API on one page.
 
 use crate::budget::{MemoryBudget, Part};
-use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, Steps};
+use crate::promql::cache::ResultCache;
+use crate::promql::{self, Answer, EvalError, EvalOptions, Expr, ParseError, ResultCacheStats, Steps};
 use crate::state::{State, StateError};
 use crate::storage::{
     AppendError, Appended, Batch, CleanupSchedule, Damage, Deleted, HeadStatus, JobStatus, Matcher,
@@ -52,6 +53,7 @@ struct Inner {
     storage: Storage,
     state: State,
     memory: MemoryBudget,
+    results: ResultCache,
     clock: crate::storage::options::Clock,
 }
 
@@ -84,9 +86,10 @@ impl Db {
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Db, DbOpenError> {
         let path = path.as_ref().to_owned();
         let (clock, memory) = (options.clock.clone(), options.memory.clone());
+        let results = ResultCache::new(options.query_cache_bytes, memory.clone());
         let storage = Storage::open(&path, options)?;
         let state = State::open(&path.join("state"))?;
-        Ok(Db { inner: Arc::new(Inner { path, storage, state, memory, clock }) })
+        Ok(Db { inner: Arc::new(Inner { path, storage, state, memory, results, clock }) })
     }
 
     /// Appends a batch and waits until it is as durable as the fsync policy says. Good samples are
@@ -102,21 +105,32 @@ impl Db {
 
     /// Evaluates a query at one time.
     pub fn query(&self, query: &str, at: Timestamp) -> Result<Answer, QueryError> {
-        self.evaluate(&promql::parse(query)?, Steps::instant(at), &EvalOptions::default())
+        Ok(self.evaluate(&promql::parse(query)?, Steps::instant(at), &EvalOptions::default())?)
     }
 
     /// Evaluates a query at every step.
     pub fn query_range(&self, query: &str, steps: Steps) -> Result<Answer, QueryError> {
-        self.evaluate(&promql::parse(query)?, steps, &EvalOptions::default())
+        Ok(self.evaluate(&promql::parse(query)?, steps, &EvalOptions::default())?)
     }
 
-    /// Evaluates a parsed query. Where the options name no reservation of memory, it takes one for
+    /// Evaluates a parsed query. Steps of range queries that were evaluated before, and cannot have changed,
+    /// are used again, as far as [`Options::query_cache_bytes`] let them be kept. Where the options name no reservation of memory, it takes one for
     /// queries, as long as it lasts: the answer is the caller's.
-    pub fn evaluate(&self, expr: &Expr, steps: Steps, options: &EvalOptions) -> Result<Answer, QueryError> {
+    pub fn evaluate(&self, expr: &Expr, steps: Steps, options: &EvalOptions) -> Result<Answer, EvalError> {
         let memory = options.memory.clone();
         let memory = memory.unwrap_or_else(|| Arc::new(self.inner.memory.reservation(Part::Queries)));
-        let view = self.view().within(Some(&memory));
-        Ok(promql::evaluate(expr, &view, steps, &EvalOptions { memory: Some(memory), ..options.clone() })?)
+        let options = EvalOptions { memory: Some(memory), ..options.clone() };
+        self.inner.results.evaluate(expr, &self.inner.storage, steps, &options)
+    }
+
+    /// What is kept of the answers to range queries, and how often it was of use.
+    pub fn result_cache(&self) -> ResultCacheStats {
+        self.inner.results.stats()
+    }
+
+    /// Gives up what is kept of answers, for the memory.
+    pub fn forget_results(&self) {
+        self.inner.results.clear();
     }
 
     /// What is stored now, for selecting series without PromQL and for listing labels.

@@ -335,6 +335,65 @@ fn answers_to_queries_are_prometheus_byte_for_byte() {
 }
 
 #[test]
+fn steps_are_used_again_and_answers_are_those_of_an_evaluation() {
+    let dir = tempfile::tempdir().unwrap();
+    let larum = Larum::start(dir.path(), &[]);
+    // On a border of minutes, somewhat before now.
+    let base = now_ms() / 60_000 * 60_000 - 600_000;
+    let write = |samples: &[(i64, f64)]| {
+        assert_eq!(remote_write(&larum.url, &[(&[("__name__", "m")], samples)]).status, 204);
+    };
+    let samples: Vec<(i64, f64)> = (0..20).map(|i| (base + i * 15_000, i as f64 / 7.0)).collect();
+    write(&samples);
+    let ask = |more: &[(&str, &str)]| {
+        let (start, end) = ((base / 1000).to_string(), (base / 1000 + 285).to_string());
+        let mut params = vec![("query", "rate(m[1m])"), ("start", &start), ("end", &end), ("step", "15")];
+        params.extend_from_slice(more);
+        get_with(&format!("{}/api/v1/query_range", larum.url), &params).expect("the server answers")
+    };
+    let figure = |series: &str| -> f64 {
+        let page = get(&format!("{}/metrics", larum.url)).expect("the server answers").body;
+        let line = page.lines().find_map(|line| line.strip_prefix(series)).expect(series);
+        line.trim().parse().expect("a number")
+    };
+    let queries = |result: &str| figure(&format!("larum_query_cache_queries_total{{result=\"{result}\"}}"));
+    let first = ask(&[]);
+    assert!(first.body.contains("might not be a counter") && first.body.contains("[["), "{}", first.body);
+    assert_eq!((queries("miss"), queries("hit")), (1.0, 0.0));
+    assert_eq!(ask(&[]).body, first.body);
+    assert_eq!((queries("miss"), queries("hit")), (1.0, 1.0));
+    assert_eq!(ask(&[("nocache", "1")]).body, first.body);
+    assert!(ask(&[("stats", "all")]).body.contains("\"stats\""));
+    assert_eq!((queries("miss"), queries("hit"), queries("bypass")), (1.0, 1.0, 2.0));
+    // A sample that comes late is seen at once.
+    write(&[(base + 277_500, 1000.0)]);
+    let late = ask(&[]).body;
+    assert_eq!(late, ask(&[("nocache", "true")]).body);
+    assert_ne!(late, first.body);
+    assert_eq!(queries("partial"), 1.0);
+    assert_eq!(figure("larum_query_cache_steps_total{from=\"cache\"}"), 39.0);
+    assert_eq!(figure("larum_query_cache_steps_total{from=\"evaluation\"}"), 21.0);
+    assert!(figure("larum_query_cache_bytes") > 300.0 && figure("larum_query_cache_runs") == 1.0);
+    let unclear = ask(&[("nocache", "maybe")]);
+    assert_eq!(unclear.status, 400);
+    assert!(unclear.body.contains("nocache"), "{}", unclear.body);
+    larum.process.kill_9();
+
+    let larum = Larum::start(dir.path(), &["--query.cache-size=0"]);
+    let range = [
+        ("query", "m"),
+        ("start", &(base / 1000).to_string()),
+        ("end", &(base / 1000 + 60).to_string()),
+        ("step", "15"),
+    ];
+    for _ in 0..2 {
+        assert_eq!(get_with(&format!("{}/api/v1/query_range", larum.url), &range).unwrap().status, 200);
+    }
+    let page = get(&format!("{}/metrics", larum.url)).unwrap().body;
+    assert!(page.contains("larum_query_cache_queries_total{result=\"hit\"} 0\n"), "{page}");
+}
+
+#[test]
 fn queries_are_formatted_and_taken_apart() {
     let dir = tempfile::tempdir().unwrap();
     let larum = Larum::start(dir.path(), &[]);

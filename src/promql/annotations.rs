@@ -35,6 +35,16 @@ impl Annotations {
         self.infos.extend(other.infos);
     }
 
+    /// Whether all of `other` are among them.
+    pub(crate) fn contains(&self, other: &Annotations) -> bool {
+        self.warnings.is_superset(&other.warnings) && self.infos.is_superset(&other.infos)
+    }
+
+    /// Whether any is a warning of the storage.
+    pub(crate) fn has_storage_warning(&self) -> bool {
+        self.warnings.iter().any(|(_, at)| at.is_none())
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.warnings.is_empty() && self.infos.is_empty()

@@ -15,7 +15,7 @@ use super::{aggregate, binary, histogram, merge, selector, window};
 use crate::budget::Reservation;
 use crate::storage::{ReadError, Source};
 use larum_storage_format::Labels;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +41,9 @@ pub struct EvalOptions {
     /// What the evaluation takes memory from; the answer stays reserved there. Without, [`crate::Db`]
     /// takes it from its budget, and [`evaluate`] counts none.
     pub memory: Option<Arc<Reservation>>,
+    /// Whether steps of a range query may be taken from what [`crate::Db`] keeps of earlier ones, if it
+    /// keeps any. The answer is the same, but for what the evaluation took.
+    pub use_cache: bool,
     /// The step of subqueries without one: the global evaluation interval.
     pub default_subquery_step: Duration,
     /// `promql-delayed-name-removal`: drop `__name__` at the end rather than at once.
@@ -63,6 +66,7 @@ impl Default for EvalOptions {
             count_samples: false,
             explain: false,
             memory: None,
+            use_cache: true,
             default_subquery_step: Duration::from_secs(60),
             delayed_name_removal: false,
             use_start_timestamps: false,
@@ -108,6 +112,25 @@ pub fn evaluate(
     steps: Steps,
     options: &EvalOptions,
 ) -> Result<Answer, EvalError> {
+    evaluate_noting(expr, source, steps, options).map(|evaluated| evaluated.answer)
+}
+
+/// An answer, and what who keeps it must know besides.
+pub(crate) struct Evaluated {
+    /// The answer.
+    pub(crate) answer: Answer,
+    /// Whether a native histogram that was read first of its series says that no counter reset came
+    /// before it: with more samples before it, that might have been taken back.
+    pub(crate) unchecked_hints: bool,
+}
+
+/// As [`evaluate`].
+pub(crate) fn evaluate_noting(
+    expr: &Expr,
+    source: &dyn Source,
+    steps: Steps,
+    options: &EvalOptions,
+) -> Result<Evaluated, EvalError> {
     let depth = plan::depth(expr);
     if depth <= SHALLOW {
         return evaluate_here(expr, source, steps, options);
@@ -126,7 +149,7 @@ pub fn evaluate(
 }
 
 /// Up to which depth a query is evaluated on the caller's stack.
-const SHALLOW: usize = 24;
+pub(crate) const SHALLOW: usize = 24;
 
 /// What one level of a query takes of the stack at most: a subquery in an unoptimised build.
 const STACK_PER_LEVEL_BYTES: usize = 64 << 10;
@@ -136,7 +159,7 @@ fn evaluate_here(
     source: &dyn Source,
     steps: Steps,
     options: &EvalOptions,
-) -> Result<Answer, EvalError> {
+) -> Result<Evaluated, EvalError> {
     let mut evaluator = Evaluator::new(source, options, &steps);
     let root = plan::plan(expr, &steps, options)?;
     evaluator.recorder = options.explain.then(|| Recorder::new(&root));
@@ -144,7 +167,8 @@ fn evaluate_here(
     let mut stats = evaluator.budget.stats();
     stats.explained = evaluator.recorder.as_ref().map(|recorder| recorder.finish(&evaluator));
     stats.queryable = evaluator.counter.into_inner();
-    Ok(Answer { value, annotations: evaluator.annotations.into_inner(), stats })
+    let answer = Answer { value, annotations: evaluator.annotations.into_inner(), stats };
+    Ok(Evaluated { answer, unchecked_hints: evaluator.unchecked_hints.get() })
 }
 
 pub(crate) fn milliseconds(duration: Duration) -> i64 {
@@ -232,6 +256,12 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) counter: Counter,
     /// Where somebody asked what the nodes take.
     pub(crate) recorder: Option<Recorder>,
+    /// Whether series come in an order that does not depend on the steps, so that each step has the same
+    /// value to the last bit whatever other steps are evaluated with it. The one step of an instant query
+    /// does without.
+    pub(crate) in_lasting_order: bool,
+    /// See [`Evaluated::unchecked_hints`].
+    pub(crate) unchecked_hints: Cell<bool>,
     annotations: RefCell<Annotations>,
 }
 
@@ -245,6 +275,8 @@ impl<'a> Evaluator<'a> {
             budget: Budget::new(options.max_samples, options.memory.clone(), options.progress.clone()),
             counter: Counter::new(options.count_samples, steps),
             recorder: None,
+            in_lasting_order: steps.step_ms() > 0,
+            unchecked_hints: Cell::new(false),
             annotations: RefCell::default(),
         }
     }
@@ -420,10 +452,21 @@ impl<'a> Evaluator<'a> {
                 }
             };
         }
-        for mut series in self.vector(node, steps)? {
+        for mut series in self.vector_in_order(node, steps)? {
             sink(&mut series)?;
         }
         Ok(())
+    }
+
+    /// An instant vector with all its series, for who adds them up or picks some of them. What a selector
+    /// gives comes in its order; all else in that of the labels, as what stood first at some step may not
+    /// be there at others.
+    pub(crate) fn vector_in_order(&self, node: &Node<'_>, steps: &Steps) -> Result<Vector, EvalError> {
+        let mut vector = self.vector(node, steps)?;
+        if self.in_lasting_order && !plan::streams(node, self.options.delayed_name_removal) {
+            vector.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        Ok(vector)
     }
 
     /// All series of a streaming node, with their final names and merged where these are equal.

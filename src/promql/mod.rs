@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod ast;
 pub mod ast_json;
 mod binary;
+pub(crate) mod cache;
 pub mod duration;
 pub mod eval;
 pub mod explain;
@@ -37,6 +38,7 @@ mod window;
 
 pub use annotations::Annotations;
 pub use ast::Expr;
+pub use cache::ResultCacheStats;
 pub use eval::{EvalError, EvalOptions, evaluate};
 pub use explain::estimate;
 pub use parse::{ParseError, Syntax, parse, parse_with};

@@ -147,7 +147,10 @@ impl<'e, 'a> Selection<'e, 'a> {
         range: TimeRange,
     ) -> Result<Selection<'e, 'a>, EvalError> {
         let set = evaluator.source.select(selector.matchers, range);
-        let set = set.map_err(|error| evaluator.budget.unread(selector.matchers, error))?;
+        let mut set = set.map_err(|error| evaluator.budget.unread(selector.matchers, error))?;
+        if evaluator.in_lasting_order {
+            set.in_lasting_order();
+        }
         evaluator.budget.selected(selector.matchers, set.len() as u64)?;
         Ok(Selection {
             evaluator,
@@ -246,7 +249,9 @@ impl Reader<'_, '_> {
         }
         budget.count_read(samples.len() as u64);
         self.until_look = self.until_look.saturating_sub(samples.len());
-        distrust_hints(&mut samples.histograms);
+        if distrust_hints(&mut samples.histograms) {
+            self.evaluator.unchecked_hints.set(true);
+        }
         if self.statistics {
             reduce_to_statistics(&mut samples.histograms);
         }
@@ -296,8 +301,9 @@ impl Drop for Reader<'_, '_> {
 }
 
 /// Takes back that there was no counter reset where counts fell. Who said so may have seen samples
-/// that were lost or deleted since, or that stand elsewhere now that several runs are merged.
-fn distrust_hints(histograms: &mut [(u32, Arc<Histogram>)]) {
+/// that were lost or deleted since, or that stand elsewhere now that several runs are merged. Tells
+/// whether the first says so, of which it cannot be known.
+fn distrust_hints(histograms: &mut [(u32, Arc<Histogram>)]) -> bool {
     for i in 1..histograms.len() {
         let (before, rest) = histograms.split_at_mut(i);
         let ((before_at, before), (at, h)) = (&before[i - 1], &mut rest[0]);
@@ -307,6 +313,8 @@ fn distrust_hints(histograms: &mut [(u32, Arc<Histogram>)]) {
             Arc::make_mut(h).counter_reset_hint = CounterResetHint::Unknown;
         }
     }
+    let first = histograms.first().map(|(_, h)| h.counter_reset_hint);
+    first.is_some_and(|hint| hint == CounterResetHint::NotCounterReset)
 }
 
 /// Takes the buckets off histograms, once they have told where counters began again.
@@ -509,7 +517,8 @@ mod tests {
         };
         // The third fell; the fourth has no histogram right before it.
         let mut histograms = [sample(0, 3.0), sample(1, 4.0), sample(2, 1.0), sample(4, 0.5)];
-        distrust_hints(&mut histograms);
+        assert!(distrust_hints(&mut histograms));
+        assert!(!distrust_hints(&mut []));
         let kept = histograms.map(|(_, h)| h.counter_reset_hint == CounterResetHint::NotCounterReset);
         assert_eq!(kept, [true, true, false, true]);
     }

@@ -170,6 +170,11 @@ pub struct Args {
     #[arg(long = "query.max-concurrency", env = "LARUM_QUERY_MAX_CONCURRENCY", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub query_max_concurrency: u32,
 
+    /// How much memory may be taken to keep answers of range queries, such as 64MB: steps that cannot have
+    /// changed are not evaluated again. 0 keeps none.
+    #[arg(long = "query.cache-size", env = "LARUM_QUERY_CACHE_SIZE", value_name = "SIZE", default_value = "64MB", value_parser = parse_bytes)]
+    pub query_cache_bytes: u64,
+
     /// Most samples that one query may hold in memory.
     #[arg(long = "query.max-samples", env = "LARUM_QUERY_MAX_SAMPLES", default_value = "50000000")]
     pub query_max_samples: u64,

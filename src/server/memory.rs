@@ -3,7 +3,7 @@
 use super::app::{App, Phase};
 use super::args::MemoryLimit;
 use crate::budget::machine::{self, give_back};
-use crate::budget::{MemoryBudget, Part, Pressure, Relief, Size};
+use crate::budget::{MemoryBudget, Part, Pressure, Relief, Share, Size};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,17 +53,20 @@ pub fn watch(app: &Arc<App>) -> std::io::Result<()> {
     }
     // The first look is the measure of what nobody reserves.
     let mut before = machine::held_bytes().map_or(Pressure::Calm, |bytes| app.memory.observe(bytes));
+    let mut buffers = Share::of(Some(&Arc::new(app.memory.reservation(Part::Caches))));
     let app = Arc::downgrade(app);
     std::thread::Builder::new().name("larum-memory".to_owned()).spawn(move || {
         let mut given_back = Instant::now();
         loop {
             std::thread::sleep(LOOK);
             let Some(app) = app.upgrade().filter(|app| app.phase() != Phase::Stopping) else { return };
-            app.memory.set(Part::Caches, app.writes.kept_bytes());
+            // They are there already, so nobody refuses them.
+            let _ = buffers.resize(app.writes.kept_bytes() as usize);
             let Some(held) = machine::held_bytes() else { return };
             let mut pressure = app.memory.observe(held);
             if pressure >= Pressure::ShrinkCaches && given_back.elapsed() >= GIVE_BACK {
                 app.writes.forget_buffers();
+                app.db().iter().for_each(|db| db.forget_results());
                 give_back();
                 given_back = Instant::now();
                 pressure = machine::held_bytes().map_or(pressure, |bytes| app.memory.observe(bytes));

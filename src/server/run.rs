@@ -174,6 +174,7 @@ fn open(app: &Arc<App>, checked: reload::Checked, query_log: Option<File>) -> Re
         wal_fsync: args.wal_fsync,
         merge_memory_bytes: args.merge_memory_bytes,
         memory: app.memory.clone(),
+        query_cache_bytes: args.query_cache_bytes,
         scrub_interval: Some(args.scrub_interval).filter(|interval| !interval.is_zero()),
         limits: Limits {
             labels: args.max_labels,

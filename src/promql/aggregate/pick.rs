@@ -23,7 +23,7 @@ pub(super) fn evaluate(
     steps: &Steps,
 ) -> Result<Vector, EvalError> {
     let op = aggregate.op;
-    let vector = evaluator.vector(expr, steps)?;
+    let vector = evaluator.vector_in_order(expr, steps)?;
     let extremes = Extremes::of(params);
     if op == AggregateOp::LimitRatio {
         if extremes.nan {

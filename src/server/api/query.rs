@@ -202,10 +202,9 @@ impl Asked {
             memory: Some(memory.clone()),
             ..self.options.clone()
         };
-        let view = db.view().within(Some(&memory));
         let estimate = match self.explain {
             Explain::No => Vec::new(),
-            _ => promql::estimate(&expr, &view, steps, &options)?.selectors,
+            _ => promql::estimate(&expr, &db.view().within(Some(&memory)), steps, &options)?.selectors,
         };
         if self.explain == Explain::Estimate {
             let mut text = json::SUCCESS.to_vec();
@@ -216,7 +215,7 @@ impl Asked {
         }
         known.timings.prepare = begun.elapsed();
         let begun = Instant::now();
-        let Answer { value, annotations, stats } = promql::evaluate(&expr, &view, steps, &options)?;
+        let Answer { value, annotations, stats } = db.evaluate(&expr, steps, &options)?;
         known.timings.evaluate = begun.elapsed();
         known.timings.total = self.started.elapsed();
         known.stats = stats;
@@ -264,7 +263,9 @@ fn options(app: &App, params: &Params, started: Instant) -> Result<(EvalOptions,
         let ms = ms.ok_or_else(|| ApiError::parameter("lookback_delta", "it must be longer than 0"))?;
         lookback_delta = Duration::from_millis(ms);
     }
-    Ok((EvalOptions { lookback_delta, ..app.eval_options() }, started + timeout))
+    // Who wants to know what an evaluation takes does not want a part of it.
+    let use_cache = !params.flag("nocache")? && params.get("stats").is_none();
+    Ok((EvalOptions { lookback_delta, use_cache, ..app.eval_options() }, started + timeout))
 }
 
 /// `GET,POST /api/v1/format_query`

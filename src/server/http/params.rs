@@ -106,12 +106,12 @@ impl Params {
         self.get(name).map(parse).transpose()
     }
 
-    /// Whether `name` is `true`; not where it is absent. Anything unclear is refused, as somebody may
+    /// Whether `name` is `true` or `1`; not where it is absent. Anything unclear is refused, as somebody may
     /// think to be on the safe side.
     pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.all(name).next() {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
             Some(other) => Err(ApiError::parameter(name, format!("{other:?} is neither true nor false"))),
         }
     }
@@ -199,10 +199,10 @@ mod tests {
 
     #[test]
     fn a_flag_is_true_or_false_and_nothing_else() {
-        let params = Params::parse("yes=true&no=false&empty=&bare&one=1").unwrap();
-        let flags = ["yes", "no", "absent"].map(|name| params.flag(name).unwrap());
-        assert_eq!(flags, [true, false, false]);
-        for unclear in ["empty", "bare", "one"] {
+        let params = Params::parse("yes=true&one=1&no=false&zero=0&empty=&bare&two=2").unwrap();
+        let flags = ["yes", "one", "no", "zero", "absent"].map(|name| params.flag(name).unwrap());
+        assert_eq!(flags, [true, true, false, false, false]);
+        for unclear in ["empty", "bare", "two"] {
             assert!(params.flag(unclear).is_err(), "{unclear}");
         }
     }

@@ -10,6 +10,7 @@ use super::app::App;
 use super::deliver::Discovered;
 use crate::budget::MemoryStatus;
 use crate::notify::NotifierStats;
+use crate::promql::ResultCacheStats;
 use crate::rules::GroupStatus;
 use crate::rules::durations::DurationStats;
 use crate::storage::StorageStats;
@@ -43,6 +44,7 @@ struct Snapshot<'a> {
     app: &'a App,
     /// `None` before the data is open.
     storage: Option<StorageStats>,
+    result_cache: Option<ResultCacheStats>,
     groups: Vec<GroupStatus>,
     /// How long rules and groups took.
     durations: Option<[DurationStats; 2]>,
@@ -71,6 +73,7 @@ pub fn render(app: &App, own: &[(&str, &str)], wanted: impl Fn(&str) -> bool) ->
     let snapshot = Snapshot {
         app,
         storage: app.db().map(crate::Db::stats),
+        result_cache: app.db().map(crate::Db::result_cache),
         groups: app.rules().map(|rules| rules.groups()).unwrap_or_default(),
         durations: app.rules().map(|rules| rules.durations()),
         notifier: app.delivery.notifier.stats(),

@@ -5,6 +5,7 @@ use super::text::Samples;
 use super::{Kind, Metric, Snapshot};
 use crate::budget::Part;
 use crate::notify::{LATENCY_BOUNDS, TargetStats};
+use crate::promql::ResultCacheStats;
 use crate::rules::GroupStats;
 use crate::rules::durations::{BOUNDS_SECONDS, DurationStats};
 use crate::server::api::status::API_VERSION;
@@ -28,6 +29,18 @@ macro_rules! storage {
             if let Some(stats) = &snapshot.storage {
                 let value: fn(&StorageStats) -> f64 = $value;
                 out.value(value(stats));
+            }
+        })
+    };
+}
+
+/// A metric of the cache of results.
+macro_rules! results {
+    ($name:literal, $kind:ident, $help:literal, $value:expr) => {
+        metric($name, $kind, $help, |snapshot, out| {
+            if let Some(cache) = &snapshot.result_cache {
+                let value: fn(&ResultCacheStats) -> u64 = $value;
+                out.value(value(cache) as f64);
             }
         })
     };
@@ -519,6 +532,36 @@ pub(super) const METRICS: &[Metric] = &[
         "Queries that could not be logged.",
         |s, out| out.value(s.app.query_log.dropped() as f64),
     ),
+    metric(
+        "larum_query_cache_queries_total",
+        Counter,
+        "Range queries, by what the cache of results had of them: every step (`hit`), some (`partial`), none \
+         (`miss`); or it was not asked (`bypass`), as with nocache=1, or steps cannot be kept.",
+        |s, out| {
+            if let Some(cache) = &s.result_cache {
+                out.with(&[("result", "hit")], cache.hits as f64);
+                out.with(&[("result", "partial")], cache.partial_hits as f64);
+                out.with(&[("result", "miss")], cache.misses as f64);
+                out.with(&[("result", "bypass")], cache.bypassed as f64);
+            }
+        },
+    ),
+    metric(
+        "larum_query_cache_steps_total",
+        Counter,
+        "Steps of range queries that asked the cache of results, by where they are from: the hit rate is the \
+         share of `cache`.",
+        |s, out| {
+            if let Some(cache) = &s.result_cache {
+                out.with(&[("from", "cache")], cache.steps_reused as f64);
+                out.with(&[("from", "evaluation")], cache.steps_evaluated as f64);
+            }
+        },
+    ),
+    results!("larum_query_cache_evicted_total", Counter, "Runs of steps given up for want of room.", |c| c
+        .evicted),
+    results!("larum_query_cache_runs", Gauge, "Runs of steps that are kept.", |c| c.runs),
+    results!("larum_query_cache_bytes", Gauge, "What they take.", |c| c.bytes),
     // HTTP.
     metric("prometheus_http_requests_total", Counter, "Requests, by route and status code.", |s, out| {
         for (handler, route) in &s.routes {
