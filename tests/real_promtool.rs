@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::real_server;
+use support::{real_server, shared};
 
 #[test]
 fn promtool_passes_the_rules_that_come_along() {
@@ -48,6 +48,40 @@ fn promtool_and_larum_agree_on_what_passes_and_what_fails() {
         }
     }
     assert!(must_fail >= 20, "{must_fail}");
+}
+
+#[test]
+fn promtool_passes_what_larum_formats_whatever_form_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for name in ["alert-rules.yml", "alerts-condition.yml", "rules-bare-list.yml"] {
+        let Some(path) = shared(&format!("inputs/{name}")) else { return };
+        let copy = folder.path().join(name);
+        std::fs::copy(path, &copy).unwrap();
+        files.push(copy);
+    }
+    let format = |flag: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larum"));
+        command.args(["rules", "format", flag]).args(&files).output().unwrap()
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let named: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
+    let checked = format("--check");
+    assert_eq!((text(&checked.stdout), checked.status.code()), (named.clone(), Some(1)));
+    let list = files[2].display();
+    assert!(
+        text(&checked.stderr).contains(&format!("warning: {list}:5:13: severity is taken")),
+        "{checked:?}"
+    );
+    let written = format("--write");
+    assert_eq!((text(&written.stdout), written.status.code()), (named, Some(0)));
+    let checked = format("--check");
+    let nothing = (String::new(), String::new(), Some(0));
+    assert_eq!((text(&checked.stdout), text(&checked.stderr), checked.status.code()), nothing);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), files.len(), "nothing else is left there");
+    let Some(promtool) = real_server("promtool") else { return };
+    let output = Command::new(promtool).args(["check", "rules"]).args(&files).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
 /// The files of `rules/` with names as wanted.

@@ -12,6 +12,7 @@ pub mod error;
 mod evaluate;
 pub mod expand;
 pub mod file;
+pub mod format;
 pub(crate) mod glob;
 mod graph;
 pub mod group;

@@ -3,6 +3,7 @@
 //! `--web.listen-address` is `LARUM_WEB_LISTEN_ADDRESS`, and so on; the flag wins. Nothing is
 //! opened or checked against the system here.
 
+use super::rule_format::RuleFormat;
 use super::rule_tests::RuleTests;
 use super::size::parse_bytes;
 use crate::promql::Syntax;
@@ -301,6 +302,9 @@ pub enum Command {
     /// Run tests.
     #[command(subcommand)]
     Test(Test),
+    /// Work on rule files.
+    #[command(subcommand)]
+    Rules(RuleTools),
     /// Look into a data folder, verify it, repair it, bring in what others stored.
     #[command(subcommand)]
     Tsdb(Tsdb),
@@ -335,6 +339,16 @@ pub enum Test {
     },
     /// Run unit tests of rules in the format of `promtool test rules`. Exits with 1 if one fails.
     Rules(RuleTests),
+}
+
+/// What is to be done with rule files.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RuleTools {
+    /// Print rule files in their canonical form: `groups` with Prometheus' keys in one order, indented alike,
+    /// also from a bare list of rules, `alerts` with `condition`, or a `severity` beside the labels. What is
+    /// doubtful is told with its place. All comments are kept, each in a line of its own above what it stood
+    /// above or behind. Anchors are written out, blank lines are set anew.
+    Format(RuleFormat),
 }
 
 /// A backup to be taken, or what is to be done with those that are there.

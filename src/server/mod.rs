@@ -22,6 +22,7 @@ pub mod query_log;
 pub mod query_stats;
 pub mod refusals;
 pub mod reload;
+pub mod rule_format;
 pub mod rule_tests;
 pub mod run;
 pub mod scripts;

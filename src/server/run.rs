@@ -2,10 +2,12 @@
 
 use super::api;
 use super::app::{App, Phase};
-use super::args::{Args, Check, Command, FEATURES, Test};
+use super::args::{Args, Check, Command, FEATURES, RuleTools, Test};
 use super::config::Config;
 use super::http::listen;
-use super::{backup, deliver, logging, memory, reload, rule_tests, scripts, self_monitoring, tsdb};
+use super::{
+    backup, deliver, logging, memory, reload, rule_format, rule_tests, scripts, self_monitoring, tsdb,
+};
 use crate::Db;
 use crate::budget::Size;
 use crate::promql::Syntax;
@@ -33,6 +35,7 @@ pub fn main(args: Args) -> ExitCode {
         Some(Command::Check(check)) => return run_check(check, args.syntax()),
         Some(Command::Test(Test::Promql { paths })) => return scripts::run(paths),
         Some(Command::Test(Test::Rules(tests))) => return rule_tests::run(tests),
+        Some(Command::Rules(RuleTools::Format(what))) => return rule_format::run(what, args.syntax()),
         Some(Command::Tsdb(tsdb)) => return tsdb::run(tsdb),
         Some(Command::Backup(what)) => return backup::run(what),
         Some(Command::Restore { from, at, path }) => return backup::restore(from, at.as_deref(), path),

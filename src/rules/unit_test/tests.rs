@@ -195,6 +195,34 @@ fn files_at_fault_are_errors_with_their_place() {
 }
 
 #[test]
+fn every_alert_that_comes_along_is_tested_firing_and_not_firing() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+    let mut files = 0;
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if !path.to_string_lossy().ends_with("_test.yaml") {
+            continue;
+        }
+        files += 1;
+        let file = file::load(&path).unwrap();
+        let is_tested = |name: &str, fires: bool| {
+            let mut checks = file.tests.iter().flat_map(|test| &test.alerts);
+            checks.any(|check| check.name == name && check.expected.is_empty() != fires)
+        };
+        for rule in file.groups.iter().flat_map(|group| &group.rules) {
+            let (name, path) = (rule.name(), path.display());
+            if matches!(rule, crate::rules::Rule::Recording(_)) {
+                let mut queries = file.tests.iter().flat_map(|test| &test.queries);
+                assert!(queries.any(|query| query.text.contains(name)), "{path}: {name}");
+            } else {
+                assert!(is_tested(name, true), "{path}: nowhere {name} fires");
+                assert!(is_tested(name, false), "{path}: nowhere {name} does not fire");
+            }
+        }
+    }
+    assert_eq!(files, 3, "each pack has its tests");
+}
+
+#[test]
 fn reports_are_well_formed_xml() {
     let failure = Failure {
         line: 3,
