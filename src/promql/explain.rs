@@ -21,8 +21,24 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-/// Of so many series at most it is looked up what reading them costs; the others are taken to be like them.
-const SERIES_LOOKED_AT: usize = 256;
+/// Of how many series of a selection it is looked up what reading them costs; the others are taken to be
+/// like them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    /// Enough to tell small from large, in little time.
+    Rough,
+    /// For people.
+    Thorough,
+}
+
+impl Care {
+    fn series(self) -> usize {
+        match self {
+            Care::Rough => 16,
+            Care::Thorough => 256,
+        }
+    }
+}
 
 /// What a selector of a query would read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,7 +202,7 @@ pub fn excerpt(query: &str, pos: Pos) -> String {
     text
 }
 
-/// What `expr` would read of `source` at `steps`; nothing is decoded but for some of the series.
+/// What `expr` would read of `source` at `steps`. Nothing is decoded that is in partitions.
 ///
 /// # Errors
 /// As [`super::evaluate`], as far as a plan and its selections go.
@@ -195,6 +211,7 @@ pub fn estimate(
     source: &dyn Source,
     steps: Steps,
     options: &EvalOptions,
+    care: Care,
 ) -> Result<Estimate, EvalError> {
     let root = plan::plan(expr, &steps, options)?;
     let evaluator = Evaluator::new(source, options, &steps);
@@ -213,11 +230,11 @@ pub fn estimate(
             Kind::Number(_) | Kind::Text(_) => {}
             Kind::Selector(selector) => {
                 let width_ms = evaluator.lookback_ms;
-                let selected = estimate_selector(&evaluator, node.pos, selector, width_ms, &steps)?;
+                let selected = estimate_selector(&evaluator, node.pos, selector, width_ms, &steps, care)?;
                 estimate.selectors.push(selected);
             }
             Kind::Matrix { selector, range_ms } => {
-                let selected = estimate_selector(&evaluator, node.pos, selector, *range_ms, &steps)?;
+                let selected = estimate_selector(&evaluator, node.pos, selector, *range_ms, &steps, care)?;
                 look(selected.in_window(*range_ms));
                 estimate.selectors.push(selected);
             }
@@ -244,6 +261,7 @@ fn estimate_selector(
     selector: &Selector<'_>,
     width_ms: i64,
     steps: &Steps,
+    care: Care,
 ) -> Result<SelectorEstimate, EvalError> {
     let (place, lookback_ms) = (&selector.place, evaluator.lookback_ms);
     let range = extended::samples_range(selector.extension, place, width_ms, lookback_ms, steps);
@@ -251,7 +269,7 @@ fn estimate_selector(
     let set = evaluator.source.select(selector.matchers, range);
     let set = set.map_err(|error| evaluator.budget.unread(selector.matchers, error))?;
     let series = set.len();
-    let every = series.div_ceil(SERIES_LOOKED_AT).max(1);
+    let every = series.div_ceil(care.series()).max(1);
     let mut columns = Columns::default();
     let (mut cost, mut looked_at) = (ReadCost::default(), 0);
     for index in (0..series).step_by(every) {
@@ -538,7 +556,9 @@ mod tests {
     fn an_estimate_names_each_selector_and_what_it_would_read() {
         let estimates = |query: &str, series| {
             let query = parse(query).unwrap();
-            estimate(&query, &data(series), steps(), &EvalOptions::default()).unwrap().selectors
+            estimate(&query, &data(series), steps(), &EvalOptions::default(), Care::Thorough)
+                .unwrap()
+                .selectors
         };
         let found = estimates("sum(rate(m[30s])) + on() m{n='1'} + on() max_over_time(sum(m)[1m:10s])", 3);
         let figures: Vec<_> =
@@ -590,7 +610,7 @@ mod tests {
             ("stddev_over_time(vector(1)[1d:1s] @ 5)", 86_400, 86_400),
         ] {
             let expr = parse(query).unwrap();
-            let found = estimate(&expr, &data(3), steps(), &EvalOptions::default()).unwrap();
+            let found = estimate(&expr, &data(3), steps(), &EvalOptions::default(), Care::Rough).unwrap();
             assert_eq!((found.looked_at, found.inner_steps), (looked_at, inner_steps), "{query}");
         }
     }

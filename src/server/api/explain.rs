@@ -151,6 +151,7 @@ impl Explanation<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::promql::explain::Care;
     use crate::promql::testlang::Memory;
     use crate::promql::{EvalOptions, Steps, estimate, evaluate, parse};
     use crate::storage::Timestamp;
@@ -162,7 +163,8 @@ mod tests {
         let deep = format!("{}a{}", "-sum(".repeat(60), ")".repeat(60));
         for query in ["1", "a", "(a + b) / on() (c - rate(d[5m]))", &deep] {
             let expr = parse(query).unwrap();
-            let estimate = estimate(&expr, &Memory::default(), steps, &options).unwrap().selectors;
+            let estimate =
+                estimate(&expr, &Memory::default(), steps, &options, Care::Thorough).unwrap().selectors;
             let answer = evaluate(&expr, &Memory::default(), steps, &options).unwrap();
             let measured = answer.stats.explained.unwrap();
             let explanation = Explanation { query, estimate: &estimate, measured: Some(&measured) };

@@ -13,6 +13,7 @@ use super::queries::origin;
 use super::value::{self, AnswerText};
 use crate::Db;
 use crate::budget::{Part, Reservation};
+use crate::promql::explain::Care;
 use crate::promql::running::{HttpOrigin, Origin, Query, Running, Timings};
 use crate::promql::value::Stats;
 use crate::promql::{self, Answer, EvalError, EvalOptions, Steps};
@@ -153,7 +154,7 @@ impl Asked {
         let memory = Arc::new(app.memory.reservation(Part::Queries));
         let view = db.view().within(Some(&memory));
         let options = EvalOptions { deadline: Some(self.deadline), ..self.options.clone() };
-        match promql::estimate(&expr, &view, self.steps, &options) {
+        match promql::estimate(&expr, &view, self.steps, &options, Care::Rough) {
             Ok(estimate) => Weight::Expected(estimate.time()),
             Err(_) => Weight::Other,
         }
@@ -204,7 +205,10 @@ impl Asked {
         };
         let estimate = match self.explain {
             Explain::No => Vec::new(),
-            _ => promql::estimate(&expr, &db.view().within(Some(&memory)), steps, &options)?.selectors,
+            _ => {
+                let view = db.view().within(Some(&memory));
+                promql::estimate(&expr, &view, steps, &options, Care::Thorough)?.selectors
+            }
         };
         if self.explain == Explain::Estimate {
             let mut text = json::SUCCESS.to_vec();
