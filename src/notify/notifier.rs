@@ -567,6 +567,24 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_alerts_may_wait_and_go_in_batches_of_256() {
+        let (transport, seen, answer) = scripted();
+        let notifier = Notifier::new(NotifierOptions::default());
+        notifier.configure(to(vec![set(&transport, &["http://one"])]));
+        notifier.observe(&[alert("first")]);
+        seen.recv_timeout(WAIT).unwrap();
+        let many: Vec<Alert> = (0..10_100).map(|n| alert(&format!("a{n}"))).collect();
+        notifier.observe(&many);
+        let stats = notifier.stats().targets.remove(0);
+        assert_eq!((stats.queue_length, stats.dropped), (10_000, 100));
+        answer.send(Ok(())).unwrap();
+        let (_, body) = seen.recv_timeout(WAIT).unwrap();
+        assert_eq!(body.matches("alertname").count(), 256);
+        assert!(body.contains(r#""a100""#) && !body.contains(r#""a99""#), "the oldest made room");
+        answer.send(Ok(())).unwrap();
+    }
+
+    #[test]
     fn each_set_is_told_of_what_its_rules_leave() {
         let (one, seen_by_one, answer_one) = scripted();
         let (two, seen_by_two, answer_two) = scripted();

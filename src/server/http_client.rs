@@ -107,48 +107,30 @@ pub struct HttpClient {
     connections: Mutex<Option<(Material, Connections)>>,
 }
 
+/// A client with its files read, for one request.
+pub struct Prepared {
+    connections: Connections,
+    private_headers: HeaderMap,
+    follow_redirects: bool,
+}
+
 impl HttpClient {
     /// A client with these settings.
     pub fn new(config: HttpClientConfig) -> HttpClient {
         HttpClient { config, connections: Mutex::default() }
     }
 
-    /// Posts JSON and gives back the status and the start of the answer.
+    /// Reads secrets and certificates as they are now. Blocks.
     ///
     /// # Errors
-    /// Why there is no answer.
-    pub async fn post_json(&self, url: &str, body: Bytes) -> Result<(StatusCode, String), String> {
-        let connections = self.connections()?;
-        let private = self.config.private_headers()?;
-        let first: Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
-        let mut uri = first.clone();
-        for _ in 0..=MAX_REDIRECTS {
-            let mut request = Request::post(&uri)
-                .header(header::CONTENT_TYPE, "application/json")
-                .header(header::USER_AGENT, concat!("Larum/", env!("CARGO_PKG_VERSION")))
-                .body(Full::new(body.clone()))
-                .map_err(|e| format!("{uri}: {e}"))?;
-            // Nobody else is to learn them.
-            if (uri.scheme(), uri.authority()) == (first.scheme(), first.authority()) {
-                request.headers_mut().extend(private.clone());
-            }
-            let response = connections.request(request).await.map_err(|e| causes(&e))?;
-            let status = response.status();
-            let location = response.headers().get(header::LOCATION).map(|to| to.as_bytes().to_owned());
-            // Read to the end, so that the connection can be used again.
-            let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            let answer = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
-            let answer = String::from_utf8_lossy(&answer).trim().to_owned();
-            let Some(to) = location.filter(|_| status.is_redirection() && self.config.follow_redirects)
-            else {
-                return Ok((status, answer));
-            };
-            let to = String::from_utf8_lossy(&to).into_owned();
-            uri = redirected(status, &uri, &to)?;
-        }
-        Err(format!("more than {MAX_REDIRECTS} redirects, the last to {uri}"))
+    /// Which file cannot be used, and why.
+    pub fn prepare(&self) -> Result<Prepared, String> {
+        Ok(Prepared {
+            connections: self.connections()?,
+            private_headers: self.config.private_headers()?,
+            follow_redirects: self.config.follow_redirects,
+        })
     }
-
     /// The connections, made anew if a certificate has changed.
     fn connections(&self) -> Result<Connections, String> {
         let tls = &self.config.tls;
@@ -172,6 +154,41 @@ impl HttpClient {
             builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).build(connector.build());
         *kept = Some((material, connections.clone()));
         Ok(connections)
+    }
+}
+
+impl Prepared {
+    /// Posts JSON and gives back the status and the start of the answer.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn post_json(&self, url: &str, body: Bytes) -> Result<(StatusCode, String), String> {
+        let first: Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
+        let mut uri = first.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = Request::post(&uri)
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::USER_AGENT, concat!("Larum/", env!("CARGO_PKG_VERSION")))
+                .body(Full::new(body.clone()))
+                .map_err(|e| format!("{uri}: {e}"))?;
+            // Nobody else is to learn them.
+            if (uri.scheme(), uri.authority()) == (first.scheme(), first.authority()) {
+                request.headers_mut().extend(self.private_headers.clone());
+            }
+            let response = self.connections.request(request).await.map_err(|e| causes(&e))?;
+            let status = response.status();
+            let location = response.headers().get(header::LOCATION).map(|to| to.as_bytes().to_owned());
+            // Read to the end, so that the connection can be used again.
+            let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let answer = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
+            let answer = String::from_utf8_lossy(&answer).trim().to_owned();
+            let Some(to) = location.filter(|_| status.is_redirection() && self.follow_redirects) else {
+                return Ok((status, answer));
+            };
+            let to = String::from_utf8_lossy(&to).into_owned();
+            uri = redirected(status, &uri, &to)?;
+        }
+        Err(format!("more than {MAX_REDIRECTS} redirects, the last to {uri}"))
     }
 }
 

@@ -73,8 +73,7 @@ impl Checks<'_> {
         })
     }
 
-    fn alertmanager(&self, section: Spanned<file::Alertmanager>) -> Result<AlertmanagerConfig, FileError> {
-        let mut section = section.value;
+    fn alertmanager(&self, mut section: file::Alertmanager) -> Result<AlertmanagerConfig, FileError> {
         if let Some((name, value)) = section.refused().next() {
             let instead = if name.ends_with("_sd_configs") {
                 "use static_configs or file_sd_configs"
@@ -234,31 +233,37 @@ impl Checks<'_> {
             let message = "at most one of basic_auth, oauth2 & authorization must be configured";
             return Err(FileError::at(self.path, second, message));
         }
-        let scheme = |kind: String, secret| Credentials::Scheme(kind, secret);
-        let found = if let Some(basic) = basic_auth {
-            let file::BasicAuth { username, username_file, password, password_file } = basic.value;
+        if let Some(basic) = basic_auth {
+            let file::BasicAuth { username, username_file, password, password_file } = &basic.value;
             let user = self.secret("basic_auth username & username_file", username, username_file)?;
             let password = self.secret("basic_auth password & password_file", password, password_file)?;
-            Credentials::Basic(user, password)
+            self.usable(&basic, Credentials::Basic(user, password))
         } else if let Some(authorization) = authorization {
-            let file::Authorization { kind, credentials, credentials_file } = authorization.value;
+            let file::Authorization { kind, credentials, credentials_file } = &authorization.value;
             let name = kind.as_ref().map_or("", |kind| kind.value.trim());
-            if let (true, Some(kind)) = (name.eq_ignore_ascii_case("basic"), &kind) {
+            if let (true, Some(kind)) = (name.eq_ignore_ascii_case("basic"), kind) {
                 let message = "authorization type cannot be set to \"basic\", use \"basic_auth\" instead";
                 return Err(FileError::at(self.path, kind, message));
             }
             let keys = "authorization credentials & credentials_file";
             let name = if name.is_empty() { "Bearer" } else { name }.to_owned();
-            scheme(name, self.secret(keys, credentials, credentials_file)?)
+            let secret = self.secret(keys, credentials, credentials_file)?;
+            self.usable(&authorization, Credentials::Scheme(name, secret))
         } else if let Some(token) = bearer_token {
-            scheme("Bearer".to_owned(), Secret::Text(token.value))
+            let secret = Secret::Text(token.value.clone());
+            self.usable(&token, Credentials::Scheme("Bearer".to_owned(), secret))
         } else if let Some(file) = bearer_token_file {
-            scheme("Bearer".to_owned(), self.secret_file(&file)?)
+            let secret = self.secret_file(&file)?;
+            self.usable(&file, Credentials::Scheme("Bearer".to_owned(), secret))
         } else {
-            Credentials::None
-        };
-        let config = HttpClientConfig { credentials: found, ..HttpClientConfig::default() };
-        config.private_headers().map_err(|error| FileError::of_file(self.path, error))?;
+            Ok(Credentials::None)
+        }
+    }
+
+    /// The credentials, if they make a header.
+    fn usable<T>(&self, place: &Spanned<T>, credentials: Credentials) -> Result<Credentials, FileError> {
+        let config = HttpClientConfig { credentials, ..HttpClientConfig::default() };
+        config.private_headers().map_err(|error| FileError::at(self.path, place, error))?;
         Ok(config.credentials)
     }
 
@@ -266,16 +271,16 @@ impl Checks<'_> {
     fn secret(
         &self,
         keys: &str,
-        text: Option<String>,
-        file: Option<Spanned<String>>,
+        text: &Option<String>,
+        file: &Option<Spanned<String>>,
     ) -> Result<Secret, FileError> {
         match (text, file) {
             (Some(_), Some(file)) => {
                 let message = format!("at most one of {keys} must be configured");
-                Err(FileError::at(self.path, &file, message))
+                Err(FileError::at(self.path, file, message))
             }
-            (_, Some(file)) => self.secret_file(&file),
-            (text, None) => Ok(Secret::Text(text.unwrap_or_default())),
+            (_, Some(file)) => self.secret_file(file),
+            (text, None) => Ok(Secret::Text(text.clone().unwrap_or_default())),
         }
     }
 

@@ -160,7 +160,7 @@ pub(super) struct Alerting {
     #[serde(deserialize_with = "null_as_default")]
     pub alert_relabel_configs: Vec<Spanned<Relabel>>,
     #[serde(deserialize_with = "null_as_default")]
-    pub alertmanagers: Vec<Spanned<Alertmanager>>,
+    pub alertmanagers: Vec<Alertmanager>,
 }
 
 /// The section of an Alertmanager: what is used of it, and what is refused by its name.

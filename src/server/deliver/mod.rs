@@ -163,13 +163,13 @@ pub fn watch(app: &Arc<App>) -> std::io::Result<()> {
 /// Posts alerts over HTTP.
 struct HttpTransport {
     runtime: Handle,
-    client: Arc<HttpClient>,
+    client: HttpClient,
     timeout: Duration,
 }
 
 impl HttpTransport {
     fn new(runtime: Handle, client: HttpClient, timeout: Duration) -> HttpTransport {
-        HttpTransport { runtime, client: Arc::new(client), timeout }
+        HttpTransport { runtime, client, timeout }
     }
 }
 
@@ -177,7 +177,7 @@ impl Transport for HttpTransport {
     fn send(&self, url: &str, body: Vec<u8>) -> Result<(), SendError> {
         let passing = |what: String| SendError { retry: true, what };
         let (answered, answer) = mpsc::channel();
-        let (client, url, timeout) = (self.client.clone(), url.to_owned(), self.timeout);
+        let (client, url, timeout) = (self.client.prepare().map_err(passing)?, url.to_owned(), self.timeout);
         // A task of its own, for it ends with the runtime, and the thread here with it.
         self.runtime.spawn(async move {
             let outcome = tokio::time::timeout(timeout, client.post_json(&url, Bytes::from(body))).await;

@@ -115,19 +115,15 @@ impl TlsConfig {
     pub fn client(&self, material: &Material) -> Result<ClientConfig, TlsError> {
         let fault = |key, message: String| TlsError { key, message };
         let provider = Arc::new(ring::default_provider());
-        let unchecked = |refusal| Arc::new(Unchecked { provider: provider.clone(), refusal });
-        let trusted = match &material.ca {
-            Some(pem) => certificates(pem).and_then(|trusted| KnownServer::new(trusted, provider.clone())),
-            None if self.insecure_skip_verify => Err(String::new()),
-            None => of_system().and_then(|trusted| KnownServer::new(trusted, provider.clone())),
-        };
-        let verifier: Arc<dyn ServerCertVerifier> = match trusted {
-            Err(error) if material.ca.is_some() => return Err(fault(Key::Ca, error)),
-            _ if self.insecure_skip_verify => unchecked(None),
-            Ok(verifier) => Arc::new(verifier),
+        let known = |certificates: Vec<_>| Trust::in_certificates(certificates, provider.clone());
+        let trust = match &material.ca {
+            // What is configured must be right, whether it is used or not.
+            Some(pem) => certificates(pem).and_then(known).map_err(|e| fault(Key::Ca, e))?,
             // Who is asked without TLS does not suffer from it.
-            Err(error) => unchecked(Some(error)),
+            None => of_system().and_then(known).unwrap_or_else(Trust::None),
         };
+        let trust = if self.insecure_skip_verify { Trust::All } else { trust };
+        let verifier = Arc::new(Verifier { trust, provider: provider.clone() });
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(self.versions.list())
             .map_err(|e| fault(Key::Ca, e.to_string()))?
@@ -163,27 +159,31 @@ fn of_system() -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(found.certs)
 }
 
-/// Trusts servers whose certificate one of the trusted ones vouches for, or which show a trusted one
-/// itself, as Go does: a certificate that one made for oneself often may vouch for others as well,
-/// and is refused as a server's own by the letter of the standard.
+/// Which servers are trusted.
 #[derive(Debug)]
-struct KnownServer {
-    trusted: Vec<CertificateDer<'static>>,
-    inner: Arc<WebPkiServerVerifier>,
+enum Trust {
+    /// Those whose certificate one of these vouches for, or who show one of these itself, as with Go: a
+    /// certificate that one made for oneself often may vouch for others as well, and is refused as a
+    /// server's own by the letter of the standard.
+    Known { certificates: Vec<CertificateDer<'static>>, inner: Arc<WebPkiServerVerifier> },
+    /// Every one: `insecure_skip_verify`.
+    All,
+    /// No one, for this reason.
+    None(String),
 }
 
-impl KnownServer {
-    fn new(
-        trusted: Vec<CertificateDer<'static>>,
+impl Trust {
+    fn in_certificates(
+        certificates: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
-    ) -> Result<KnownServer, String> {
+    ) -> Result<Trust, String> {
         let mut roots = RootCertStore::empty();
-        let (added, _) = roots.add_parsable_certificates(trusted.iter().cloned());
+        let (added, _) = roots.add_parsable_certificates(certificates.iter().cloned());
         if added == 0 {
             return Err("holds no certificate that can be trusted".to_owned());
         }
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(KnownServer { trusted, inner: inner.map_err(|error| error.to_string())? })
+        Ok(Trust::Known { certificates, inner: inner.map_err(|error| error.to_string())? })
     }
 }
 
@@ -194,7 +194,14 @@ fn may_vouch(error: &Error) -> bool {
     matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-impl ServerCertVerifier for KnownServer {
+/// Checks what a server shows.
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -203,60 +210,18 @@ impl ServerCertVerifier for KnownServer {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verdict =
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match verdict {
-            Err(error) if may_vouch(&error) && self.trusted.contains(end_entity) => {
+        let (certificates, inner) = match &self.trust {
+            Trust::Known { certificates, inner } => (certificates, inner),
+            Trust::All => return Ok(ServerCertVerified::assertion()),
+            Trust::None(why) => return Err(Error::General(why.clone())),
+        };
+        match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(error) if may_vouch(&error) && certificates.contains(end_entity) => {
                 let certificate = ParsedCertificate::try_from(end_entity)?;
                 rustls::client::verify_server_name(&certificate, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
             verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Trusts every server (`insecure_skip_verify`), or for some reason none.
-#[derive(Debug)]
-struct Unchecked {
-    provider: Arc<CryptoProvider>,
-    refusal: Option<String>,
-}
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        match &self.refusal {
-            None => Ok(ServerCertVerified::assertion()),
-            Some(refusal) => Err(Error::General(refusal.clone())),
         }
     }
 
