@@ -131,9 +131,17 @@ pub(crate) fn evaluate_noting(
     steps: Steps,
     options: &EvalOptions,
 ) -> Result<Evaluated, EvalError> {
+    on_enough_stack(expr, || evaluate_here(expr, source, steps, options))
+}
+
+/// Does `work`, which walks `expr`, on a stack that is large enough.
+pub(super) fn on_enough_stack<T: Send>(
+    expr: &Expr,
+    work: impl FnOnce() -> Result<T, EvalError> + Send,
+) -> Result<T, EvalError> {
     let depth = plan::depth(expr);
     if depth <= SHALLOW {
-        return evaluate_here(expr, source, steps, options);
+        return work();
     }
     // The tree is walked by recursion. What is nested more than anybody writes by hand gets a
     // stack of its own, so that the caller's need not be large.
@@ -141,7 +149,7 @@ pub(crate) fn evaluate_noting(
         std::thread::Builder::new()
             .name("promql-deep".to_owned())
             .stack_size(depth * STACK_PER_LEVEL_BYTES)
-            .spawn_scoped(scope, || evaluate_here(expr, source, steps, options))
+            .spawn_scoped(scope, work)
             .map_err(|error| EvalError::Execution(format!("no thread for a deeply nested query: {error}")))?
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -546,6 +554,7 @@ fn matrix(vector: Vector, steps: &Steps) -> Vec<Series> {
 mod tests {
     use super::*;
     use crate::budget::{MemoryBudget, Part};
+    use crate::promql::explain::{Care, estimate};
     use crate::promql::parse;
     use crate::promql::testlang::Memory;
     use crate::storage::Timestamp;
@@ -733,6 +742,7 @@ mod tests {
             assert!(depth >= 100, "{open}: {depth}");
             let at = Steps::instant(Timestamp::from_millis(0));
             assert!(evaluate(&expr, &memory, at, &EvalOptions::default()).is_ok(), "{open}");
+            assert!(estimate(&expr, &memory, at, &EvalOptions::default(), Care::Rough).is_ok(), "{open}");
         }
     }
 }

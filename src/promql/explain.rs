@@ -5,7 +5,7 @@
 //! anyway (series, samples, memory) is taken from its budget at the same moments.
 
 use super::ast::{Expr, Pos};
-use super::eval::{EvalError, EvalOptions, Evaluator, Operand, Sink};
+use super::eval::{EvalError, EvalOptions, Evaluator, Operand, Sink, on_enough_stack};
 use super::extended;
 use super::functions::Kernel;
 use super::limits::Counts;
@@ -213,11 +213,20 @@ pub fn estimate(
     options: &EvalOptions,
     care: Care,
 ) -> Result<Estimate, EvalError> {
+    on_enough_stack(expr, || estimate_here(expr, source, steps, options, care))
+}
+
+fn estimate_here(
+    expr: &Expr,
+    source: &dyn Source,
+    steps: Steps,
+    options: &EvalOptions,
+    care: Care,
+) -> Result<Estimate, EvalError> {
     let root = plan::plan(expr, &steps, options)?;
     let evaluator = Evaluator::new(source, options, &steps);
     let mut estimate = Estimate::default();
-    // A stack of its own instead of the caller's: queries nest deeply. With each node goes whether a function
-    // looks at each sample of its windows.
+    // With each node goes whether a function looks at each sample of its windows.
     let mut nodes = vec![(&root, steps, false)];
     while let Some((node, steps, is_looked_at)) = nodes.pop() {
         evaluator.alive()?;
