@@ -363,13 +363,14 @@ impl World {
         let mut count = 0;
         let mut known = Vec::new();
         set.newest(0..set.len(), &mut columns, &mut known);
-        for i in 0..set.len() {
+        assert_eq!(known.len(), set.len());
+        for (i, known) in known.into_iter().enumerate() {
             let samples = set.load(i, &mut columns).unwrap();
             count += samples.len();
             let newest = set.load_newest(i, &mut columns).unwrap();
             let last = |s: &Samples| s.len().checked_sub(1).map(|at| (s.timestamps[at], stored(s, at)));
             assert_eq!(last(&newest), last(&samples));
-            match (known[i], last(&samples)) {
+            match (known, last(&samples)) {
                 (Newest::Unknown, _) | (Newest::None, None) => {}
                 (Newest::Float { t_ms, value }, Some((last_ms, Stored(last, _)))) => {
                     assert!(t_ms == last_ms && Value::Float(value).same_bits(&last));
