@@ -29,8 +29,14 @@ pub fn run(prometheus: &Path) {
     let path = dir.join("larum.yml");
     std::fs::write(&path, format!("rule_files: [rules.yml]\n{}", receiver.config())).expect("it is written");
     let config = format!("--config.file={}", path.display());
-    // Longer than that nobody shall take the alert for resolved.
-    let flags = [&config[..], "--query.lookback-delta=10s", "--rules.alert.resend-delay=15s"];
+    let flags = [
+        &config[..],
+        "--query.lookback-delta=10s",
+        // So that an Alertmanager waits longer than Larum is down.
+        "--rules.alert.resend-delay=15s",
+        // Own samples must not be taken for a sign of the sender.
+        "--rules.self-monitoring=true",
+    ];
     let larum = Larum::start(dir, &flags);
     let (port, url) = (larum.port, larum.url.clone());
     let (_prometheus, _) = start_prometheus(

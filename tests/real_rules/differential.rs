@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const RULES: &str = include_str!("rules.yml");
-/// Groups that read what another group yields are named so, followed by the name of that.
+/// Groups that read what another group yields are named so, followed by the name of that and a number.
 const ACROSS: &str = "across ";
 /// Where those follow each other as closely, it is a matter of luck which Prometheus evaluates first.
 const CLOSE_MS: i64 = 150;
@@ -105,7 +105,7 @@ impl Run {
         let theirs = &phases[0];
         for (name, phase) in theirs {
             let distance = |other: &i64| (phase - other).rem_euclid(INTERVAL_MS);
-            let producer = name.strip_prefix(ACROSS).and_then(|producer| theirs.get(producer));
+            let producer = name.strip_prefix(ACROSS).and_then(|rest| theirs.get(rest.split(' ').next()?));
             if producer.map(distance).is_some_and(|ms| ms.min(INTERVAL_MS - ms) < CLOSE_MS) {
                 self.left_out.insert(name.clone());
             }

@@ -42,7 +42,7 @@ fn a_real_prometheus_yields_the_same_alerts_and_recorded_series() {
     let differences = outcome.differences();
     differences.iter().take(40).for_each(|what| println!("\n{what}"));
     assert!(differences.is_empty(), "{} differences", differences.len());
-    assert!(left_out.len() <= 2, "the machine is too busy to compare");
+    assert!(left_out.len() <= 4, "the machine is too busy to compare");
     assert!(samples as u64 > 20 * seconds, "too little was compared");
     assert!(alert_lists as u64 * 4 > seconds, "the API was compared too seldom");
 }
