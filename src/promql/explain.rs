@@ -40,6 +40,9 @@ impl Care {
     }
 }
 
+/// So much of the timestamps of a series is kept for the next, while it is looked up what reading costs.
+const COLUMNS_BYTES: usize = 2 << 20;
+
 /// What a selector of a query would read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectorEstimate {
@@ -285,6 +288,7 @@ fn estimate_selector(
         evaluator.alive()?;
         let of_series = set.read_cost(index, &mut columns);
         cost.add(&of_series.map_err(|error| evaluator.budget.unread(selector.matchers, error))?);
+        columns.forget_beyond(COLUMNS_BYTES);
         looked_at += 1;
     }
     let is_extrapolated = looked_at < series;

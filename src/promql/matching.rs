@@ -24,7 +24,7 @@ pub(crate) struct Grouper {
 }
 
 /// So many shared label sets are kept at most.
-const MOST_SHARED: usize = 1 << 16;
+const MOST_SHARED: usize = 1 << 12;
 
 impl Grouper {
     /// By the labels `names`, or, with `without`, by all but these and the metric's name.

@@ -198,7 +198,6 @@ impl Reader<'_, '_> {
                 return Ok(Some((index, samples)));
             }
         }
-        self.warn();
         Ok(None)
     }
 
@@ -230,7 +229,6 @@ impl Reader<'_, '_> {
                 }
             }
         }
-        self.warn();
         Ok(None)
     }
 
@@ -296,6 +294,8 @@ impl Reader<'_, '_> {
 
 impl Drop for Reader<'_, '_> {
     fn drop(&mut self) {
+        // Also of who stops before the end.
+        self.warn();
         self.evaluator.budget.release_bytes(self.columns_bytes);
     }
 }

@@ -35,14 +35,16 @@ pub(super) fn scalar(site: &Site<'_, '_>, args: Vec<Operand>) -> Outcome {
     Ok(Operand::Scalar(out))
 }
 
-/// `absent(v)`. Once there is something at every step, no more is read.
+/// `absent(v)`. Once there is something at every step, no more is read; but of what is computed all is,
+/// for there may be more to tell of it.
 pub(super) fn absent(site: &Site<'_, '_>) -> Outcome {
     let count = site.steps.count();
     let mut seen = Bits::none(count);
     let mut is_enough = false;
+    let is_read = matches!(site.args[0].kind, Kind::Selector(_));
     let outcome = site.evaluator.each_series(&site.args[0], &site.steps, &mut |series| {
         seen.add_row(&series.row);
-        is_enough = matches!(Presence::from_bits(&seen, count), Presence::All);
+        is_enough = is_read && matches!(Presence::from_bits(&seen, count), Presence::All);
         if is_enough { Err(EvalError::Canceled) } else { Ok(()) }
     });
     if !is_enough {

@@ -146,6 +146,9 @@ impl Group {
     /// What is known of the newest sample of a column in `range`. Mostly it stands in an open row, and
     /// nothing is decoded.
     pub fn newest(&self, column: u16, range: TimeRange) -> Newest {
+        if range.is_empty() {
+            return Newest::None;
+        }
         if self.has_elsewhere(column, range) {
             return Newest::Unknown;
         }

@@ -175,11 +175,8 @@ impl Rows {
     }
 
     /// The newest sample of a column in `range`, if there is one. Decodes as many blocks as lie in the
-    /// range behind it.
+    /// range behind it: all of them, if there is none. The range is not empty.
     pub fn newest(&self, column: u16, range: TimeRange) -> Option<Newest> {
-        if range.is_empty() {
-            return None;
-        }
         let present = *self.present.get(usize::from(column))?;
         let up_to = self.times[..self.rows].partition_point(|&t| t <= range.max_ms);
         let Some(row) = (u32::from(present) & ((1 << up_to) - 1)).checked_ilog2() else {

@@ -368,15 +368,22 @@ struct NewestReader<'p, 'l, 'c> {
     /// By slice of timestamps: which of them is the newest in the range, if one is.
     known: HashMap<(u32, u16, u16), usize, foldhash::fast::RandomState>,
     seen: Vec<Option<(Arc<[i64]>, usize)>>,
+    meets_histograms: bool,
 }
 
 impl NewestReader<'_, '_, '_> {
-    /// Which timestamp of a chunk is the newest in the range: its number in `seen`.
-    fn seen(&mut self, chunk: &Chunk) -> Result<usize, DecodeError> {
+    /// Which timestamp of a chunk is the newest in the range: its number in `seen`. `None` if it is not
+    /// newer than `than_ms`, as far as that can be told without decoding.
+    fn seen(&mut self, chunk: &Chunk, than_ms: Option<i64>) -> Result<Option<usize>, DecodeError> {
         let slice = chunk.timestamps;
         let key = (slice.column, slice.start, slice.len);
         if let Some(&known) = self.known.get(&key) {
-            return Ok(known);
+            return Ok(Some(known));
+        }
+        if let Some(than_ms) = than_ms
+            && !self.partition.may_overlap(chunk, &TimeRange::new(than_ms.saturating_add(1), i64::MAX))?
+        {
+            return Ok(None);
         }
         let range = self.load.range;
         let newest = self.partition.times_near(chunk, self.load)?.and_then(|timestamps| {
@@ -385,19 +392,15 @@ impl NewestReader<'_, '_, '_> {
         });
         self.seen.push(newest);
         self.known.insert(key, self.seen.len() - 1);
-        Ok(self.seen.len() - 1)
+        Ok(Some(self.seen.len() - 1))
     }
 
     fn of_series(&mut self, series: u32) -> Result<Newest, DecodeError> {
         let mut newest: Option<(i64, Chunk, usize)> = None;
-        let (mut position, end) = {
-            let positions = self.chunks.positions(series)?;
-            (positions.start, positions.end)
-        };
-        while position < end {
+        // Back from the last, so that those before it need not be looked at.
+        for position in self.chunks.positions(series)?.rev() {
             let chunk = self.chunks.chunk(position)?;
-            position += 1;
-            let number = self.seen(&chunk)?;
+            let Some(number) = self.seen(&chunk, newest.as_ref().map(|(t_ms, ..)| *t_ms))? else { continue };
             if let Some((timestamps, at)) = &self.seen[number]
                 && newest.as_ref().is_none_or(|(newest_ms, ..)| *newest_ms < timestamps[*at])
             {
@@ -407,12 +410,21 @@ impl NewestReader<'_, '_, '_> {
         let Some((t_ms, chunk, number)) = newest else { return Ok(Newest::None) };
         let Some((timestamps, at)) = &self.seen[number] else { return Ok(Newest::None) };
         let file = &self.partition.file;
-        if *at + 1 == timestamps.len()
-            && let Some(value) = file.last(&chunk)?
-        {
-            return Ok(Newest::Float { t_ms, value });
+        if *at + 1 == timestamps.len() {
+            let last = match file.last(&chunk)? {
+                None => file.stats(&chunk, timestamps)?.map(|stats| stats.last),
+                known => known,
+            };
+            if let Some(value) = last {
+                return Ok(Newest::Float { t_ms, value });
+            }
+        }
+        // Series of one selection are mostly alike, and these are loaded anyway.
+        if self.meets_histograms {
+            return Ok(Newest::Unknown);
         }
         let decoded = file.decode(&chunk, timestamps)?;
+        self.meets_histograms = !decoded.histograms.is_empty();
         Ok(decoded.floats.get(*at).map_or(Newest::Unknown, |&value| Newest::Float { t_ms, value }))
     }
 }
@@ -536,6 +548,11 @@ impl Part for Partition {
 
     fn add_cost(&self, series: u32, load: &mut Load<'_>, cost: &mut ReadCost) {
         for chunk in self.file.chunks(series).into_iter().flatten().flatten() {
+            if self.lies_in(&chunk, load.range) {
+                let samples = chunk.timestamps.len.into();
+                cost.add(&ReadCost { chunks: 1, samples, bytes: chunk.byte_len() as u64 });
+                continue;
+            }
             let Ok(Some(timestamps)) = self.times_near(&chunk, load) else { continue };
             let (from, to) = (before(&timestamps, load.range.min_ms), up_to(&timestamps, load.range.max_ms));
             if from < to {
@@ -558,7 +575,8 @@ impl Part for Partition {
         };
         let mut load = Load { part, ..Load::new(range, columns) };
         let (known, seen) = (HashMap::default(), Vec::new());
-        let mut reader = NewestReader { partition: self, chunks, load: &mut load, known, seen };
+        let load = &mut load;
+        let mut reader = NewestReader { partition: self, chunks, load, known, seen, meets_histograms: false };
         // Damage is met again by who then loads the series, and told.
         newest.extend(series.iter().map(|&series| reader.of_series(series).unwrap_or(Newest::Unknown)));
     }
