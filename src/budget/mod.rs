@@ -204,7 +204,9 @@ impl MemoryBudget {
 
     /// Says what a part holds that is never refused, as it is there already.
     pub fn set(&self, part: Part, bytes: u64) {
-        self.counts().reserved[part as usize] = bytes;
+        let mut counts = self.counts();
+        counts.reserved[part as usize] = bytes;
+        self.tell_those_who_wait(&counts);
     }
 
     /// Says what the process really holds (of its own memory: mapped files do not count), and tells

@@ -40,6 +40,8 @@ impl Care {
     }
 }
 
+/// Nodes further below are written no further to the right.
+const DEEPEST_INDENT: usize = 40;
 /// So much of the timestamps of a series is kept for the next, while it is looked up what reading costs.
 const COLUMNS_BYTES: usize = 2 << 20;
 
@@ -149,7 +151,7 @@ impl Explained {
     pub fn text(&self, query: &str) -> String {
         let mut out = String::new();
         for (index, node) in self.nodes.iter().enumerate() {
-            let indent = "  ".repeat(self.depth(index));
+            let indent = "  ".repeat(self.depth(index).min(DEEPEST_INDENT));
             let _ = write!(out, "{indent}{}: {}", node.kind, excerpt(query, node.pos));
             if node.evaluations == 0 {
                 out.push_str(" (done by the node above)\n");

@@ -441,7 +441,8 @@ impl RunningGroup {
         let at = Timestamp::from_millis(slot_ms.saturating_sub(self.query_offset_ms));
         let deadline = Instant::now().checked_add(context.options.query_timeout);
         let asked = |text: &str, at| self.begin_query(context, rule, text, at, now);
-        let answer = query(context, rule.expr(), at, deadline, asked(rule.query(), at))?;
+        let told = asked(rule.query(), at);
+        let answer = query(context, rule.expr(), rule.query(), at, deadline, told)?;
         let samples = match rule {
             Rule::Recording(rule) => rule.step(answer, self.group.limit)?,
             Rule::Alerting(rule) => {
@@ -648,6 +649,7 @@ impl RuleState {
 fn query(
     context: &Context<'_>,
     expr: &Expr,
+    canonical: &str,
     at: Timestamp,
     deadline: Option<Instant>,
     running: Running,
@@ -668,7 +670,7 @@ fn query(
     let timings = Timings { evaluate: took, total: took, ..Timings::default() };
     let error = answer.as_ref().err().map(ToString::to_string);
     let stats = answer.as_ref().map_or_else(|_| Stats::default(), |answer| answer.stats.clone());
-    running.finish(&expr.to_string(), timings, &stats, error.as_deref());
+    running.finish(canonical, timings, &stats, error.as_deref());
     match answer.map_err(QueryError::from)?.value {
         Answered::Vector(vector) => Ok(vector),
         Answered::Scalar(point) => Ok(vec![VectorElement {
@@ -710,7 +712,8 @@ fn query_for_template(
     begin: impl FnOnce() -> Running,
 ) -> Result<Vec<QuerySample>, String> {
     let expr = promql::parse_with(text, context.options.syntax).map_err(|e| e.to_string())?;
-    let vector = query(context, &expr, at, Some(deadline), begin()).map_err(|e| e.to_string())?;
+    let canonical = expr.to_string();
+    let vector = query(context, &expr, &canonical, at, Some(deadline), begin()).map_err(|e| e.to_string())?;
     let sample = |element: VectorElement| QuerySample {
         labels: map(&element.labels),
         value: match element.value {

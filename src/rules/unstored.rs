@@ -95,8 +95,9 @@ pub(super) struct StoredOrNot<'a> {
 
 impl Store for StoredOrNot<'_> {
     fn source(&self, memory: Option<&Arc<Reservation>>) -> Box<dyn Source + '_> {
-        let stored = self.db.source(memory);
+        // In this order: what is stored meanwhile is seen twice, and shown once, but never missed.
         let held = lock(&self.unstored.0).clone();
+        let stored = self.db.source(memory);
         if held.samples == 0 { stored } else { Box::new(Both { stored, held }) }
     }
 

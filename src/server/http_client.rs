@@ -5,7 +5,7 @@ use super::secret::Secret;
 use super::tls::{Material, TlsConfig};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -178,9 +178,14 @@ impl Prepared {
             let response = self.connections.request(request).await.map_err(|e| causes(&e))?;
             let status = response.status();
             let location = response.headers().get(header::LOCATION).map(|to| to.as_bytes().to_owned());
-            // Read to the end, so that the connection can be used again.
-            let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            let answer = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
+            // Mostly read to the end, so that the connection can be used again.
+            let (mut body, mut answer) = (response.into_body(), Vec::new());
+            while answer.len() < MAX_ANSWER_BYTES
+                && let Some(Ok(frame)) = body.frame().await
+            {
+                answer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            }
+            answer.truncate(MAX_ANSWER_BYTES);
             let answer = String::from_utf8_lossy(&answer).trim().to_owned();
             let Some(to) = location.filter(|_| status.is_redirection() && self.follow_redirects) else {
                 return Ok((status, answer));

@@ -32,7 +32,8 @@ pub enum PoolError {
 }
 
 /// Finds out how long a job takes; what it cannot tell is [`Weight::Other`].
-pub type Weigh = Box<dyn FnOnce() -> Weight + Send>;
+/// It gets the flag that the job gets.
+pub type Weigh = Box<dyn FnOnce(Arc<AtomicBool>) -> Weight + Send>;
 
 /// A pool of threads, started as they are needed.
 pub struct QueryPool {
@@ -88,7 +89,8 @@ impl Drop for Leave {
 impl QueryPool {
     /// A pool of at most `max_threads` threads.
     pub fn new(max_threads: usize) -> QueryPool {
-        let small_threads = usize::from(max_threads > 1);
+        // Of two, both take anything.
+        let small_threads = usize::from(max_threads > 2);
         QueryPool {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
@@ -244,9 +246,10 @@ impl Shared {
                     state = self.lock();
                 }
                 Some(Turn::Weigh(number)) => {
-                    let weigh = state.queue.get_mut(number).and_then(|job| job.weigh.take());
+                    let job = state.queue.get_mut(number);
+                    let weigh = job.and_then(|job| Some((job.weigh.take()?, job.cancel.clone())));
                     drop(state);
-                    let weigh = weigh.map(|weigh| catch_unwind(AssertUnwindSafe(weigh)));
+                    let weigh = weigh.map(|(weigh, cancel)| catch_unwind(AssertUnwindSafe(|| weigh(cancel))));
                     state = self.lock();
                     state.queue.weighed(number, weigh.and_then(Result::ok).unwrap_or(Weight::Other));
                 }
@@ -336,10 +339,10 @@ mod tests {
         let pool = Arc::new(QueryPool::new(3));
         let held = fill(&pool).await;
         let weigh =
-            |ms| -> Option<Weigh> { Some(Box::new(move || Weight::Expected(Duration::from_millis(ms)))) };
+            |ms| -> Option<Weigh> { Some(Box::new(move |_| Weight::Expected(Duration::from_millis(ms)))) };
         let of_task = pool.clone();
         let long = tokio::spawn(async move { of_task.run(soon(), weigh(10_000), |_| "long").await });
-        let broken: Option<Weigh> = Some(Box::new(|| panic!("cannot be weighed")));
+        let broken: Option<Weigh> = Some(Box::new(|_| panic!("cannot be weighed")));
         let of_task = pool.clone();
         let unweighed = tokio::spawn(async move { of_task.run(soon(), broken, |_| "unweighed").await });
         for _ in 0..3 {

@@ -120,6 +120,15 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, lines: &Receiver<Vec<u8>>) {
+        self.write(lines);
+        // What was handed over behind the end of the log.
+        for line in lines.try_iter() {
+            self.counts.waiting_bytes.fetch_sub(line.len(), Relaxed);
+            self.counts.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn write(&mut self, lines: &Receiver<Vec<u8>>) {
         let mut bytes = Vec::new();
         let mut goes_on = true;
         while goes_on

@@ -9,6 +9,7 @@ use crate::promql::EvalOptions;
 use crate::rules::{self, Group, RuleOptions};
 use crate::yaml::FileError;
 use std::fs::File;
+use std::sync::{Mutex, PoisonError};
 
 /// A configuration with the rules it names, all of it checked.
 pub struct Checked {
@@ -50,6 +51,9 @@ pub fn open_query_log(args: &Args, config: &Config) -> Result<Option<File>, File
 
 /// Puts what `--config.file` says now in force. If it cannot be loaded, the old one stays.
 pub fn reload(app: &App) -> Result<(), FileError> {
+    // Else who read an older file might put it in force last.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let checked = check(&app.args).and_then(|checked| {
         let log = open_query_log(&app.args, &checked.config)?;
         Ok((checked, log))

@@ -138,7 +138,7 @@ fn a_template_that_takes_too_long_is_given_up() {
         };
         let error = template.expand(&data(), queries, limits).expect_err("too late").to_string();
         assert!(error.contains("exceeded the time for templates"), "{error}");
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     };
     fails("{{ range 1000000000000 }}{{ end }}", &mut queries);
     fails(

@@ -28,6 +28,8 @@ use tokio::sync::oneshot;
 
 /// The most points of a series in an answer, as in Prometheus.
 const MAX_POINTS: i64 = 11_000;
+/// Longer queries are not explained: each of their nodes takes a line, and a place in the answer.
+const EXPLAINED_BYTES: usize = 16 << 10;
 /// How long a query that holds little waits for memory, before it is refused.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -122,7 +124,7 @@ async fn evaluate(
     });
     let asked = Arc::new(Asked { params, steps, limit, explain, options, started, deadline });
     let (of_weigh, of_app) = (asked.clone(), app.clone());
-    let weigh = Box::new(move || of_weigh.weigh(&of_app));
+    let weigh = Box::new(move |cancel| of_weigh.weigh(&of_app, cancel));
     let answer = on_query_thread_weighed(&app, deadline, Some(weigh), move |app, db, cancel| {
         asked.answer(app, db, running, cancel)
     });
@@ -145,7 +147,7 @@ impl Asked {
     }
 
     /// How long it will take.
-    fn weigh(&self, app: &App) -> Weight {
+    fn weigh(&self, app: &App, cancel: Arc<AtomicBool>) -> Weight {
         // What cannot be parsed takes no time.
         let Ok(expr) = promql::parse_with(self.query(), app.args.syntax()) else {
             return Weight::Expected(Duration::ZERO);
@@ -153,7 +155,8 @@ impl Asked {
         let Some(db) = app.db() else { return Weight::Other };
         let memory = Arc::new(app.memory.reservation(Part::Queries));
         let view = db.view().within(Some(&memory));
-        let options = EvalOptions { deadline: Some(self.deadline), ..self.options.clone() };
+        let options =
+            EvalOptions { deadline: Some(self.deadline), cancel: Some(cancel), ..self.options.clone() };
         match promql::estimate(&expr, &view, self.steps, &options, Care::Rough) {
             Ok(estimate) => Weight::Expected(estimate.time()),
             Err(_) => Weight::Other,
@@ -194,6 +197,10 @@ impl Asked {
     ) -> Result<Begun, ApiError> {
         let (query, steps) = (self.query(), self.steps);
         let begun = Instant::now();
+        if self.explain != Explain::No && query.len() > EXPLAINED_BYTES {
+            let text = format!("the query is longer than {EXPLAINED_BYTES} bytes, too long to be explained");
+            return Err(ApiError::parameter("explain", text));
+        }
         let expr =
             promql::parse_with(query, app.args.syntax()).map_err(|e| ApiError::parameter("query", e))?;
         known.canonical = expr.to_string();

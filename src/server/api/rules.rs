@@ -36,12 +36,15 @@ pub async fn rules(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let next = page(&mut shown, &params)?;
     let data = Data { groups: shown, next };
     let mut warnings = app.rules().map(|rules| rules.circles()).unwrap_or_default();
-    warnings.extend(groups.iter().flat_map(template_errors));
+    warnings.extend(groups.iter().flat_map(template_errors).take(MOST_TEMPLATE_ERRORS));
     Ok(json::success(|out| {
         json::serialized(out, &data);
         json::notes(out, "warnings", &warnings);
     }))
 }
+
+/// So many texts that cannot be expanded are told of in one answer.
+const MOST_TEMPLATE_ERRORS: usize = 100;
 
 /// Of each rule with a text that cannot be expanded, what is wrong.
 fn template_errors(group: &GroupStatus) -> impl Iterator<Item = String> + '_ {

@@ -123,7 +123,12 @@ impl HttpBody for Stream {
         Poll::Ready(match written {
             Ok((piece, rest)) => {
                 self.rest = rest;
-                (!piece.is_empty()).then(|| Ok(Frame::data(piece.into())))
+                match (piece.is_empty(), self.rest.is_some()) {
+                    (false, _) => Some(Ok(Frame::data(piece.into()))),
+                    (true, false) => None,
+                    // Else it would be taken for the whole.
+                    (true, true) => Some(Err(io::Error::other("an answer is not written any further"))),
+                }
             }
             Err(panic) => {
                 let what = panic_text(&*panic);
