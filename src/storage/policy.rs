@@ -246,6 +246,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_changes_between_the_borders_of_each_policy() {
+        let policies = |keep| Arc::new(Policies::new(keep, vec![policy("a", 10), policy("b", 0)]));
+        let minute = Some(Duration::from_secs(60));
+        let with = policies(minute);
+        let at = |policies: &Arc<Policies>, seconds: i64| Borders::new(policies, seconds * 1000);
+        let range = |from: i64, to: i64| TimeRange::new(from * 1000, to * 1000 - 1);
+        let both = vec![range(90, 95), range(40, 45)];
+        assert_eq!(at(&with, 100).moved(&at(&with, 105)), both);
+        assert_eq!(at(&with, 105).moved(&at(&with, 100)), both);
+        assert_eq!(at(&with, 100).moved(&at(&with, 100)), []);
+        assert_eq!(at(&with, 100).moved(&at(&policies(minute), 100)), [TimeRange::ALL], "others");
+        let plain = Arc::new(Policies::new(minute, vec![]));
+        assert_eq!(at(&plain, 100).moved(&at(&plain, 101)), [range(40, 41)]);
+        assert_eq!(at(&plain, 100).moved(&at(&with, 100)), [TimeRange::ALL]);
+        assert_eq!(Borders::at(i64::MIN).moved(&Borders::at(i64::MIN)), []);
+        assert_eq!(Borders::at(i64::MIN).moved(&Borders::at(0)), [TimeRange::new(i64::MIN, -1)]);
+    }
+
+    #[test]
     fn the_first_policy_that_matches_keeps_a_series_and_the_rest_keeps_the_others() {
         let any = RetentionPolicy { matchers: vec![Matcher::equal("__name__", "m")], keep: None };
         let policies = Policies::new(None, vec![policy("a", 1), policy("b", 2), any.clone(), policy("c", 3)]);

@@ -205,3 +205,112 @@ fn within<'p, P>(points: &'p [P], steps: &Stretch, t_ms: impl Fn(&P) -> i64) -> 
     let to = points.partition_point(|point| t_ms(point) <= steps.last_ms);
     points.get(from..to).unwrap_or(&[])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::touched::Touched;
+    use larum_storage_format::Labels;
+
+    fn stretch(first_ms: i64, last_ms: i64) -> Stretch {
+        Stretch { first_ms, last_ms }
+    }
+
+    /// Steps 0, 10, ... 100, of series whose values are their times.
+    fn run() -> Run {
+        Run {
+            steps: stretch(0, 100),
+            series: vec![series("a", &[0, 10, 50, 100]), series("c", &[20]), series("d", &[100])],
+            notes: Annotations::default(),
+            notes_are_exact: true,
+            peak: Peak { samples: 10, steps: 11 },
+            version: Touched::default().version(),
+            borders: Borders::at(-1000),
+        }
+    }
+
+    fn series(name: &str, times: &[i64]) -> Series {
+        let labels = Labels::from_pairs([("n", name)]).unwrap();
+        let floats = times.iter().map(|&t_ms| FloatPoint { t_ms, value: t_ms as f64 }).collect();
+        Series { labels, floats, histograms: Vec::new() }
+    }
+
+    fn shown(series: &[Series]) -> Vec<(String, Vec<i64>)> {
+        let times = |series: &Series| series.floats.iter().map(|point| point.t_ms).collect();
+        series.iter().map(|series| (series.labels.get("n").unwrap().to_owned(), times(series))).collect()
+    }
+
+    #[test]
+    fn steps_hold_unless_something_in_their_reach_changed() {
+        const NEVER: i64 = i64::MAX;
+        let range = TimeRange::new;
+        for (back_ms, ahead_ms, from_ms, ranges, border_ms, expected) in [
+            (30, 0, NEVER, vec![], -1000, vec![(0, 100)]),
+            (30, 0, 95, vec![], -1000, vec![(0, 90)]),
+            (30, 0, 90, vec![], -1000, vec![(0, 80)]),
+            (30, 0, 0, vec![], -1000, vec![]),
+            (30, 0, -500, vec![], -1000, vec![]),
+            (30, 0, 1000, vec![], -1000, vec![(0, 100)]),
+            // It looks ahead, or at nothing younger than that.
+            (30, 25, 90, vec![], -1000, vec![(0, 60)]),
+            (30, -20, 90, vec![], -1000, vec![(0, 100)]),
+            (130, -80, 0, vec![], -1000, vec![(0, 70)]),
+            // What lies within.
+            (30, 0, NEVER, vec![range(40, 40)], -1000, vec![(0, 30), (70, 100)]),
+            (30, 0, NEVER, vec![range(41, 49)], -1000, vec![(0, 40), (80, 100)]),
+            (30, 0, NEVER, vec![range(-90, -31)], -1000, vec![(0, 100)]),
+            (30, 0, NEVER, vec![range(-90, -30)], -1000, vec![(0, 100)]),
+            (30, 0, NEVER, vec![range(-90, -29)], -1000, vec![(10, 100)]),
+            (30, 0, 95, vec![range(20, 20), range(60, 65)], -1000, vec![(0, 10), (50, 50)]),
+            (30, 0, NEVER, vec![TimeRange::ALL], -1000, vec![]),
+            // The border moved, on or back.
+            (30, 0, NEVER, vec![], 15, vec![(50, 100)]),
+            (30, 0, NEVER, vec![], -2000, vec![(0, 100)]),
+            (2000, 0, NEVER, vec![], -2000, vec![]),
+        ] {
+            let reach = Reach { back_ms, ahead_ms, shows_hints: false };
+            let changes = Changes { from_ms, ranges };
+            let found = run().still_valid(10, &reach, &changes, &Borders::at(border_ms));
+            let expected: Vec<Stretch> = expected.into_iter().map(|(a, b)| stretch(a, b)).collect();
+            assert_eq!(found, expected, "{reach:?} {changes:?} {border_ms}");
+        }
+    }
+
+    #[test]
+    fn pieces_are_joined_by_labels() {
+        let (before, after) = ([series("b", &[-20, -10]), series("c", &[-10])], [series("a", &[60, 70])]);
+        let run = run();
+        let pieces: [Piece<'_>; 3] =
+            [(&before, stretch(-20, -10)), (&run.series, stretch(0, 50)), (&after, stretch(60, 70))];
+        let expected = [("a", vec![0, 10, 50, 60, 70]), ("b", vec![-20, -10]), ("c", vec![-10, 20])]
+            .map(|(n, t)| (n.to_owned(), t));
+        assert_eq!(shown(&join(&pieces)), expected);
+        assert!(join(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_run_is_cut_and_grows_where_it_is() {
+        let mut run = run();
+        run.cut_to(stretch(10, 50));
+        assert_eq!(shown(&run.series), [("a".to_owned(), vec![10, 50]), ("c".to_owned(), vec![20])]);
+        run.extend(80, &[series("0", &[60]), series("a", &[70]), series("b", &[80]), series("z", &[60])]);
+        let expected =
+            [("0", vec![60]), ("a", vec![10, 50, 70]), ("b", vec![80]), ("c", vec![20]), ("z", vec![60])];
+        assert_eq!(shown(&run.series), expected.map(|(n, t)| (n.to_owned(), t)));
+        assert_eq!(run.steps, stretch(10, 80));
+    }
+
+    #[test]
+    fn what_is_missing_lies_around_what_is_there() {
+        let wanted = stretch(0, 100);
+        for (used, expected) in [
+            (stretch(0, 100), [None, None]),
+            (stretch(10, 100), [Some(stretch(0, 0)), None]),
+            (stretch(0, 50), [None, Some(stretch(60, 100))]),
+            (stretch(50, 50), [Some(stretch(0, 40)), Some(stretch(60, 100))]),
+        ] {
+            assert_eq!(wanted.around(&used, 10), expected);
+        }
+        assert_eq!((wanted.count(10), stretch(5, 5).count(10)), (11, 1));
+    }
+}
