@@ -76,7 +76,7 @@ pub struct AlertmanagerSet {
 
 /// Sends alerts to all Alertmanagers, each at its own pace.
 ///
-/// Dropping it stops at once; [`Notifier::stop`] sends first what waits.
+/// Dropping it stops at once; [`Notifier::stop`] sends first what waits, to those who take it.
 pub struct Notifier {
     options: NotifierOptions,
     configured: Mutex<Configured>,
@@ -108,10 +108,8 @@ struct Lane {
 struct LaneState {
     transport: Arc<dyn Transport>,
     queue: Queue,
-    /// Alerts in the request that is under way.
-    under_way: usize,
     stats: TargetStats,
-    /// Set when the lane is to end: at this time, or as soon as nothing waits.
+    /// Set when the lane is to end: at this time, as soon as nothing waits, or when an attempt fails.
     end_by: Option<Instant>,
     /// Whether its thread has ended.
     ended: bool,
@@ -250,9 +248,8 @@ impl Notifier {
             leaving.push(lane);
         }
         for lane in leaving {
-            let left = lane.wait_for_end(end_by);
-            if left > 0 {
-                tracing::warn!("{}: {left} alerts were not sent before the stop", lane.url);
+            if !lane.wait_for_end(end_by) {
+                tracing::warn!("{}: an answer is not waited for any longer", lane.url);
             }
         }
     }
@@ -275,7 +272,6 @@ impl Notifier {
             state: Mutex::new(LaneState {
                 transport,
                 queue: Queue::new(self.options.queue_capacity, self.options.batch_size),
-                under_way: 0,
                 stats: TargetStats { url: url.clone(), ..TargetStats::default() },
                 end_by: None,
                 ended: false,
@@ -305,8 +301,14 @@ impl Lane {
         while let Some((transport, batch)) = self.next_batch() {
             self.deliver(&transport, batch);
         }
-        lock(&self.state).ended = true;
+        let mut state = lock(&self.state);
+        state.ended = true;
+        let left = state.queue.len();
+        drop(state);
         self.changed.notify_all();
+        if left > 0 {
+            tracing::warn!("{}: {left} alerts were not sent before the end", self.url);
+        }
     }
 
     /// Waits for something to send. `None` when the lane ends.
@@ -319,7 +321,6 @@ impl Lane {
             }
             let batch = state.queue.take(now);
             if !batch.is_empty() {
-                state.under_way = batch.len();
                 return Some((state.transport.clone(), batch));
             }
             let until = state.queue.due_at(now).into_iter().chain(state.end_by).min();
@@ -333,7 +334,6 @@ impl Lane {
         let took = started.elapsed();
         let (url, count) = (&self.url, batch.len());
         let mut state = lock(&self.state);
-        state.under_way = 0;
         match outcome {
             Ok(()) => {
                 state.stats.succeeded(count, took);
@@ -347,6 +347,8 @@ impl Lane {
                     if !Arc::ptr_eq(&state.transport, transport) {
                         state.queue.retry_now();
                     }
+                    // A stop does not wait for one that is not there.
+                    state.end_by = state.end_by.map(|_| Instant::now());
                 } else {
                     tracing::error!("{url}: {count} alerts were refused and are dropped: {error}");
                     state.queue.refused(count);
@@ -378,19 +380,23 @@ impl Lane {
         }
     }
 
-    /// Tells the lane to end at the given time, or as soon as nothing waits.
+    /// Tells the lane to end at the given time, as soon as nothing waits, or when an attempt fails; one
+    /// is made at once.
     fn end(&self, by: Instant) {
-        lock(&self.state).end_by = Some(by);
+        let mut state = lock(&self.state);
+        state.end_by = Some(by);
+        state.queue.retry_now();
+        drop(state);
         self.changed.notify_all();
     }
 
-    /// Waits for the lane to end, but not beyond `by`; returns how many alerts it leaves unsent.
-    fn wait_for_end(&self, by: Instant) -> usize {
+    /// Waits for the lane to end, but not beyond `by`; whether it has.
+    fn wait_for_end(&self, by: Instant) -> bool {
         let mut state = lock(&self.state);
         while !state.ended && Instant::now() < by {
             state = self.wait(state, Some(by));
         }
-        state.queue.len() + state.under_way
+        state.ended
     }
 
     fn wait<'a>(
@@ -527,6 +533,29 @@ mod tests {
         notifier.observe(&[alert("a"), alert("b"), alert("c")]);
         notifier.stop();
         assert_eq!(seen.try_iter().count(), 3);
+    }
+
+    #[test]
+    fn stopping_gives_one_that_failed_a_last_chance_at_once_and_no_more() {
+        let (transport, seen, answer) = scripted();
+        let notifier = Notifier::new(NotifierOptions { drain: WAIT, ..NotifierOptions::default() });
+        notifier.configure(to(vec![set(&transport, &["http://one"])]));
+        notifier.observe(&[alert("a")]);
+        for _ in 0..3 {
+            // The pauses grow: the next is of four seconds.
+            seen.recv_timeout(WAIT).unwrap();
+            answer.send(failed(true)).unwrap();
+        }
+        let started = Instant::now();
+        while notifier.stats().targets[0].errors < 3 {
+            assert!(started.elapsed() < WAIT, "the third answer is counted");
+            std::thread::yield_now();
+        }
+        let started = Instant::now();
+        answer.send(failed(true)).unwrap();
+        notifier.stop();
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        assert_eq!(seen.try_iter().count(), 1);
     }
 
     #[test]

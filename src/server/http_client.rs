@@ -16,6 +16,8 @@ use std::time::Duration;
 const MAX_ANSWER_BYTES: usize = 4096;
 /// How often a redirect is followed, as in Go.
 const MAX_REDIRECTS: usize = 10;
+/// How long all addresses of a host together may take to answer.
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection that is not used stays open, as in Prometheus.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -143,6 +145,9 @@ impl HttpClient {
         }
         let client = tls.client(&material).map_err(|error| error.to_string())?;
         let builder = HttpsConnectorBuilder::new().with_tls_config(client).https_or_http();
+        let mut plain = HttpConnector::new();
+        plain.enforce_http(false);
+        plain.set_connect_timeout(Some(CONNECT));
         let connector = match &tls.server_name {
             Some(name) => {
                 builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())).enable_http1()
@@ -150,8 +155,10 @@ impl HttpClient {
             None => builder.enable_http1(),
         };
         let mut builder = Client::builder(TokioExecutor::new());
-        let connections =
-            builder.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).build(connector.build());
+        let connections = builder
+            .pool_idle_timeout(IDLE)
+            .pool_timer(TokioTimer::new())
+            .build(connector.wrap_connector(plain));
         *kept = Some((material, connections.clone()));
         Ok(connections)
     }
