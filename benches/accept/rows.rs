@@ -61,7 +61,7 @@ const LONG: Set = Set {
 const QUERIED: Set = Set {
     name: "5 h with jitter, queries",
     full: "--targets 100 --duration 5h",
-    quick: "--targets 100 --duration 1h",
+    quick: "--targets 100 --duration 2h",
     peer_phases: QUERIES,
 };
 const NOISE: Set = Set {
