@@ -54,12 +54,44 @@ impl std::error::Error for FileError {}
 /// The largest file that is read: some hundred thousand rules.
 const MAX_FILE_BYTES: u64 = 32 << 20;
 
-/// The text of the file at `path`.
+/// Who writes a file in its place is done with it if nothing changes for so long.
+const SETTLES: Duration = Duration::from_millis(100);
+/// How often a file is read that changes all the time.
+const MAX_READS: usize = 20;
+
+/// The text of the file at `path`. One that was written a moment ago is read again until it stays the same, for
+/// half a file may well be valid.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
+    let (mut bytes, mut is_new) = read_bytes(path)?;
+    for read in 1.. {
+        if !is_new {
+            break;
+        }
+        if read == MAX_READS {
+            return Err(FileError::of_file(
+                path,
+                "it changes while it is read; load it again when it is whole",
+            ));
+        }
+        std::thread::sleep(SETTLES);
+        let before = bytes;
+        (bytes, is_new) = read_bytes(path)?;
+        if bytes == before {
+            break;
+        }
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        FileError::of_file(path, format!("not UTF-8: byte {at} of the file begins no character"))
+    })
+}
+
+/// What the file holds, and whether it changed while it was read or just before.
+fn read_bytes(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     let io_error = |e: std::io::Error| FileError::of_file(path, e);
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(io_error)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io_error)?;
+    (&file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let limit = MAX_FILE_BYTES >> 20;
         return Err(FileError::of_file(
@@ -67,10 +99,9 @@ pub fn read_text(path: &Path) -> Result<String, FileError> {
             format!("larger than {limit} MiB; split it into several files"),
         ));
     }
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        FileError::of_file(path, format!("not UTF-8: byte {at} of the file begins no character"))
-    })
+    // A time to come is one too, by a clock that was set back.
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).map_err(io_error)?;
+    Ok((bytes, modified.elapsed().map_or(true, |age| age < SETTLES)))
 }
 
 /// Reads YAML text that came from the file at `path`.
@@ -157,6 +188,51 @@ mod tests {
         }
         assert!(error("nested:\n\tevery: 1s\n").starts_with("a.yml:2:"), "a tab");
         assert!(error("names: [").starts_with("a.yml:1:"), "an open bracket");
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules.yml");
+        std::fs::File::create(&path).unwrap().set_len(100 << 20).unwrap();
+        let error = read_text(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: larger than 32 MiB; split it into several files", path.display()));
+    }
+
+    #[test]
+    fn a_file_that_is_written_in_its_place_is_read_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules.yml");
+        let texts = ["groups: []\n".repeat(1000), "# other\n".repeat(500)];
+        std::fs::write(&path, &texts[0]).unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // In two parts, with a moment between them in which the file is half.
+                for text in texts.iter().cycle() {
+                    if is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    let (first, second) = text.split_at(text.len() / 2);
+                    std::fs::write(&path, first).unwrap();
+                    std::thread::park_timeout(Duration::from_millis(30));
+                    let mut file = std::fs::File::options().append(true).open(&path).unwrap();
+                    std::io::Write::write_all(&mut file, second.as_bytes()).unwrap();
+                    std::thread::park_timeout(Duration::from_millis(300));
+                }
+            });
+            for _ in 0..5 {
+                let text = read_text(&path);
+                assert!(
+                    text.is_err() || texts.contains(text.as_ref().unwrap()),
+                    "{} bytes",
+                    text.unwrap().len()
+                );
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let settled = read_text(&path).unwrap();
+        assert!(texts.contains(&settled));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Arrived {
 
 impl Start {
     /// Waits for samples no older than `interval_ms`, beside those that were there `before`.
-    fn new(interval_ms: i64, before: Arrived) -> Start {
+    pub fn new(interval_ms: i64, before: Arrived) -> Start {
         Start { interval_ms, since_ms: None, before }
     }
 

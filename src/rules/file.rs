@@ -5,6 +5,7 @@ use super::expand::TemplateText;
 use super::group::{Group, Rule};
 use super::recording::RecordingRule;
 use super::twin::{self, GroupTwin, RuleTwin, Texts};
+use super::unknown_fields;
 use crate::promql::{self, Expr, Syntax};
 use crate::yaml::{self, FileError, PromDuration, Spanned};
 use larum_storage_format::labels::METRIC_NAME;
@@ -20,6 +21,9 @@ struct Source<'a> {
     syntax: Syntax,
 }
 
+/// A file with more fields that nobody knows is none of rules.
+const IGNORED_FIELDS_MAX: usize = 1000;
+
 /// What was read from a rule file.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -33,6 +37,33 @@ pub struct Loaded {
 pub fn load(path: &Path, syntax: Syntax) -> Result<Loaded, FileError> {
     let text = yaml::read_text(path)?;
     parse(path, &text, syntax)
+}
+
+/// Reads the rule file at `path` without the fields in it that nobody knows; of each there is a warning.
+pub fn load_without_unknown_fields(path: &Path, syntax: Syntax) -> Result<Loaded, FileError> {
+    let mut text = yaml::read_text(path)?;
+    let mut ignored = Vec::new();
+    loop {
+        match read_file(path, &text, syntax) {
+            Ok(mut loaded) => {
+                loaded.warnings.extend(ignored);
+                loaded.warnings.sort_by_key(|warning| warning.position);
+                return Ok(loaded);
+            }
+            Err(error) => {
+                let field =
+                    error.message.strip_prefix("unknown field ").and_then(|rest| rest.split(',').next());
+                let place = error.position.filter(|_| ignored.len() < IGNORED_FIELDS_MAX);
+                let shorter = place.and_then(|place| unknown_fields::without_key(&text, place));
+                let (Some(field), Some(shorter)) = (field, shorter) else {
+                    return Err(explained(error, &text));
+                };
+                let message = format!("unknown field {field} is ignored");
+                ignored.push(FileError { message, ..error });
+                text = shorter;
+            }
+        }
+    }
 }
 
 /// Reads the text of a rule file. `path` names it in errors and in the API.

@@ -102,6 +102,57 @@ fn other_forms_load_as_one_group_with_notes() {
 }
 
 #[test]
+fn unknown_fields_are_left_out_with_a_warning_if_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.yml");
+    let text = "\
+owner:
+- me
+groups:
+- team: {name: a}
+  name: g
+  rules:
+  - runbook: |
+      # one
+
+      two
+    alert: A
+    expr: up == 0
+    links:
+      - x: y
+    labels: {severity: page}
+  - record: r
+    expr: up +
+";
+    std::fs::write(&path, text.replace("up +", "up")).unwrap();
+    assert!(
+        super::load(&path, Syntax::default())
+            .unwrap_err()
+            .to_string()
+            .contains(":1:1: unknown field `owner`")
+    );
+    let loaded = load_without_unknown_fields(&path, Syntax::default()).unwrap();
+    let warnings: Vec<_> =
+        loaded.warnings.iter().map(|w| (w.position.unwrap(), w.message.as_str())).collect();
+    let expected = [
+        ((1, 1), "unknown field `owner` is ignored"),
+        ((4, 3), "unknown field `team` is ignored"),
+        ((7, 5), "unknown field `runbook` is ignored"),
+        ((13, 5), "unknown field `links` is ignored"),
+    ];
+    assert_eq!(warnings, expected);
+    assert_eq!(loaded.groups[0].rules.len(), 2);
+    // What is wrong beside them keeps its place.
+    std::fs::write(&path, text).unwrap();
+    let error = load_without_unknown_fields(&path, Syntax::default()).unwrap_err();
+    assert_eq!(error.position.map(|(line, _)| line), Some(17), "{error}");
+    std::fs::write(&path, "groups: [{name: g, team: a}]").unwrap();
+    assert!(
+        load_without_unknown_fields(&path, Syntax::default()).unwrap_err().to_string().contains("`team`")
+    );
+}
+
+#[test]
 fn the_files_of_users_load() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/inputs");
     if !Path::new(folder).exists() {

@@ -2,10 +2,12 @@
 
 use super::alert::Alert;
 use super::catch_up::{Arrived, Start, catch_up, restore_all, skip_gap};
+use super::clock::{self, ClockWatch};
 use super::durations::DurationStats;
 use super::evaluate::evaluate;
 use super::graph::{RuleAt, RuleGraph};
 use super::group::Group;
+use super::overlap;
 use super::running::{self, Context, Round, RuleDurations, RunningGroup, lock};
 use super::schedule::Due;
 use super::status::{AlertStatus, GroupStatus};
@@ -26,6 +28,12 @@ use std::time::{Duration, Instant};
 
 /// The longest the thread waits before it looks at the clock again, which may have been set.
 const LONGEST_WAIT_MS: i64 = 1000;
+
+/// How long between looks for rules that yield the same series.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(30);
+
+/// So many texts that cannot be expanded are told of at a time.
+const TEMPLATE_ERRORS_MAX: usize = 100;
 
 /// How rules are evaluated. The defaults are Prometheus'.
 #[derive(Debug, Clone)]
@@ -128,6 +136,15 @@ struct Inner {
     waits: AtomicBool,
     cancel: Arc<AtomicBool>,
     durations: RuleDurations,
+    clock: Mutex<ClockWatch>,
+    overlaps: Mutex<Overlaps>,
+}
+
+/// Rules that yield the same series, as sentences.
+#[derive(Default)]
+struct Overlaps {
+    told: Vec<String>,
+    looked: Option<Instant>,
 }
 
 /// What is replaced when rules are loaded again.
@@ -136,6 +153,8 @@ struct Loaded {
     options: Arc<RuleOptions>,
     groups: Vec<Arc<RunningGroup>>,
     graph: Arc<RuleGraph>,
+    /// Rules of one name, see [`overlap::namesakes`].
+    namesakes: Arc<Vec<Vec<RuleAt>>>,
 }
 
 impl RuleManager {
@@ -153,15 +172,17 @@ impl RuleManager {
     ) -> Result<RuleManager, StateError> {
         let (groups, graph) = running(groups, &options);
         let start = restore_all(db, &groups)?;
-        let groups = groups.into_iter().map(Arc::new).collect();
+        let loaded = Loaded::new(options, groups, graph);
         let inner = Inner {
             db: db.clone(),
             evaluating: Mutex::new(()),
-            loaded: Mutex::new(Loaded { options: Arc::new(options), groups, graph }),
+            loaded: Mutex::new(loaded),
             waits: AtomicBool::new(start.is_some()),
             start: Mutex::new(start),
             cancel: Arc::default(),
             durations: RuleDurations::default(),
+            clock: Mutex::default(),
+            overlaps: Mutex::default(),
         };
         Ok(RuleManager { inner: Arc::new(inner) })
     }
@@ -175,7 +196,7 @@ impl RuleManager {
     /// them), once samples arrive again; see [`RuleOptions::start_grace`].
     pub fn tick(&self, mut now: Timestamp) -> Vec<Alert> {
         let _one_at_a_time = lock(&self.inner.evaluating);
-        let Loaded { options, groups, graph } = self.loaded();
+        let Loaded { options, groups, graph, namesakes } = self.loaded();
         let db = &self.inner.db;
         let context = Context {
             store: &StoredOrNot { db, unstored: &options.unstored },
@@ -205,7 +226,37 @@ impl RuleManager {
         }
         due.sort_by_key(|(_, round)| round.slot_ms);
         alerts.extend(evaluate(&context, &groups, &graph, &due, options.max_concurrent_evals));
+        if !due.is_empty() {
+            self.look_for_overlaps(&groups, &namesakes);
+        }
         alerts
+    }
+
+    /// Looks for rules that yield the same series, but not all the time; the log says when that changes.
+    fn look_for_overlaps(&self, groups: &[Arc<RunningGroup>], namesakes: &[Vec<RuleAt>]) {
+        let mut overlaps = lock(&self.inner.overlaps);
+        if overlaps.looked.is_some_and(|looked| looked.elapsed() < BETWEEN_LOOKS) {
+            return;
+        }
+        let found = overlap::overlaps(groups, namesakes);
+        for new in found.iter().filter(|text| !overlaps.told.contains(text)) {
+            tracing::warn!("{new}");
+        }
+        *overlaps = Overlaps { told: found, looked: Some(Instant::now()) };
+    }
+
+    /// What to do when the clock jumped: after a jump forward nobody's samples are there yet, as after a
+    /// start. What would be taken for gone is waited for.
+    fn clock_jumped(&self, jump_ms: i64) {
+        tracing::warn!("{}; rules go on from there", clock::sentence(jump_ms));
+        let Some(shortest_ms) = self.loaded().groups.iter().map(|group| group.interval_ms).min() else {
+            return;
+        };
+        if jump_ms > 0 {
+            let _one_at_a_time = lock(&self.inner.evaluating);
+            *lock(&self.inner.start) = Some(Start::new(shortest_ms, Arrived::now(&self.inner.db)));
+            self.inner.waits.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Evaluates from now on in a thread of its own, by the clock of the database, and calls
@@ -223,7 +274,12 @@ impl RuleManager {
 
     fn run(&self, stop: &Stop, mut hear: impl FnMut(Vec<Alert>)) {
         loop {
-            let alerts = self.tick(self.inner.db.now());
+            let now = self.inner.db.now();
+            let jump_ms = lock(&self.inner.clock).look(Instant::now(), now.as_millis());
+            if let Some(jump_ms) = jump_ms {
+                self.clock_jumped(jump_ms);
+            }
+            let alerts = self.tick(now);
             if !alerts.is_empty() {
                 hear(alerts);
             }
@@ -280,8 +336,8 @@ impl RuleManager {
                 stale.remove(&series);
             }
         }
-        let groups = new.into_iter().map(Arc::new).collect();
-        *lock(&self.inner.loaded) = Loaded { options: Arc::new(options), groups, graph };
+        *lock(&self.inner.loaded) = Loaded::new(options, new, graph);
+        lock(&self.inner.overlaps).looked = None;
         self.clear(stale, &changes);
         // What was written now is no sign of a sender.
         if let Some(start) = &mut *lock(&self.inner.start) {
@@ -324,6 +380,27 @@ impl RuleManager {
         [rules.stats(now), groups.stats(now)]
     }
 
+    /// What is doubtful about the rules as a whole, and about the clock, each as a sentence: circles, rules that
+    /// yield the same series, texts that cannot be expanded.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.circles();
+        warnings.extend(lock(&self.inner.overlaps).told.iter().cloned());
+        warnings.extend(lock(&self.inner.clock).text(Instant::now()));
+        let groups = self.loaded().groups;
+        warnings.extend(groups.iter().flat_map(|group| group.template_errors()).take(TEMPLATE_ERRORS_MAX));
+        warnings
+    }
+
+    /// How many pairs of rules yield the same series.
+    pub fn overlap_count(&self) -> usize {
+        lock(&self.inner.overlaps).told.len()
+    }
+
+    /// How often the clock jumped since the start.
+    pub fn clock_jumps(&self) -> u64 {
+        lock(&self.inner.clock).jumps()
+    }
+
     /// Rules of different groups that wait for each other in a circle, each as text; one of each reads what
     /// was there an evaluation before.
     pub fn circles(&self) -> Vec<String> {
@@ -344,6 +421,14 @@ impl RuleManager {
 
     fn loaded(&self) -> Loaded {
         lock(&self.inner.loaded).clone()
+    }
+}
+
+impl Loaded {
+    fn new(options: RuleOptions, groups: Vec<RunningGroup>, graph: Arc<RuleGraph>) -> Loaded {
+        let namesakes = overlap::namesakes(&groups.iter().map(|group| &group.group).collect::<Vec<_>>());
+        let groups = groups.into_iter().map(Arc::new).collect();
+        Loaded { options: Arc::new(options), groups, graph, namesakes: Arc::new(namesakes) }
     }
 }
 

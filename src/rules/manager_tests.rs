@@ -768,3 +768,6 @@ fn the_rules_of_a_user_fire_and_are_resolved_with_their_texts() {
         assert!(of_rule[0].labels.get("severity").is_some());
     }
 }
+
+#[path = "bad_input_tests.rs"]
+mod bad_input;

@@ -7,6 +7,7 @@
 pub mod alert;
 pub mod alerting;
 mod catch_up;
+mod clock;
 pub mod durations;
 pub mod error;
 mod evaluate;
@@ -17,6 +18,7 @@ pub(crate) mod glob;
 mod graph;
 pub mod group;
 pub mod manager;
+mod overlap;
 mod persist;
 pub mod recording;
 mod restore;
@@ -28,6 +30,7 @@ mod succession;
 pub mod template;
 mod twin;
 pub mod unit_test;
+mod unknown_fields;
 pub mod unstored;
 
 pub use alert::{Alert, AlertState};

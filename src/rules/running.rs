@@ -286,6 +286,11 @@ impl RunningGroup {
         (state.previous.clone(), state.stored.keys().map(|labels| rule.key(labels)).collect())
     }
 
+    /// The series that rule `at` yielded last.
+    pub fn series_of(&self, at: usize) -> HashSet<Labels> {
+        lock(&self.rules[at].state).previous.clone()
+    }
+
     /// The series that the rules yielded last.
     pub fn series(&self) -> HashSet<Labels> {
         self.rules.iter().flat_map(|rule| lock(&rule.state).previous.clone()).collect()
@@ -550,6 +555,16 @@ impl RunningGroup {
         }
     }
 
+    /// Of each rule with a text that cannot be expanded, what is wrong.
+    pub fn template_errors(&self) -> Vec<String> {
+        let Group { name, file, rules, .. } = &self.group;
+        let error = |(rule, running): (&Rule, &RunningRule)| {
+            let error = lock(&running.state).template_error.clone()?;
+            Some(format!("{} (group {name} of {file}): {error}", rule.name()))
+        };
+        rules.iter().zip(&self.rules).filter_map(error).collect()
+    }
+
     /// The pending and firing alerts of all rules.
     pub fn alerts(&self) -> Vec<AlertStatus> {
         self.rules.iter().flat_map(|running| lock(&running.state).active()).collect()
@@ -623,7 +638,6 @@ impl RuleState {
             labels: rule.labels().map(text).collect(),
             health: self.health,
             last_error: self.last_error.clone(),
-            template_error: self.template_error.clone(),
             evaluation_time: self.evaluation_time,
             last_evaluation: self.last_evaluation,
             alerting,

@@ -64,9 +64,6 @@ pub struct RuleStatus {
     pub health: Health,
     /// Why it did not.
     pub last_error: Option<String>,
-    /// Why a label or annotation could not be expanded in the last evaluation. The rule counts as well all
-    /// the same, as in Prometheus: its alerts get out, with the error in their texts.
-    pub template_error: Option<String>,
     /// How long the last evaluation took.
     pub evaluation_time: Duration,
     /// When the last evaluation began.

@@ -561,12 +561,18 @@ pub enum Check {
         /// The files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Leave out fields of rule files that nobody knows, with a warning. A server refuses them.
+        #[arg(long)]
+        ignore_unknown_fields: bool,
     },
     /// Rule files.
     Rules {
         /// The files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Leave out fields that nobody knows, with a warning. A server refuses them.
+        #[arg(long)]
+        ignore_unknown_fields: bool,
     },
 }
 

@@ -1,5 +1,7 @@
 //! `larum test rules`: runs [`crate::rules::unit_test`]s and says what fails and how many pass.
 
+use crate::promql::Syntax;
+use crate::rules::file as rule_file;
 use crate::rules::unit_test::{self, Failure, FileReport};
 use regex_automata::meta::Regex;
 use std::fs;
@@ -19,6 +21,9 @@ pub struct RuleTests {
     /// Show what differs line by line, `-` for what was expected and `+` for what came.
     #[arg(long)]
     diff: bool,
+    /// Leave out fields of rule files that nobody knows, with a warning.
+    #[arg(long)]
+    ignore_unknown_fields: bool,
     /// Write a report in JUnit's XML format too.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -44,10 +49,14 @@ pub fn run(tests: &RuleTests) -> ExitCode {
 /// Whether all passed.
 fn run_all(tests: &RuleTests, out: &mut impl Write) -> io::Result<bool> {
     let selected = |name: &str| tests.run.is_empty() || tests.run.iter().any(|regex| regex.is_match(name));
+    let load = |path: &Path| match tests.ignore_unknown_fields {
+        true => rule_file::load_without_unknown_fields(path, Syntax::default()),
+        false => rule_file::load(path, Syntax::default()),
+    };
     let (mut passed, mut failed) = (0, 0);
     let mut reports = Vec::new();
     for file in &tests.files {
-        match unit_test::run_file(file, selected) {
+        match unit_test::run_file_with(file, &load, selected) {
             Ok(report) => {
                 let bad = report.tests.iter().filter(|test| !test.failures.is_empty()).count();
                 (passed, failed) = (passed + report.tests.len() - bad, failed + bad);

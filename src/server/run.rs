@@ -52,8 +52,13 @@ pub fn main(args: Args) -> ExitCode {
 
 /// `larum check`: says of each file whether it loads, where queries are of this syntax.
 fn run_check(check: &Check, syntax: Syntax) -> ExitCode {
+    let (Check::Config { files, ignore_unknown_fields } | Check::Rules { files, ignore_unknown_fields }) =
+        check;
     let check_rules = |path: &Path| -> Result<String, FileError> {
-        let loaded = rules::file::load(path, syntax)?;
+        let loaded = match ignore_unknown_fields {
+            true => rules::file::load_without_unknown_fields(path, syntax)?,
+            false => rules::file::load(path, syntax)?,
+        };
         loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
         let rules: usize = loaded.groups.iter().map(|group| group.rules.len()).sum();
         Ok(format!("{}: {} groups, {rules} rules", path.display(), loaded.groups.len()))
@@ -67,9 +72,9 @@ fn run_check(check: &Check, syntax: Syntax) -> ExitCode {
         }
         Ok(lines.join("\n"))
     };
-    let (files, check): (_, &dyn Fn(&Path) -> _) = match check {
-        Check::Config { files } => (files, &check_config),
-        Check::Rules { files } => (files, &check_rules),
+    let check: &dyn Fn(&Path) -> _ = match check {
+        Check::Config { .. } => &check_config,
+        Check::Rules { .. } => &check_rules,
     };
     let mut exit = ExitCode::SUCCESS;
     for file in files {

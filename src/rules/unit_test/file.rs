@@ -1,7 +1,6 @@
 //! Files of unit tests: what they say, read and checked as a whole before anything runs.
 
 use super::check::{AlertCheck, ExpectedAlert, QueryCheck, SampleText};
-use crate::promql::Syntax;
 use crate::promql::parse::series::{SequenceValue, parse_series};
 use crate::promql::parse::{parse, parse_metric};
 use crate::rules::group::Group;
@@ -122,12 +121,15 @@ struct SampleTwin {
     histogram: Option<Spanned<String>>,
 }
 
-/// Reads the file at `path` and the rule files that it names, which are relative to its folder.
-pub fn load(path: &Path) -> Result<TestFile, FileError> {
+/// Reads the file at `path`, and with `load` the rule files that it names, which are relative to its folder.
+pub fn load(
+    path: &Path,
+    load: &dyn Fn(&Path) -> Result<rule_file::Loaded, FileError>,
+) -> Result<TestFile, FileError> {
     let text = yaml::read_text(path)?;
     let twin: FileTwin = yaml::parse(path, &text)?;
     let mut warnings = Vec::new();
-    let mut groups = read_rule_files(path, &twin.rule_files, &mut warnings)?;
+    let mut groups = read_rule_files(path, &twin.rule_files, load, &mut warnings)?;
     let order: Vec<&str> = twin.group_eval_order.iter().map(|name| name.value.as_str()).collect();
     for name in &twin.group_eval_order {
         if !groups.iter().any(|group| group.name == name.value) {
@@ -145,6 +147,7 @@ pub fn load(path: &Path) -> Result<TestFile, FileError> {
 fn read_rule_files(
     path: &Path,
     patterns: &[Spanned<String>],
+    load: &dyn Fn(&Path) -> Result<rule_file::Loaded, FileError>,
     warnings: &mut Vec<FileError>,
 ) -> Result<Vec<Group>, FileError> {
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -160,7 +163,7 @@ fn read_rule_files(
     files.dedup();
     let mut groups = Vec::new();
     for file in files {
-        let loaded = rule_file::load(&file, Syntax::default())?;
+        let loaded = load(&file)?;
         groups.extend(loaded.groups);
         warnings.extend(loaded.warnings);
     }

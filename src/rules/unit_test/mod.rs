@@ -11,6 +11,8 @@ mod run;
 
 pub use junit::junit;
 
+use super::file as rule_file;
+use crate::promql::Syntax;
 use crate::yaml::FileError;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +63,19 @@ impl FileReport {
 /// # Errors
 /// If the file or a rule file that it names cannot be read.
 pub fn run_file(path: &Path, selected: impl Fn(&str) -> bool) -> Result<FileReport, FileError> {
-    let file = file::load(path)?;
+    run_file_with(path, &|path| rule_file::load(path, Syntax::default()), selected)
+}
+
+/// The same, with rule files read by `load`.
+///
+/// # Errors
+/// If the file cannot be read, or those of `load`.
+pub fn run_file_with(
+    path: &Path,
+    load: &dyn Fn(&Path) -> Result<rule_file::Loaded, FileError>,
+    selected: impl Fn(&str) -> bool,
+) -> Result<FileReport, FileError> {
+    let file = file::load(path, load)?;
     let tests = file.tests.iter().filter(|test| selected(&test.name));
     let tests = tests.map(|test| TestReport {
         name: test.name.clone(),

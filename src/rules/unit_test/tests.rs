@@ -203,7 +203,7 @@ fn every_alert_that_comes_along_is_tested_firing_and_not_firing() {
             continue;
         }
         files += 1;
-        let file = file::load(&path).unwrap();
+        let file = file::load(&path, &|path| rule_file::load(path, Syntax::default())).unwrap();
         let is_tested = |name: &str, fires: bool| {
             let mut checks = file.tests.iter().flat_map(|test| &test.alerts);
             checks.any(|check| check.name == name && check.expected.is_empty() != fires)

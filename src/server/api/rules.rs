@@ -35,23 +35,11 @@ pub async fn rules(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let mut shown: Vec<GroupTwin> = groups.iter().filter_map(|group| filter.group(group)).collect();
     let next = page(&mut shown, &params)?;
     let data = Data { groups: shown, next };
-    let mut warnings = app.rules().map(|rules| rules.circles()).unwrap_or_default();
-    warnings.extend(groups.iter().flat_map(template_errors).take(MOST_TEMPLATE_ERRORS));
+    let warnings = app.rules().map(|rules| rules.warnings()).unwrap_or_default();
     Ok(json::success(|out| {
         json::serialized(out, &data);
         json::notes(out, "warnings", &warnings);
     }))
-}
-
-/// So many texts that cannot be expanded are told of in one answer.
-const MOST_TEMPLATE_ERRORS: usize = 100;
-
-/// Of each rule with a text that cannot be expanded, what is wrong.
-fn template_errors(group: &GroupStatus) -> impl Iterator<Item = String> + '_ {
-    group.rules.iter().filter_map(move |rule| {
-        let error = rule.template_error.as_ref()?;
-        Some(format!("{} (group {} of {}): {error}", rule.name, group.name, group.file))
-    })
 }
 
 /// Cuts the groups to the page that is asked for; gives the token of the next one.
@@ -284,7 +272,6 @@ mod tests {
             labels: [("severity".to_owned(), "page".to_owned())].into(),
             health: Health::Good,
             last_error: None,
-            template_error: None,
             evaluation_time: Duration::from_micros(1500),
             last_evaluation: Some(Timestamp::from_millis(1_700_000_000_250)),
             alerting,

@@ -661,6 +661,17 @@ pub(super) const METRICS: &[Metric] = &[
             out.with(&[("rule_group", &name)], group.rules.len() as f64);
         }
     }),
+    metric("larum_rule_overlaps", Gauge, "Pairs of rules that yield the same series.", |s, out| {
+        out.value(s.app.rules().map_or(0, |rules| rules.overlap_count()) as f64);
+    }),
+    metric(
+        "larum_rule_clock_jumps_total",
+        Counter,
+        "How often the clock jumped, by half a minute or more.",
+        |s, out| {
+            out.value(s.app.rules().map_or(0, |rules| rules.clock_jumps()) as f64);
+        },
+    ),
     metric(
         "larum_self_monitoring_held_samples",
         Gauge,
