@@ -260,13 +260,13 @@ const ACTION_RULES: &str = r#"
 groups:
 - name: actions
   rules:
-  - {alert: KeptOne, expr: vector(1), labels: {zone: a, host: 'db-1:9100', owner: OPS, left: x, right: x, gone: y}}
-  - {alert: KeptTwo, expr: vector(2), labels: {zone: b, host: 'no port', owner: Ünïx, left: x, right: x, meta_a: "1\n2",
-     meta_b: é, secret: z}}
   - {alert: Skipped, expr: vector(1), labels: {zone: a, left: x, right: x, skip: 'yes'}}
   - {alert: Unequal, expr: vector(1), labels: {zone: a, left: x, right: y}}
   - {alert: Unwanted, expr: vector(1), labels: {zone: a, left: x, right: x, unwanted: x}}
   - {alert: Elsewhere, expr: vector(1), labels: {zone: ab, left: x, right: x}}
+  - {alert: KeptOne, expr: vector(1), labels: {zone: a, host: 'db-1:9100', owner: OPS, left: x, right: x, gone: y}}
+  - {alert: KeptTwo, expr: vector(2), labels: {zone: b, host: 'no port', owner: Ünïx, left: x, right: x, meta_a: "1\n2",
+     meta_b: é, secret: z}}
 "#;
 
 #[test]
@@ -290,17 +290,21 @@ fn relabelled_alerts_leave_as_they_leave_a_real_prometheus() {
     std::fs::write(dir.join("larum.yml"), config(to_larum)).expect("the configuration is written");
     let _larum = Larum::start(dir, &[&format!("--config.file={}", dir.join("larum.yml").display())]);
 
-    let first = |posts: std::sync::mpsc::Receiver<Value>| {
-        let post = posts.recv_timeout(PATIENCE).expect("alerts are sent");
-        let alerts = post.as_array().cloned().unwrap_or_default();
-        let mut alerts: Vec<Value> = alerts.into_iter().map(|alert| alert["labels"].clone()).collect();
-        alerts.sort_by_key(|labels| labels["alertname"].to_string());
+    // The labels of all alerts up to the last of the file, by their names; each rule may come by itself.
+    let sent = |posts: std::sync::mpsc::Receiver<Value>| {
+        let mut alerts = std::collections::BTreeMap::new();
+        while !alerts.contains_key("KeptTwo") {
+            let post = posts.recv_timeout(PATIENCE).expect("alerts are sent");
+            for alert in post.as_array().into_iter().flatten() {
+                let labels = &alert["labels"];
+                alerts.insert(labels["alertname"].as_str().unwrap_or_default().to_owned(), labels.clone());
+            }
+        }
         alerts
     };
-    let (prometheus, larum) = (first(by_prometheus), first(by_larum));
+    let (prometheus, larum) = (sent(by_prometheus), sent(by_larum));
     assert_eq!(larum, prometheus);
-    let names: Vec<&Value> = larum.iter().map(|labels| &labels["alertname"]).collect();
-    assert_eq!(names, ["KeptOne", "KeptTwo"]);
+    assert_eq!(larum.keys().collect::<Vec<_>>(), ["KeptOne", "KeptTwo"]);
 }
 
 /// The value of a metric by its name and labels; 0 if it is not there.

@@ -133,6 +133,7 @@ impl HttpClient {
             follow_redirects: self.config.follow_redirects,
         })
     }
+
     /// The connections, made anew if a certificate has changed.
     fn connections(&self) -> Result<Connections, String> {
         let tls = &self.config.tls;
@@ -208,21 +209,15 @@ impl Prepared {
 /// GET instead would take nothing, and answer that all is well.
 fn redirected(status: StatusCode, from: &Uri, to: &str) -> Result<Uri, String> {
     if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
-        return Err(format!("{status} to {to}: this redirect would lose the alerts; use that address"));
+        return Err(format!("{status} to {to}: this redirect would lose what is sent; use that address"));
     }
-    let whole = match to.strip_prefix('/') {
-        Some(rest) => {
-            let base = format!(
-                "{}://{}",
-                from.scheme_str().unwrap_or("http"),
-                from.authority().map_or("", |a| a.as_str())
-            );
-            match rest.strip_prefix('/') {
-                Some(authority) => format!("{}://{authority}", from.scheme_str().unwrap_or("http")),
-                None => format!("{base}/{rest}"),
-            }
-        }
-        None => to.to_owned(),
+    let scheme = from.scheme_str().unwrap_or("http");
+    let whole = if to.starts_with("//") {
+        format!("{scheme}:{to}")
+    } else if to.starts_with('/') {
+        format!("{scheme}://{}{to}", from.authority().map_or("", |authority| authority.as_str()))
+    } else {
+        to.to_owned()
     };
     let uri = whole.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
     uri.ok_or_else(|| format!("{status} to {to}: no address that can be followed"))

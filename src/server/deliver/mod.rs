@@ -67,8 +67,11 @@ impl Delivery {
         state.external_labels = external_labels.clone();
         state.alert_relabel = alerting.alert_relabel.clone();
         let with_transport = |config: &AlertmanagerConfig| {
-            let client = HttpClient::new(config.http.clone());
-            let transport = HttpTransport::new(self.runtime.clone(), client, config.timeout);
+            let transport = HttpTransport {
+                runtime: self.runtime.clone(),
+                client: HttpClient::new(config.http.clone()),
+                timeout: config.timeout,
+            };
             (config.clone(), Arc::new(transport))
         };
         state.alertmanagers = alerting.alertmanagers.iter().map(with_transport).collect();
@@ -165,12 +168,6 @@ struct HttpTransport {
     runtime: Handle,
     client: HttpClient,
     timeout: Duration,
-}
-
-impl HttpTransport {
-    fn new(runtime: Handle, client: HttpClient, timeout: Duration) -> HttpTransport {
-        HttpTransport { runtime, client, timeout }
-    }
 }
 
 impl Transport for HttpTransport {

@@ -38,7 +38,7 @@ fn alertmanager(status: &str) -> (String, Receiver<(String, String)>) {
 }
 
 fn transport(config: HttpClientConfig) -> HttpTransport {
-    HttpTransport::new(Handle::current(), HttpClient::new(config), WAIT)
+    HttpTransport { runtime: Handle::current(), client: HttpClient::new(config), timeout: WAIT }
 }
 
 /// Sends from a thread of its own, as the notifier does.
@@ -100,7 +100,7 @@ async fn redirects_that_keep_the_alerts_are_followed_but_credentials_stay_at_hom
     let (lossy, _seen) = alertmanager("302 Found\r\nLocation: http://elsewhere/");
     let error = send(&config, &lossy).unwrap_err();
     assert!(
-        error.what.contains("to http://elsewhere/: this redirect would lose the alerts"),
+        error.what.contains("to http://elsewhere/: this redirect would lose what is sent"),
         "{}",
         error.what
     );
