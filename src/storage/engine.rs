@@ -26,7 +26,7 @@ use super::maintenance::{self, Workers};
 use super::matcher::Matcher;
 use super::options::{Maintenance, Options, SizeLimit};
 use super::part::Part;
-use super::policy::{Borders, Policies, RetentionPolicy};
+use super::policy::{Policies, RetentionPolicy};
 use super::querier::{Layer, View};
 use super::retention::{Now, Retention, day_before, trusted_until};
 use super::retention_status::{RetentionShares, RetentionStatus};
@@ -79,7 +79,7 @@ pub(crate) struct Inner {
     pub retention: Mutex<Retention>,
     /// The newest border before which merges have left out what expired; forgotten when the clock went
     /// back behind it.
-    removed_before_ms: AtomicI64,
+    pub removed_before_ms: AtomicI64,
     /// The disk below the folder.
     pub disk: Disk,
     /// How much the folder may take, and what that was in bytes when it was asked last (0: anything).
@@ -507,42 +507,6 @@ impl Inner {
 
     pub fn retention(&self) -> MutexGuard<'_, Retention> {
         self.retention.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The oldest times that are kept.
-    pub fn borders(&self, now: Now) -> Borders {
-        let believed_ms = self.believed_ms(now);
-        let borders = Borders::new(self.retention().policies(), believed_ms);
-        let removed_ms = self.removed_before_ms.load(Ordering::SeqCst);
-        if borders.newest_ms() < removed_ms {
-            // The clock went back: samples would be shown again that are there no more.
-            drop(self.head.touched().range(TimeRange::ALL));
-            let (order, failed) = (Ordering::SeqCst, Ordering::Relaxed);
-            let _ = self.removed_before_ms.compare_exchange(removed_ms, i64::MIN, order, failed);
-        }
-        borders
-    }
-
-    /// Says that a merge is about to be shown that leaves out what is before the borders.
-    pub fn removes_before(&self, borders: &Borders) {
-        self.removed_before_ms.fetch_max(borders.newest_ms(), Ordering::SeqCst);
-    }
-
-    /// The time by which samples expire. Says so if the clock jumped.
-    pub fn believed_ms(&self, now: Now) -> i64 {
-        let mut retention = self.retention();
-        let was_paused = retention.is_paused();
-        let believed_ms = retention.believed_ms(now);
-        match (was_paused, retention.is_paused()) {
-            (false, true) => tracing::warn!(
-                now_ms = now.wall_ms,
-                believed_ms,
-                "the clock jumped by more than a day: nothing expires for a day, unless it comes back"
-            ),
-            (true, false) => tracing::info!(believed_ms, "the clock is believed again, old samples expire"),
-            _ => {}
-        }
-        believed_ms
     }
 
     /// The lengths of windows.

@@ -46,6 +46,7 @@ pub mod retention_status;
 pub mod schedule;
 mod scrub;
 pub mod series_set;
+mod shown;
 mod snapshot;
 pub mod stats;
 mod surplus;
