@@ -529,6 +529,15 @@ groups:
     assert!(world.query(4, "double").is_empty());
 }
 
+/// The alert of `rules`, which end then, after the load was high for a quarter of an hour.
+fn after_a_quarter_of_an_hour(world: &World, rules: RuleManager) -> AlertStatus {
+    for minute in 0..=15 {
+        world.put(minute * 60, &[r#"load{zone="a"} 3"#]);
+        tick(&rules, minute * 60);
+    }
+    rules.alerts().remove(0)
+}
+
 #[test]
 fn time_beyond_the_hour_that_is_made_up_for_does_not_count_as_pending() {
     let slow = HIGH.replace("20s", "8h").replace("10s", "60s");
@@ -536,13 +545,7 @@ fn time_beyond_the_hour_that_is_made_up_for_does_not_count_as_pending() {
     // Minutes without a server, though samples came all the time, and by how many the alert is then younger.
     for (stop, shift) in [(0, 0), (30, 0), (59, 0), (90, 30), (300, 240), (1000, 940)] {
         let mut world = World::new();
-        let rules = world.rules(&slow);
-        for minute in 0..=15 {
-            world.put(minute * 60, &load);
-            tick(&rules, minute * 60);
-        }
-        let before = rules.alerts().remove(0);
-        drop(rules);
+        let before = after_a_quarter_of_an_hour(&world, world.rules(&slow));
         world.restart();
         let rules = world.rules(&slow);
         for minute in 16..=16 + stop {
@@ -593,13 +596,7 @@ fn without_its_state_a_pending_alert_is_taken_up_from_its_samples() {
     let load = [r#"load{zone="a"} 3"#];
     for (what, lose) in losses {
         let mut world = World::new();
-        let rules = world.rules(&slow);
-        for minute in 0..=15 {
-            world.put(minute * 60, &load);
-            tick(&rules, minute * 60);
-        }
-        let before = rules.alerts().remove(0);
-        drop(rules);
+        let before = after_a_quarter_of_an_hour(&world, world.rules(&slow));
         world.db = None;
         lose(&world.path.join("state"));
         world.restart();

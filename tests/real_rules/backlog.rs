@@ -25,10 +25,7 @@ pub fn run(prometheus: &Path) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let dir = dir.path();
     let receiver = Receiver::start();
-    std::fs::write(dir.join("rules.yml"), RULES).expect("the rules are written");
-    let path = dir.join("larum.yml");
-    std::fs::write(&path, format!("rule_files: [rules.yml]\n{}", receiver.config())).expect("it is written");
-    let config = format!("--config.file={}", path.display());
+    let config = receiver.configure(dir, RULES);
     let flags = [
         &config[..],
         "--query.lookback-delta=10s",

@@ -2,6 +2,7 @@
 
 use super::support::{listen_for_posts, now_ms};
 use serde_json::Value;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A message about an alert. Times are in milliseconds since the epoch.
@@ -23,7 +24,7 @@ impl Message {
 
 /// Listens until the test ends.
 pub struct Receiver {
-    pub port: u16,
+    port: u16,
     messages: Arc<Mutex<Vec<Message>>>,
 }
 
@@ -55,12 +56,14 @@ impl Receiver {
         messages.iter().filter(|message| message.alert == alert).cloned().collect()
     }
 
-    /// The end of a configuration that sends alerts here.
-    pub fn config(&self) -> String {
-        format!(
-            "alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]}}\n",
-            self.port
-        )
+    /// Writes rules and a configuration that sends their alerts here; gives the flag that names it.
+    pub fn configure(&self, dir: &Path, rules: &str) -> String {
+        let path = dir.join("larum.yml");
+        let alertmanagers = format!("[{{static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]", self.port);
+        let config = format!("rule_files: [rules.yml]\nalerting: {{alertmanagers: {alertmanagers}}}\n");
+        std::fs::write(dir.join("rules.yml"), rules).expect("the rules are written");
+        std::fs::write(&path, config).expect("the configuration is written");
+        format!("--config.file={}", path.display())
     }
 }
 
