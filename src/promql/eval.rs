@@ -4,11 +4,12 @@ use super::annotations::Annotations;
 use super::ast::{Call, Expr, Pos, ValueType};
 use super::explain::Recorder;
 use super::functions::Kernel;
-use super::limits::{Budget, Held};
+use super::limits::{Budget, Held, Spent};
 use super::plan::{self, Kind, Node};
 use super::progress::Progress;
 use super::queryable::Counter;
 use super::row::{Row, SeriesRow, Vector};
+use super::slices::{self, Feed, Threads};
 use super::steps::Steps;
 use super::value::{Answer, FloatPoint, HistogramPoint, Series, Value, VectorElement};
 use super::{aggregate, binary, histogram, merge, selector, window};
@@ -34,6 +35,8 @@ pub struct EvalOptions {
     pub cancel: Option<Arc<AtomicBool>>,
     /// Who watches the evaluation, and may end it.
     pub progress: Option<Arc<Progress>>,
+    /// What threads may help. Without, an evaluation has but its own.
+    pub threads: Option<Arc<Threads>>,
     /// Whether samples are counted that steps look at, for [`super::value::Stats::queryable`].
     pub count_samples: bool,
     /// Whether is measured what each node takes, for [`super::value::Stats::explained`].
@@ -63,6 +66,7 @@ impl Default for EvalOptions {
             deadline: None,
             cancel: None,
             progress: None,
+            threads: None,
             count_samples: false,
             explain: false,
             memory: None,
@@ -168,6 +172,7 @@ fn evaluate_here(
     steps: Steps,
     options: &EvalOptions,
 ) -> Result<Evaluated, EvalError> {
+    let _busy = options.threads.as_ref().map(|threads| threads.begin());
     let mut evaluator = Evaluator::new(source, options, &steps);
     let root = plan::plan(expr, &steps, options)?;
     evaluator.recorder = options.explain.then(|| Recorder::new(&root));
@@ -255,6 +260,13 @@ pub(crate) struct Site<'e, 'a> {
 /// Takes series one after the other. It may take the row out; what it leaves is used again.
 pub(crate) type Sink<'s> = &'s mut dyn FnMut(&mut SeriesRow) -> Result<(), EvalError>;
 
+/// What a part of an evaluation that ran apart has read and found.
+pub(crate) struct Apart {
+    spent: Spent,
+    annotations: Annotations,
+    unchecked_hints: bool,
+}
+
 /// One evaluation: where the data is, what is allowed, and what there is to say.
 pub(crate) struct Evaluator<'a> {
     pub(crate) source: &'a dyn Source,
@@ -270,6 +282,8 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) in_lasting_order: bool,
     /// See [`Evaluated::unchecked_hints`].
     pub(crate) unchecked_hints: Cell<bool>,
+    /// Where several threads share out the series of a selector: what this one reads of them.
+    pub(crate) feed: Option<&'a dyn Feed>,
     annotations: RefCell<Annotations>,
 }
 
@@ -285,8 +299,34 @@ impl<'a> Evaluator<'a> {
             recorder: None,
             in_lasting_order: steps.step_ms() > 0,
             unchecked_hints: Cell::new(false),
+            feed: None,
             annotations: RefCell::default(),
         }
+    }
+
+    /// A part of an evaluation that reads what it is fed with, and may hold so many samples.
+    pub(crate) fn sharing(
+        source: &'a dyn Source,
+        options: &'a EvalOptions,
+        steps: &Steps,
+        max_samples: u64,
+        feed: &'a dyn Feed,
+    ) -> Evaluator<'a> {
+        let budget = Budget::new(max_samples, options.memory.clone(), options.progress.clone());
+        Evaluator { budget, feed: Some(feed), ..Evaluator::new(source, options, steps) }
+    }
+
+    /// Ends such a part.
+    pub(crate) fn apart(self) -> Apart {
+        let (spent, annotations) = (self.budget.into_spent(), self.annotations.into_inner());
+        Apart { spent, annotations, unchecked_hints: self.unchecked_hints.get() }
+    }
+
+    /// Adds what such a part has read and found.
+    pub(crate) fn absorb(&self, apart: Apart) {
+        self.budget.absorb(apart.spent);
+        self.annotations.borrow_mut().merge(apart.annotations);
+        self.unchecked_hints.set(self.unchecked_hints.get() | apart.unchecked_hints);
     }
 
     /// Adds a warning, caused by the expression at `pos`.
@@ -497,6 +537,26 @@ impl<'a> Evaluator<'a> {
     }
 
     fn stream(&self, node: &Node<'_>, steps: &Steps, sink: Sink<'_>) -> Result<(), EvalError> {
+        match &self.options.threads {
+            Some(threads) if self.is_whole() && slices::can_be_sliced(node) => {
+                slices::stream(self, threads, node, steps, sink)
+            }
+            _ => self.stream_here(node, steps, sink),
+        }
+    }
+
+    /// Whether this is no part of an evaluation, and nobody measures or counts what its nodes do.
+    fn is_whole(&self) -> bool {
+        self.feed.is_none() && self.recorder.is_none() && !self.counter.is_on()
+    }
+
+    /// As [`Evaluator::stream`], by this thread alone.
+    pub(crate) fn stream_here(
+        &self,
+        node: &Node<'_>,
+        steps: &Steps,
+        sink: Sink<'_>,
+    ) -> Result<(), EvalError> {
         match &node.kind {
             Kind::Selector(selector) => selector::each(self, selector, node.pos, steps, sink),
             Kind::Negate(inner) => self.each_series(inner, steps, &mut |series| {

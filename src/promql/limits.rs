@@ -98,6 +98,15 @@ pub(crate) struct Counts {
     pub(crate) selected: u64,
 }
 
+/// What a part of an evaluation that ran by itself has read, and held at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spent {
+    series: u64,
+    samples: u64,
+    peak: u64,
+    peak_bytes: u64,
+}
+
 /// After so many series others are told how far it is.
 const SERIES_TOLD: u64 = 64;
 
@@ -169,6 +178,37 @@ impl Budget {
         let now = (self.series.get(), self.read.get());
         let before = self.told.replace(now);
         progress.add(now.0 - before.0, now.1 - before.1);
+    }
+
+    /// How many samples more may be held.
+    pub(crate) fn samples_left(&self) -> u64 {
+        self.limit.saturating_sub(self.held.get())
+    }
+
+    /// Ends a part of an evaluation that ran by itself: nothing of it is held any more.
+    pub(crate) fn into_spent(self) -> Spent {
+        self.tell();
+        self.release_bytes(self.bytes.get());
+        Spent {
+            series: self.series.get(),
+            samples: self.read.get(),
+            peak: self.peak.get(),
+            peak_bytes: self.peak_bytes.get(),
+        }
+    }
+
+    /// Adds what a part has read that ran by itself, and what it held beside what is held here.
+    pub(crate) fn absorb(&self, part: Spent) {
+        let Spent { series, samples, peak, peak_bytes } = part;
+        self.series.set(self.series.get() + series);
+        self.read.set(self.read.get() + samples);
+        // It has told of these itself.
+        let (told_series, told_samples) = self.told.get();
+        self.told.set((told_series + series, told_samples + samples));
+        self.peak.set(self.peak.get().max(self.held.get() + peak));
+        let bytes = self.bytes.get() + peak_bytes;
+        self.peak_bytes.set(self.peak_bytes.get().max(bytes));
+        self.recent_peak_bytes.set(self.recent_peak_bytes.get().max(bytes));
     }
 
     /// What was read so far.

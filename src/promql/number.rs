@@ -94,12 +94,19 @@ pub fn write_scalar_value<W: fmt::Write>(out: &mut W, value: f64) -> fmt::Result
 #[inline]
 pub fn write_timestamp<W: fmt::Write>(out: &mut W, t_ms: i64) -> fmt::Result {
     let (seconds, millis) = split_ms(out, t_ms)?;
-    out.write_str(itoa::Buffer::new().format(seconds))?;
-    if millis != 0 {
-        let digit = |n: u64| b'0' + (n % 10) as u8;
-        out.write_str(ascii(&[b'.', digit(millis / 100), digit(millis / 10), digit(millis)]))?;
+    let mut buffer = itoa::Buffer::new();
+    if millis == 0 {
+        return out.write_str(buffer.format(seconds));
     }
-    Ok(())
+    if seconds == 0 {
+        return write!(out, "0.{millis:03}");
+    }
+    // The point goes into the digits of all milliseconds.
+    let digits = buffer.format(t_ms.unsigned_abs());
+    let (whole, decimals) = digits.split_at(digits.len() - 3);
+    out.write_str(whole)?;
+    out.write_str(".")?;
+    out.write_str(decimals)
 }
 
 /// Writes milliseconds as the seconds of scalars: no more decimals than needed.
@@ -129,6 +136,8 @@ const MOST_DECIMALS: usize = 1074;
 const MOST_DIGITS: usize = 767;
 /// Integers up to this size are exact and print without looking for the shortest digits.
 const EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+/// Of these, whatever is no integer is printed by zmij as it stands in form `f`.
+const PLAIN: std::ops::Range<f64> = 1e-3..1e15;
 
 fn not_finite(value: f64) -> &'static str {
     if value.is_nan() {
@@ -165,6 +174,9 @@ fn write_fixed_shortest<W: fmt::Write>(out: &mut W, value: f64) -> fmt::Result {
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value);
+    if PLAIN.contains(&value.abs()) {
+        return out.write_str(text);
+    }
     if text.bytes().any(|b| b == b'e') {
         return Digits::parse(text, &mut [0; SHORTEST]).write_fixed(out);
     }
@@ -498,6 +510,7 @@ mod tests {
             (1_700_000_000_000, "1700000000", "1700000000"),
             (1_700_000_000_120, "1700000000.120", "1700000000.12"),
             (-1, "-0.001", "-0.001"),
+            (70, "0.070", "0.07"),
             (-1_500, "-1.500", "-1.5"),
             (i64::MIN, "-9223372036854775.808", "-9223372036854776"),
         ] {
@@ -554,6 +567,17 @@ mod tests {
                 prop_assert_eq!(back.to_bits(), value.to_bits());
             }
             prop_assert_eq!(parse_go_float(&sample_value(value)).expect("a float").to_bits(), value.to_bits());
+        }
+
+        #[test]
+        fn values_as_metrics_have_them_are_printed_as_their_digits(value in 1e-4..1e16f64, decimals in 0..8u32) {
+            let power = f64::from(10u32.pow(decimals));
+            for value in [value, -value, (value * power).round() / power] {
+                let (mut digits, mut buffer) = (String::new(), zmij::Buffer::new());
+                let text = buffer.format_finite(value);
+                Digits::parse(text, &mut [0; SHORTEST]).write_fixed(&mut digits).expect("a String takes all");
+                prop_assert_eq!(sample_value(value), digits);
+            }
         }
 
         #[test]

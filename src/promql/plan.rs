@@ -13,7 +13,7 @@ use super::steps::Steps;
 use crate::storage::{MatchOp, Matcher};
 use larum_storage_format::labels::METRIC_NAME;
 use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A node of the plan.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(crate) struct Selector<'a> {
     /// Whether nothing but count and sum of histograms is of interest.
     pub(crate) statistics: bool,
     /// The names, ascending, of the labels that are of interest; `None` if all are.
-    pub(crate) among: Option<Rc<[String]>>,
+    pub(crate) among: Option<Arc<[String]>>,
 }
 
 /// `expr[range:step]`
@@ -120,7 +120,7 @@ pub(crate) fn streams(node: &Node<'_>, delayed_name_removal: bool) -> bool {
 
 /// The names of labels that tell what groups `aggregate` makes and what is to be said about metrics,
 /// if that is all it looks at of the labels of `expr`.
-fn names_among(aggregate: &Aggregate, expr: &Node<'_>, options: &EvalOptions) -> Option<Rc<[String]>> {
+fn names_among(aggregate: &Aggregate, expr: &Node<'_>, options: &EvalOptions) -> Option<Arc<[String]>> {
     use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Topk};
     let shows_labels = matches!(aggregate.op, Topk | Bottomk | Limitk | LimitRatio | CountValues);
     // What does not depend on the step may be evaluated as a whole, see `Evaluator::each_series`.
@@ -138,7 +138,7 @@ fn names_among(aggregate: &Aggregate, expr: &Node<'_>, options: &EvalOptions) ->
 }
 
 /// Tells the selector of a node that streams that no other labels are of interest.
-fn select_among(node: &mut Node<'_>, names: &Rc<[String]>) {
+fn select_among(node: &mut Node<'_>, names: &Arc<[String]>) {
     match &mut node.kind {
         Kind::Selector(selector) | Kind::Matrix { selector, .. } => selector.among = Some(names.clone()),
         Kind::Negate(inner) => select_among(inner, names),

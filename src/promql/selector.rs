@@ -107,10 +107,41 @@ const MOST_COLUMNS_BYTES: u64 = 256 << 20;
 /// Selected series.
 pub(crate) struct Selection<'e, 'a> {
     evaluator: &'e Evaluator<'a>,
-    set: Box<dyn SeriesSet + 'e>,
+    set: Set<'e>,
     matchers: &'e [Matcher],
     statistics: bool,
-    among: Option<Rc<[String]>>,
+    among: Option<Arc<[String]>>,
+}
+
+/// Who has selected the series.
+enum Set<'e> {
+    Own(Box<dyn SeriesSet + 'e>),
+    /// Several threads share them out.
+    Shared(&'e dyn SeriesSet),
+}
+
+impl Set<'_> {
+    fn get(&self) -> &dyn SeriesSet {
+        match self {
+            Set::Own(set) => &**set,
+            Set::Shared(set) => *set,
+        }
+    }
+}
+
+/// Selects series, unless they are too many.
+pub(crate) fn select<'a>(
+    evaluator: &Evaluator<'a>,
+    matchers: &[Matcher],
+    range: TimeRange,
+) -> Result<Box<dyn SeriesSet + 'a>, EvalError> {
+    let budget = &evaluator.budget;
+    let mut set = evaluator.source.select(matchers, range).map_err(|error| budget.unread(matchers, error))?;
+    if evaluator.in_lasting_order {
+        set.in_lasting_order();
+    }
+    budget.selected(matchers, set.len() as u64)?;
+    Ok(set)
 }
 
 /// Loads selected series, one by one.
@@ -123,7 +154,9 @@ pub(crate) struct Reader<'s, 'a> {
     /// What is taken for the columns.
     columns_bytes: u64,
     labels: LabelReader<'s>,
+    /// The next series, and where to stop.
     next: usize,
+    end: usize,
     /// What may be read before it is looked again whether to go on, in samples.
     until_look: usize,
     /// The newest samples of the series from `newest_from` on.
@@ -146,16 +179,15 @@ impl<'e, 'a> Selection<'e, 'a> {
         selector: &'e Selector<'_>,
         range: TimeRange,
     ) -> Result<Selection<'e, 'a>, EvalError> {
-        let set = evaluator.source.select(selector.matchers, range);
-        let mut set = set.map_err(|error| evaluator.budget.unread(selector.matchers, error))?;
-        if evaluator.in_lasting_order {
-            set.in_lasting_order();
-        }
-        evaluator.budget.selected(selector.matchers, set.len() as u64)?;
+        let matchers = selector.matchers;
+        let set = match evaluator.feed {
+            Some(feed) => Set::Shared(feed.set(matchers, range)?),
+            None => Set::Own(select(evaluator, matchers, range)?),
+        };
         Ok(Selection {
             evaluator,
             set,
-            matchers: selector.matchers,
+            matchers,
             statistics: selector.statistics,
             among: selector.among.clone(),
         })
@@ -163,15 +195,18 @@ impl<'e, 'a> Selection<'e, 'a> {
 
     /// Reads the series.
     pub(crate) fn reader(&self) -> Reader<'_, 'a> {
+        let set = self.set.get();
         Reader {
             evaluator: self.evaluator,
-            set: &*self.set,
+            set,
             matchers: self.matchers,
             statistics: self.statistics,
             columns: Columns::default(),
             columns_bytes: 0,
-            labels: self.set.label_reader(self.among.as_deref()),
+            labels: set.label_reader(self.among.as_deref()),
             next: 0,
+            // Who shares them out says what to read.
+            end: if self.evaluator.feed.is_some() { 0 } else { set.len() },
             until_look: 0,
             newest: Vec::new(),
             newest_from: 0,
@@ -191,9 +226,7 @@ impl Reader<'_, '_> {
     }
 
     fn next_loaded(&mut self, newest_only: bool) -> Result<Option<(usize, Samples)>, EvalError> {
-        while self.next < self.set.len() {
-            let index = self.next;
-            self.next += 1;
+        while let Some(index) = self.next_index()? {
             if let Some(samples) = self.load(index, newest_only)? {
                 return Ok(Some((index, samples)));
             }
@@ -201,14 +234,22 @@ impl Reader<'_, '_> {
         Ok(None)
     }
 
+    fn next_index(&mut self) -> Result<Option<usize>, EvalError> {
+        if self.next == self.end {
+            let Some(feed) = self.evaluator.feed else { return Ok(None) };
+            let Some(more) = feed.next()? else { return Ok(None) };
+            (self.next, self.end) = (more.start, more.end);
+        }
+        self.next += 1;
+        Ok(Some(self.next - 1))
+    }
+
     /// The next series that shows something at the end of the range, as far as that is known: its position,
     /// and what it shows.
     fn next_seen(&mut self) -> Result<Option<(usize, Seen)>, EvalError> {
-        while self.next < self.set.len() {
-            let index = self.next;
-            self.next += 1;
+        while let Some(index) = self.next_index()? {
             if index >= self.newest_from + self.newest.len() {
-                let indexes = index..self.set.len().min(index + NEWEST_AT_ONCE);
+                let indexes = index..self.end.min(index + NEWEST_AT_ONCE);
                 self.newest_from = index;
                 self.set.newest(indexes, &mut self.columns, &mut self.newest);
                 self.hold_columns();
@@ -267,10 +308,6 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    fn warn(&self) {
-        self.set.warnings().into_iter().for_each(|text| self.evaluator.storage_warning(text));
-    }
-
     /// Takes memory for the columns met so far, or forgets them: they are kept for speed only.
     fn hold_columns(&mut self) {
         let bytes = self.columns.len_bytes() as u64;
@@ -294,8 +331,10 @@ impl Reader<'_, '_> {
 
 impl Drop for Reader<'_, '_> {
     fn drop(&mut self) {
-        // Also of who stops before the end.
-        self.warn();
+        // Also of who stops before the end. Who shares series out tells for all threads.
+        if self.evaluator.feed.is_none() {
+            self.set.warnings().into_iter().for_each(|text| self.evaluator.storage_warning(text));
+        }
         self.evaluator.budget.release_bytes(self.columns_bytes);
     }
 }

@@ -15,8 +15,8 @@ use crate::Db;
 use crate::budget::MemoryBudget;
 use crate::ingest::remote_write::BodyLimits;
 use crate::notify::NotifierOptions;
-use crate::promql::EvalOptions;
 use crate::promql::running::Queries;
+use crate::promql::{EvalOptions, Threads};
 use crate::rules::RuleManager;
 use crate::rules::unstored::Unstored;
 use crate::storage::{CleanupSchedule, SizeLimit, Timestamp};
@@ -54,6 +54,8 @@ pub struct App {
     pub memory: MemoryBudget,
     /// The threads for queries.
     pub pool: QueryPool,
+    /// What threads may help queries and rules that have much to read: one a core.
+    helpers: Arc<Threads>,
     /// What writes share.
     pub writes: Writes,
     /// Descriptions of metrics.
@@ -143,6 +145,7 @@ impl App {
             origin: OriginRules::new(addresses, args.external_url.as_deref(), args.cors_origin.as_deref()),
             connections: Connections::new(args.max_connections, args.read_timeout, args.write_timeout),
             pool: QueryPool::new(threads),
+            helpers: Arc::new(Threads::new(cores)),
             writes: Writes::new(limits, args.max_inflight_bytes, memory.clone()),
             memory,
             metadata: MetadataStore::default(),
@@ -224,6 +227,7 @@ impl App {
         EvalOptions {
             lookback_delta: self.args.lookback_delta,
             max_samples: self.args.query_max_samples,
+            threads: Some(self.helpers.clone()),
             default_subquery_step: self.config().config.evaluation_interval,
             delayed_name_removal: self.args.has_feature("promql-delayed-name-removal"),
             use_start_timestamps: self.args.has_feature("use-start-timestamps"),

@@ -21,7 +21,7 @@ pub trait Source: Sync {
 }
 
 /// Selected series, addressed by position. Threads may load different series at the same time.
-pub trait SeriesSet: Sync {
+pub trait SeriesSet: Send + Sync {
     /// How many series were selected.
     fn len(&self) -> usize;
 
