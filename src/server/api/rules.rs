@@ -347,4 +347,24 @@ mod tests {
         assert!(!shown("exclude_alerts=true").unwrap().contains("activeAt"));
         assert!(shown("type=x").is_err() && shown("group_next_token=a").is_err());
     }
+
+    #[test]
+    fn groups_come_page_by_page() {
+        let groups = ["g", "h", "i"].map(|name| GroupStatus { name: name.to_owned(), ..group() });
+        let names = |params: &str| {
+            let params = Params::parse(params).unwrap();
+            let filter = Filter::new(&params).unwrap();
+            let mut shown: Vec<GroupTwin> = groups.iter().filter_map(|group| filter.group(group)).collect();
+            let next = page(&mut shown, &params)?;
+            Ok::<_, ApiError>((shown.iter().map(|group| group.name).collect::<Vec<_>>().concat(), next))
+        };
+        let (first, next) = names("group_limit=2").unwrap();
+        assert_eq!(first, "gh");
+        let (second, next) = names(&format!("group_limit=2&group_next_token={}", next.unwrap())).unwrap();
+        assert_eq!((second.as_str(), next), ("i", None));
+        assert_eq!(names("group_limit=3").unwrap(), ("ghi".to_owned(), None));
+        for wrong in ["group_limit=0", "group_limit=x", "group_limit=1&group_next_token=gone"] {
+            assert!(names(wrong).is_err(), "{wrong}");
+        }
+    }
 }

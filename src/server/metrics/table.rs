@@ -832,4 +832,28 @@ mod tests {
             assert!(help.ends_with('.') && !help.contains('\n'), "{name}");
         }
     }
+
+    #[test]
+    fn rules_have_all_the_metrics_of_prometheus() {
+        let names = [
+            "evaluations_total",
+            "evaluation_failures_total",
+            "evaluation_duration_seconds",
+            "evaluation_duration_histogram_seconds",
+            "group_duration_seconds",
+            "group_duration_histogram_seconds",
+            "group_interval_seconds",
+            "group_iterations_total",
+            "group_iterations_missed_total",
+            "group_last_duration_seconds",
+            "group_last_evaluation_timestamp_seconds",
+            "group_last_evaluation_samples",
+            "group_last_rule_duration_sum_seconds",
+            "group_last_restore_duration_seconds",
+            "group_rules",
+        ];
+        for name in names.map(|name| format!("prometheus_rule_{name}")) {
+            assert!(METRICS.iter().any(|metric| metric.name == name), "{name}");
+        }
+    }
 }
