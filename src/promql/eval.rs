@@ -538,7 +538,9 @@ impl<'a> Evaluator<'a> {
 
     fn stream(&self, node: &Node<'_>, steps: &Steps, sink: Sink<'_>) -> Result<(), EvalError> {
         match &self.options.threads {
-            Some(threads) if self.is_whole() && slices::can_be_sliced(node) => {
+            Some(threads)
+                if self.is_whole() && slices::can_be_sliced(node, self.options.delayed_name_removal) =>
+            {
                 slices::stream(self, threads, node, steps, sink)
             }
             _ => self.stream_here(node, steps, sink),

@@ -10,7 +10,7 @@
 
 use super::eval::{Apart, EvalError, EvalOptions, Evaluator, Sink};
 use super::functions::Kernel;
-use super::plan::{Kind, Node};
+use super::plan::{self, Kind, Node};
 use super::row::{Presence, Row, SeriesRow};
 use super::selector;
 use super::steps::Steps;
@@ -75,22 +75,28 @@ const LOOK_AROUND: Duration = Duration::from_millis(50);
 /// A helper has the usual stack, which is not enough for more nodes within each other.
 const MOST_LEVELS: usize = 16;
 
-/// Whether the series of a streaming node can be evaluated slice by slice: everything else that it needs
-/// is a number.
-pub(super) fn can_be_sliced(node: &Node<'_>) -> bool {
-    can_be_sliced_within(node, MOST_LEVELS)
+/// Whether the series of a node can be evaluated slice by slice: each comes of one that was selected, as
+/// soon as that is read, and everything else that is needed is a number.
+pub(super) fn can_be_sliced(node: &Node<'_>, delayed_name_removal: bool) -> bool {
+    can_be_sliced_within(node, delayed_name_removal, MOST_LEVELS)
 }
 
-fn can_be_sliced_within(node: &Node<'_>, levels: usize) -> bool {
+fn can_be_sliced_within(node: &Node<'_>, delayed_name_removal: bool, levels: usize) -> bool {
     let Some(below) = levels.checked_sub(1) else { return false };
+    // What does not stream is there only as a whole, once all slices are read.
+    let is_sliced = |inner: &Node<'_>| {
+        plan::streams(inner, delayed_name_removal) && can_be_sliced_within(inner, delayed_name_removal, below)
+    };
     match &node.kind {
         Kind::Selector(_) => true,
-        Kind::Negate(inner) => can_be_sliced_within(inner, below),
+        Kind::Negate(inner) => is_sliced(inner),
         Kind::Call { call, args } => match call.function.kernel {
-            Kernel::Float(_) | Kernel::Date(_) => {
-                args.first().is_some_and(|arg| can_be_sliced_within(arg, below))
+            Kernel::Float(_) | Kernel::Date(_) => args.first().is_some_and(is_sliced),
+            Kernel::Window(_) | Kernel::Sums { .. } | Kernel::KeepName(_) | Kernel::Rate(_) => {
+                args.iter().all(|arg| matches!(arg.kind, Kind::Matrix { .. } | Kind::Number(_)))
             }
-            _ => args.iter().all(|arg| matches!(arg.kind, Kind::Matrix { .. } | Kind::Number(_))),
+            // These look at all series at once, as `absent_over_time` does.
+            _ => false,
         },
         _ => false,
     }
@@ -516,6 +522,9 @@ mod tests {
             "quantile(0.3, sqrt(m_total))",
             "count(m_total)",
             "absent(m_total)",
+            "-absent_over_time(m_total[15s])",
+            r#"abs(absent_over_time(m_total{b=~"1|2|599"}[30s]))"#,
+            r#"-abs({__name__=~"m_.*"})"#,
             "quantile_over_time(scalar(count(m_total)) / 1000, m_total[1m])",
             r#"sum(m_total{a!="h"}) + count(m_total)"#,
             "m_total",

@@ -89,8 +89,7 @@ impl Drop for Leave {
 impl QueryPool {
     /// A pool of at most `max_threads` threads.
     pub fn new(max_threads: usize) -> QueryPool {
-        // Of two, both take anything.
-        let small_threads = usize::from(max_threads > 2);
+        let small_threads = usize::from(max_threads > 1);
         QueryPool {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
