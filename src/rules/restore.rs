@@ -29,7 +29,7 @@ pub fn stored(
 ) -> Result<HashMap<Labels, ForState>, ReadError> {
     let matchers = [Matcher::equal(METRIC_NAME, ALERTS_FOR_STATE), Matcher::equal("alertname", name)];
     let set = source.select(&matchers, range)?;
-    let mut columns = Columns::default();
+    let (mut columns, mut labels) = (Columns::default(), set.label_reader(None));
     let mut found = HashMap::new();
     for i in 0..set.len() {
         let samples = set.load_newest(i, &mut columns)?;
@@ -40,7 +40,7 @@ pub fn stored(
         {
             let for_state =
                 ForState { down_at_ms: samples.timestamps[last], active_at_ms: (seconds * 1000.0) as i64 };
-            found.insert(set.labels(i).without(|n| n == METRIC_NAME), for_state);
+            found.insert(labels(i).without(|n| n == METRIC_NAME), for_state);
         }
     }
     Ok(found)
@@ -56,12 +56,12 @@ pub fn recorded(
     let mut matchers = vec![Matcher::equal(METRIC_NAME, &rule.name)];
     matchers.extend(rule.labels.iter().map(|(name, value)| Matcher::equal(name, value)));
     let set = source.select(&matchers, TimeRange::new(at.as_millis(), at.as_millis()))?;
-    let mut columns = Columns::default();
+    let (mut columns, mut labels) = (Columns::default(), set.label_reader(None));
     let mut found = HashSet::new();
     for i in 0..set.len() {
         let samples = set.load_newest(i, &mut columns)?;
         if samples.len().checked_sub(1).is_some_and(|last| !samples.value(last).is_stale()) {
-            found.insert(set.labels(i));
+            found.insert(labels(i));
         }
     }
     Ok(found)

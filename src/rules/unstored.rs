@@ -133,7 +133,9 @@ impl Source for Both<'_> {
         if held.is_empty() {
             return Ok(stored);
         }
-        let beside = (0..stored.len()).map(|index| held.remove(&stored.labels(index))).collect();
+        let mut labels = stored.label_reader(None);
+        let beside = (0..stored.len()).map(|index| held.remove(&labels(index))).collect();
+        drop(labels);
         Ok(Box::new(Selection { stored, beside, alone: held.into_iter().collect() }))
     }
 }
