@@ -1,5 +1,6 @@
 //! Answers on the wire: long ones are written as they are read, compressed for who asks for it, and nobody
 //! holds them up by not reading.
+#![cfg(feature = "server")]
 
 mod support;
 
